@@ -51,6 +51,14 @@ def test_borders_of_a_shipped_network_do_not_show(where: str, method: str, tmp_p
 
 
 @pytest.mark.full
+def test_borders_of_an_earlier_pass_do_not_show(tmp_path: Path) -> None:
+    """Scales whose ratio is no whole number are a pass each."""
+    found = ratios(tmp_path, where="generated", method="magnet", scales="384,256")
+    assert {"pass", "group", "coarse", "window"} <= set(found)
+    assert max(found.values()) < LIMIT, found
+
+
+@pytest.mark.full
 def test_without_blending_the_grid_shows(tmp_path: Path) -> None:
     """The check above can fail."""
     found = ratios(tmp_path, where="generated", method="patch", blend="none")
