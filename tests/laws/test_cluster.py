@@ -406,6 +406,17 @@ def test_a_scheduler_that_listens_everywhere_is_refused(
     assert "tcp://10.0.0.7:8786" in found.said
 
 
+def test_workers_that_cannot_be_started_are_no_bug(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(**_: object) -> None:
+        message = "Nanny failed to start."
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(distributed, "LocalCluster", failing)
+    found = magnet(*work.words(tmp_path / "m.tif", "--cluster=local:2"))
+    assert found.code == 6
+    assert "2 workers of this machine could not be started" in found.said
+
+
 def test_without_dask_one_line_names_the_extra(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     found = magnet(*work.words(tmp_path / "m.tif", "--cluster=local:2"))

@@ -125,6 +125,20 @@ def test_an_image_that_no_machine_can_hold_fails_alone() -> None:
     assert crew.failures == [0]
 
 
+def test_workers_that_are_lost_before_they_answer_are_waited_for() -> None:
+    crew = Workers(client=cast("Any", None), events=Events(), script={"a": [None], "b": [None]})
+    refresh = crew.refresh
+
+    def restarted() -> None:
+        refresh()
+        if not crew.hosts:
+            crew.script["c"] = [{"ok": "c"}]
+            refresh()
+
+    vars(crew)["refresh"] = restarted
+    assert crew.ask_all(lambda _: {"task": 0}) == {"c": {"ok": "c"}}
+
+
 def test_without_workers_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew_module, "WAITING", 0.05)
     with pytest.raises(DeviceError, match="no worker"):

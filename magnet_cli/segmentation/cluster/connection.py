@@ -81,20 +81,26 @@ def _local(count: int) -> Iterator[distributed.LocalCluster]:
     import distributed  # noqa: PLC0415 - an extra
 
     own = "127.0.0.1:0"
-    with (
-        dask.config.set(LOCAL),
-        distributed.LocalCluster(
-            n_workers=count,
-            threads_per_worker=max(1, usable_cores() // count),
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=own,
-            worker_dashboard_address=own,
-            memory_limit=0,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-    ):
-        yield cluster
+    with dask.config.set(LOCAL):
+        try:
+            cluster = distributed.LocalCluster(
+                n_workers=count,
+                threads_per_worker=max(1, usable_cores() // count),
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=own,
+                worker_dashboard_address=own,
+                memory_limit=0,
+                silence_logs=logging.CRITICAL,
+            )
+        except (OSError, RuntimeError) as exc:
+            raise DeviceError(
+                f"the {count} workers of this machine could not be started",
+                value=str(exc),
+                advice="Check its memory, or start fewer; the same command goes on from what is finished",
+            ) from exc
+        with cluster:
+            yield cluster
 
 
 def _check_certificates(address: str) -> None:

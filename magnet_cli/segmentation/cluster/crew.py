@@ -126,9 +126,24 @@ class Crew:
             self.refresh()
 
     def ask_all(self, question: Callable[[str], Question]) -> dict[str, Answer]:
-        """Ask every worker that is there, and return the answers of those that give one. Others are refused."""
-        self.await_workers()
-        asked = {self.submit(worker, question(worker)): worker for worker in self.hosts if worker not in self.refused}
+        """Ask every worker that is there, and return the answers of those that give one. Others are refused.
+
+        Raises:
+            DeviceError: There is no worker, or one worker after another is lost.
+        """
+        for _ in range(MOST_LOSSES):
+            self.await_workers()
+            asked = [worker for worker in self.hosts if worker not in self.refused]
+            found = self._answers({self.submit(worker, question(worker)): worker for worker in asked})
+            if found or self.refused.issuperset(asked):
+                return dict(sorted(found.items()))
+        raise DeviceError(
+            "all workers were lost while they loaded the networks",
+            advice="Check the memory of their machines; the same command goes on from what is finished",
+        )
+
+    def _answers(self, asked: dict[Future, str]) -> dict[str, Answer]:
+        """Wait for the answers of workers. Some may be lost meanwhile."""
         found: dict[str, Answer] = {}
         while asked:
             for future in self.wait(asked):
@@ -140,7 +155,7 @@ class Crew:
                     found[worker] = answered
             self.refresh()
             asked = {future: worker for future, worker in asked.items() if worker in self.hosts}
-        return dict(sorted(found.items()))
+        return found
 
     def submit(self, worker: str, question: Question) -> Future:
         """Give a question to a worker, and to no other one."""
