@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,7 +209,7 @@ def open_exhibit(
         SourceError: A file cannot be read, or a mask belongs to another image.
     """
     with ExitStack() as stack:
-        cache = images.CacheBudget.within(Path.cwd())
+        cache = images.CacheBudget.within(Path(tempfile.gettempdir()))
         opened = stack.enter_context(images.open_image(image, cache=cache, series=series))
         shown: list[ShownMask] = []
         # Masks of this program name their classes. Those names and colours serve rasters that have none.
