@@ -1,0 +1,101 @@
+"""Each tutorial is done from its own text: its scripts are saved and run, and its commands are typed, in its order."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from magnet_cli.masks.report_file import read_report
+from tests.cli.support import environment
+from tests.forked import run_forked
+
+ROOT = Path(__file__).parents[1]
+TUTORIALS = ROOT / "docs" / "tutorials"
+SMALL = "700x500"
+"""Scenes are smaller than those of the pages, so that the tests end soon."""
+BLOCK = re.compile(r"```(python|sh)\n(.*?)```", re.DOTALL)
+
+
+def follow(name: str, folder: Path) -> list[str]:
+    """Do what a tutorial says, and return its commands."""
+    text = (TUTORIALS / f"{name}.md").read_text(encoding="utf-8")
+    commands = []
+    for kind, block in BLOCK.findall(text):
+        if kind == "python":
+            named = re.match(r"# (\w+\.py)\n", block)
+            assert named, "a script begins with the name under which it is saved"
+            assert f"`{named[1]}`" in text
+            (folder / named[1]).write_text(block, encoding="utf-8")
+            continue
+        for line in block.splitlines():
+            words = [SMALL if re.fullmatch(r"\d+x\d+", word) else word for word in shlex.split(line)]
+            if words[0] == "python":
+                script = [sys.executable, *words[1:]]
+                done = subprocess.run(
+                    script, cwd=folder, env=environment(), check=False, capture_output=True, text=True
+                )
+                assert done.returncode == 0, done.stderr
+            else:
+                assert words[0] == "magnet"
+                ended = run_forked(words[1:], folder)
+                assert ended.code == 0, f"{line}\n{ended.stderr}"
+            commands.append(line)
+    return commands
+
+
+def shares(report: Path) -> dict[str, float]:
+    """The share of each class in a mask."""
+    classes = read_report(report)["classes"]
+    assert isinstance(classes, list)
+    return {entry["name"]: entry["share"] for entry in classes}
+
+
+def test_every_tutorial_has_its_test() -> None:
+    tests = {name.removeprefix("test_the_tutorial_on_a_") for name in globals() if name.startswith("test_the_tutorial")}
+    assert {path.stem for path in TUTORIALS.glob("*.md")} == tests
+
+
+@pytest.mark.full
+def test_the_tutorial_on_a_slide(tmp_path: Path) -> None:
+    assert len(follow("slide", tmp_path)) == 7
+    found = shares(tmp_path / "masks" / "slide.json")
+    # The drawn ellipse is half of the slide, and nuclei of 9 pixels radius are some tenth of it.
+    assert found["nuclei"] > 0.05
+    assert found["tissue"] > found["nuclei"]
+    assert (tmp_path / "masks" / "slide.html").is_file()
+    assert '"nuclei"' in (tmp_path / "masks" / "slide.geojson").read_text(encoding="utf-8")
+
+
+@pytest.mark.full
+def test_the_tutorial_on_a_mosaic(tmp_path: Path) -> None:
+    pytest.importorskip("rasterio")
+    assert len(follow("mosaic", tmp_path)) == 8
+    report = read_report(tmp_path / "masks" / "town.json")
+    assert report["input"]["crs"]  # type: ignore[index]  # the report is JSON
+    names = {path.name for path in (tmp_path / "masks").iterdir()}
+    assert {"town.tif", "town.html", "town.cog.tif", "town.geojson"} <= names
+    assert len([name for name in names if name.endswith(".geojson")]) == 2
+
+
+@pytest.mark.full
+def test_the_tutorial_on_a_network(tmp_path: Path) -> None:
+    assert len(follow("network", tmp_path)) == 8
+    assert sum(shares(tmp_path / "masks" / "other.json").values()) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.full
+def test_the_tutorial_on_a_cluster(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    assert len(follow("cluster", tmp_path)) == 8
+    assert read_report(tmp_path / "masks" / "run.json")["counts"] == {
+        "done": 0,
+        "already done": 3,
+        "failed": 0,
+        "waiting": 0,
+    }
+    assert "begins" in (tmp_path / "part-0.log").read_text(encoding="utf-8")
