@@ -6,7 +6,7 @@ as long to load as those of the networks, and a shell loop over small images loa
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ from magnet_cli.segmentation.image_planner import plan_image
 from magnet_cli.segmentation.published_job import PublishedJob
 from magnet_cli.segmentation.segment_job import SegmentJob, options_hash
 from magnet_cli.system.private_names import PrivateNames
+from magnet_cli.system.scratch import scratch_folder
 from magnet_cli.system.written_files import refuse_unwritable
 
 if TYPE_CHECKING:
@@ -89,7 +90,12 @@ class ImageResult:
         """
         if self.error is not None:
             raise self.error
-        with open_labels(self.shown) as labels:
+        with ExitStack() as stack:
+            path = self.mask
+            if self.place is not None:
+                path = stack.enter_context(scratch_folder("mask")) / self.mask.name
+                self.place.bucket.fetch(self.place.key(self.mask), path)
+            labels = stack.enter_context(open_labels(path))
             return labels.read(Box.whole(labels.size))
 
     @property

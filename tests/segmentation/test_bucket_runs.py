@@ -75,8 +75,9 @@ def failure(result: ImageResult) -> str:
 
 def test_a_bucket_gets_what_a_folder_gets(store: Store, colours: Path) -> None:
     image = write_image(Path("a.tif"))
-    run(image, "local", options(colours, "cog", "ome-zarr"))
+    own = run(image, "local", options(colours, "cog", "ome-zarr"))
     found = run(image, OUT, options(colours, "cog", "ome-zarr"))
+    np.testing.assert_array_equal(found.array(), own.array())
     assert found.describe()["mask"] == f"{OUT}a.tif"
     local = {
         f"masks/{path.relative_to('local').as_posix()}": path for path in Path("local").rglob("*") if path.is_file()
