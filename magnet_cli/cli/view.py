@@ -27,7 +27,7 @@ def view(
     masks: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[MASK]...",
+            metavar="MASK...",
             help="Masks of the image: those of magnet, or any raster of class indices, such as the truth.",
         ),
     ] = None,
