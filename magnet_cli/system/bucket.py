@@ -116,7 +116,6 @@ class Bucket:
             OutputError: The service fails or refuses to answer.
         """
         after: dict[str, str] = {}
-        # botocore's paginators read the whole description of the service again, which takes 10 MB for a moment.
         while True:
             with reaching(self.address(prefix)):
                 page = self._client.list_objects_v2(Bucket=self.name, Prefix=prefix, **after)

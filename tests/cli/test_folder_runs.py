@@ -306,8 +306,10 @@ def test_open_files_threads_and_memory_do_not_grow_with_the_images(here: Path, b
             gc.collect()
             last = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    files, threads = (max(count[kind] for count in counting.counts[4:]) for kind in (0, 1))
-    assert files <= max(count[0] for count in counting.counts[:4]) + 2
-    assert threads <= max(count[1] for count in counting.counts[:4]) + 2
+    # Some images overlap with their neighbours more than others, as the machine has time. What every image kept would
+    # add up to 16 over the later ones.
+    for kind in (0, 1):
+        counts = [count[kind] for count in counting.counts]
+        assert max(counts[8:]) <= max(counts[:8]) + 6
     # A row of the summary takes a few kilobytes, and a report that was kept would take more than a hundred.
     assert last - first < 15 * 20_000
