@@ -164,10 +164,10 @@ def test_files_of_others_are_declined(tmp_path: Path) -> None:
 def test_a_damaged_mask_is_an_error_and_no_guess(tmp_path: Path) -> None:
     mask = write_mask(tmp_path / "m.tif", make_labels(300, 141))
     os.truncate(mask, mask.stat().st_size // 2)
-    reader = read_layers(str(mask))
-    if reader is not None:
-        with pytest.raises(SourceError):
-            reader(str(mask))[0][0][0].compute()
+    if (reader := read_layers(str(mask))) is None:
+        pytest.fail("a mask of ours is declined because it is damaged, and another reader may open it")
+    with pytest.raises(SourceError):
+        reader(str(mask))[0][0][0].compute()
 
 
 def test_the_file_is_closed_with_the_layer(tmp_path: Path) -> None:
