@@ -54,8 +54,10 @@ class Patching(Contender[SegmentOptions]):
         pin_arithmetic(usable_cores())
         settings = self._plan.settings
         machine = self._plan.machine
+        # MONAI calls PyTorch, which does not compute these networks in 8 bits.
+        precision = "float32" if machine.precision == "int8" else machine.precision
         self._plain = PlainNetworks.load(
-            self._model.bundle, device=machine.device, precision=machine.precision, how=settings.merge
+            self._model.bundle, device=machine.device, precision=precision, how=settings.merge
         )
         loaded = host_memory()
         self._pixels = self._read().to(self._plain.device)

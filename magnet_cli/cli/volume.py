@@ -50,7 +50,10 @@ class Volume:
         """
         try:
             if self.quiet and self.verbose:
-                raise UsageError("--quiet and --verbose contradict each other", advice="Give one of them")
+                raise UsageError(
+                    "--quiet and --verbose contradict each other",
+                    advice="Give one of them, or unset MAGNET_QUIET and MAGNET_VERBOSE",
+                )
             if self.log_file is not None:
                 self._descriptor = _opened(self.log_file)
                 self.record(f"magnet {__version__} begins")

@@ -155,7 +155,8 @@ def quantise(
 
     The ranges of activations are found on windows of the images, at the bundle's scales. The share of pixels that get
     the class of float32 is measured on other windows of the same images. The labels of images that look unlike these
-    may differ more, so score masks in int8 before you rely on them.
+    may differ more, so score masks in int8 before you rely on them. The images must have the bands, the range of values
+    and the size of a pixel that the bundle describes: options of segment that say otherwise are not taken here.
     """
     with answering("bundles", json=json) as rows:
         from magnet_cli.images import find_images

@@ -80,6 +80,8 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *numbers: Any
 def _max_pool2d(x: Tensor, kernel: Sequence[int], *numbers: Any) -> Sequence[int] | None:
     usual: list[Any] = [kernel, (0,), (1,), False]
     stride, padding, dilation, rounds_up = [*numbers, *usual[len(numbers) :]]
+    # PyTorch gives an empty stride where only a later argument is given.
+    stride = stride or kernel
     return None if rounds_up else (*x.shape[:2], *_slid(x, kernel, stride, padding, dilation))
 
 

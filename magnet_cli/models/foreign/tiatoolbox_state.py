@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.errors import WeightsError
@@ -172,7 +174,9 @@ def _part(table: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
 
 
 def _refuse_class(table: Mapping[str, Any], file: Path) -> None:
-    stated = str(_part(table, "architecture").get("class", UNET))
+    given = _part(table, "architecture").get("class", UNET)
+    # An alias in YAML can repeat a part so often that its whole text would fill the memory.
+    stated = given if isinstance(given, str) else reprlib.repr(given)
     name = stated.rpartition(".")[2]
     if name == UNET:
         return
@@ -222,21 +226,21 @@ def _pixel(resolutions: object, file: Path) -> dict[str, Stated]:
     if not isinstance(resolutions, list) or len(resolutions) != 1 or not isinstance(resolutions[0], dict):
         raise WeightsError(
             "a network takes patches of one resolution",
-            value=str(resolutions)[:80],
+            value=reprlib.repr(resolutions),
             file=file,
             advice="Give --pixel, if the network has one input",
         )
     value, units = resolutions[0].get("resolution"), resolutions[0].get("units")
-    sides = set(value) if isinstance(value, list) else {value}
-    number = sides.pop() if len(sides) == 1 else None
-    is_number = isinstance(number, (int, float)) and not isinstance(number, bool) and number > 0
+    sides = value if isinstance(value, list) else [value]
+    number = sides[0] if sides and all(side == sides[0] for side in sides) else None
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool) and 0 < number < inf
     if is_number and units == "mpp":
         return {"pixel": Stated(value=f"{number:.12g}um", origin=f"{file.name}: input_resolutions")}
     if is_number and units == "baseline" and number == 1:
         return {"pixel": Stated(value=None, origin=f"{file.name}: input_resolutions is the size of each image's pixel")}
     raise WeightsError(
         "the description does not state the size of a pixel in micrometres (mpp)",
-        value=f"{value} {units}",
+        value=f"{reprlib.repr(value)} {reprlib.repr(units)}",
         file=file,
         advice="Give --pixel, such as --pixel 0.5um for a magnification of 20",
     )
@@ -248,12 +252,13 @@ def _classes(names: Mapping[object, object], channels: int, ignored: object, fil
     if len(numbers) < len(names):
         raise WeightsError(
             f"class_dict names the numbers of {channels} channels, which begin with 0",
-            value=", ".join(map(str, names)),
+            value=", ".join(map(reprlib.repr, names)),
             file=file,
             advice="Give --classes",
         )
     unnamed = {number: "background" if number == ignored else f"class{number}" for number in range(channels)}
-    found = [str(names.get(number, unnamed[number])) for number in range(channels)]
+    given = [names.get(number, unnamed[number]) for number in range(channels)]
+    found = [name if isinstance(name, str) else reprlib.repr(name) for name in given]
     if len(set(found)) < channels:
         raise WeightsError("class_dict gives two channels one name", value=", ".join(found), file=file,
             advice="Give --classes")  # fmt: skip

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FIRST_OF_RESNET, FIRST_OF_PLAIN = "backbone.conv1.weight", "backbone.blocks.0.0.0.weight"
 """Weights of the first convolution of both encoders."""
 LAST = "clf.weight"
+FEWEST_LEVELS = 2
 WITHOUT_USE = ("backbone.fc.weight", "backbone.fc.bias", "upsample2x.unpool_mat")
 """Tensors of the state dict that change no score: torchvision's classifier, which is not called, and four ones by which
 TIAToolbox repeats pixels."""
@@ -75,6 +76,8 @@ def unet_variant(state: Mapping[str, Tensor], *, file: Path) -> UNetVariant:
             for number in range(len(state))
             if (key := f"backbone.blocks.{number}.0.0.weight") in state
         ]  # fmt: skip
+    if len(levels) < FEWEST_LEVELS:
+        raise WeightsError("a U-Net has at least two levels", value=len(levels), file=file)
     return UNetVariant(
         encoder="unet" if plain else "resnet50",
         levels=tuple(levels),

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli import __version__
-from magnet_cli.exports.formats import Export
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.segmentation.cluster.carried_errors import delivered
@@ -107,6 +106,8 @@ class ClusterSeries:
         target = self._targets[number]
         if "error" in answered:
             return failed(target, delivered(answered["error"]), self.options, self.events)
+        from magnet_cli.exports.formats import Export  # noqa: PLC0415 - libraries that only exports need
+
         was_done = bool(answered["was_done"])
         self.events.message(f"{target.mask}: {'already ' if was_done else ''}done")
         result = ImageResult(
