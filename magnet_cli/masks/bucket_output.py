@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.masks.output import DAMAGED, OVERWRITE_ADVICE, OutputPaths, OutputState, difference, output_state
 from magnet_cli.masks.report_file import parse_report
+from magnet_cli.system import durable
 from magnet_cli.system.bucket import WORK, Bucket, StoredObject
 
 if TYPE_CHECKING:
@@ -76,12 +77,19 @@ class BucketFolder:
         path = place.folder / key
         if key.endswith("/") or not key:
             # Whether a path with a dot names a folder is seen from the folder itself.
-            path.mkdir(parents=True, exist_ok=True)
+            with durable.writing(path):
+                path.mkdir(parents=True, exist_ok=True)
         return place, path
 
     def key(self, path: Path) -> str:
         """Return the key of the object that a local file becomes."""
-        return path.relative_to(self.folder).as_posix()
+        key = path.relative_to(self.folder).as_posix()
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            rule = "the key of an object is UTF-8, and the name of this file is not"
+            raise OutputError(rule, file=path, advice="Rename the image") from None
+        return key
 
     def address(self, path: Path) -> str:
         """Return the address of the object that a local file becomes."""
@@ -209,6 +217,11 @@ class BucketOutput:
         Raises:
             OutputError: An object of another program is in the way, or the service fails. The same command goes on.
         """
+        for path in self.beside:
+            if path.is_dir():
+                # An object of another program ends the run here, before anything of the old outputs is removed.
+                for key in self._stale(path):
+                    self.place.ours(key)
         report = self.place.ours(self.place.key(self.report))
         if report is not None and report.tags.get(SUM) != _sum(self.report):
             # It belongs to the mask that is replaced.
@@ -269,9 +282,7 @@ class BucketOutput:
             bucket.remove([self.place.key(root)])
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != root]
         # A chunk without a label is not stored, so that one of the old mask would show in the new one.
-        own = {self.place.key(path) for path in files}
-        stale = [key for key in bucket.keys(f"{self.place.key(folder)}/") if key not in own]
-        bucket.remove([key for key in stale if self.place.ours(key) is not None])
+        bucket.remove([key for key in self._stale(folder) if self.place.ours(key) is not None])
         with ThreadPoolExecutor(AT_ONCE, "upload") as pool:
             try:
                 for done in [pool.submit(self.place.put, path, tags) for path in files]:
@@ -280,6 +291,11 @@ class BucketOutput:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
         self.place.put(root, tags)
+
+    def _stale(self, folder: Path) -> list[str]:
+        """Return the keys of objects below a folder that no local file of it becomes."""
+        own = {self.place.key(path) for path in folder.rglob("*") if path.is_file()}
+        return [key for key in self.place.bucket.keys(f"{self.place.key(folder)}/") if key not in own]
 
     def _discard(self) -> None:
         for path in (*self.beside, self.mask, self.report):

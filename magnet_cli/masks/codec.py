@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DEFLATE_LEVEL = 6
-"""The level of libdeflate, which takes two fifths of the time of zlib at this level, for masks of about the same size."""
+"""The level of libdeflate, which takes two fifths of the time of zlib at this level and packs about as well."""
 ZSTD_LEVEL = 3
 FRAGMENT_LEVEL = 1
 """The zstd level of fragments, which only this program reads back: zstd takes a third of the time of deflate."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import UsageError
 from magnet_cli.events import Events, Images
 from magnet_cli.masks.bucket_output import BucketFolder
+from magnet_cli.masks.report_file import read_report
 from magnet_cli.masks.targets import is_file_name, plan_targets
 from magnet_cli.models.python_network import PythonNetwork
 from magnet_cli.options.segment import SegmentOptions
@@ -114,6 +115,7 @@ def segment_each(
     if place is not None:
         targets = [replace(target, place=place) for target in targets]
         _check_bucket(as_words(inputs), targets, options, is_shared=part is not None, cluster=cluster)
+        place.bucket.check()
     several = folder if folder is not None and len(targets) > 1 and not is_file_name(folder) else None
     # All outputs are checked before the networks load: a name that the last image would overwrite costs no work.
     files = [file for target in targets for file in written_files(target, target.options(options))]
@@ -192,9 +194,15 @@ def _move_summaries(place: BucketFolder, folder: Path, part: JobPart | None, eve
         return
     for path in paths:
         place.bucket.fetch(place.key(path), path)
-    joined = join_summaries(folder, part.count)
-    for path in paths:
-        path.unlink()
+    try:
+        if len({str(read_report(path)["list"]) for path in paths}) > 1:
+            # Those of an earlier run stay in the bucket until the parts of this run have ended.
+            events.message("The summaries of all parts are joined once the other parts of this run have ended.")
+            return
+        joined = join_summaries(folder, part.count)
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
     if joined is not None:
         place.move(joined)
         events.message(f"{place.address(joined)}: all parts are done")

@@ -33,6 +33,9 @@ COPIED = 1 << 20
 """Bytes of an object that are copied to a file at a time."""
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 ABSENT = ("404", "NoSuchKey", "NotFound")
+NO_BUCKET = (*ABSENT, "NoSuchBucket")
+HIDDEN = ("403", "AccessDenied", "501", "NotImplemented")
+"""Answers of services that do not say whether a bucket exists, and may still take objects."""
 REFUSED_CONDITION = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
 UNKNOWN_REQUEST = ("NotImplemented", "501", "MethodNotAllowed", "405", "AccessDenied", "403")
 EXTRA = "Install what it needs: pip install 'magnet-cli[remote]'"
@@ -88,7 +91,32 @@ class Bucket:
             response_checksum_validation="when_required",
         )
         with reaching(f"s3://{name}/"):
-            return cls(name, botocore.session.get_session().create_client("s3", config=config))
+            try:
+                return cls(name, botocore.session.get_session().create_client("s3", config=config))
+            except ValueError:
+                # The value may hold a password.
+                raise OutputError(
+                    "the configuration of AWS cannot be used",
+                    file=f"s3://{name}/",
+                    advice="Check AWS_ENDPOINT_URL, which is written http://HOST:PORT or https://HOST",
+                ) from None
+
+    def check(self) -> None:
+        """Pass where the bucket exists, as far as these credentials may know.
+
+        Raises:
+            OutputError: There is no such bucket, or the service fails.
+        """
+        with reaching(self.address("")):
+            try:
+                self._client.head_bucket(Bucket=self.name)
+            except Exception as error:
+                if code_of(error) in NO_BUCKET:
+                    raise OutputError(
+                        "there is no such bucket", file=self.address(""), advice="Check its name, and AWS_ENDPOINT_URL"
+                    ) from None
+                if code_of(error) not in HIDDEN:
+                    raise
 
     def address(self, key: str) -> str:
         """Return the address of an object."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import to_thread
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from magnet_cli.errors import MagnetError
@@ -126,7 +127,7 @@ class _Pages:
     async def state(self, request: Request) -> Response:
         """Answer with the facts about what is shown."""
         del request
-        return JSONResponse(self._exhibit.describe(), headers={**HEADERS, "Cache-Control": "no-store"})
+        return _facts(self._exhibit.describe())
 
     async def at(self, request: Request) -> Response:
         """Answer with what is known of one pixel."""
@@ -139,7 +140,7 @@ class _Pages:
             return _refused(str(error), 500)
         if found is None:
             return _refused("The place lies outside the image.", 404)
-        return JSONResponse(found, headers={**HEADERS, "Cache-Control": "no-store"})
+        return _facts(found)
 
     async def image_tile(self, request: Request) -> Response:
         """Answer with a tile of the image."""
@@ -183,8 +184,14 @@ async def _to_folder(request: Request) -> Response:
     return RedirectResponse(f"{request.url.path}/", headers=HEADERS)
 
 
+def _facts(values: dict[str, object]) -> Response:
+    # Names of files and areas may hold lone surrogates, which JSON has escapes for and UTF-8 has not.
+    headers = {**HEADERS, "Cache-Control": "no-store"}
+    return Response(json.dumps(values, ensure_ascii=True), headers=headers, media_type="application/json")
+
+
 def _refused(message: str, status: int) -> Response:
-    return PlainTextResponse(message, status, HEADERS)
+    return PlainTextResponse(message.encode("utf-8", "backslashreplace"), status, HEADERS)
 
 
 def _place(request: Request) -> tuple[int, int, int]:

@@ -76,8 +76,12 @@ class Exhibit(Closing):
         self.layers: list[ValueLayer] = []
         self._probabilities: list[KeptValues | None] = []
         several = sum(mask.is_own for mask in self.masks) > 1
-        for mask in self.masks:
-            layers, kept = open_layers(mask, image, prefix=f"{mask.path.name}: " if several else "")
+        names = [mask.path.name for mask in self.masks]
+        self._names = [
+            name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names, start=1)
+        ]
+        for mask, shown in zip(self.masks, self._names, strict=True):
+            layers, kept = open_layers(mask, image, prefix=f"{shown}: " if several else "")
             self.layers += layers
             self._probabilities.append(kept)
         self._pixels = PixelTiles(image, choose_colours(image, report))
@@ -159,12 +163,12 @@ class Exhibit(Closing):
             "regions": [{"name": region.name, "rings": region.rings} for region in self.regions],
             "masks": [
                 {
-                    "name": mask.path.name,
+                    "name": shown,
                     "coarsest": mask.coarsest,
                     "own": mask.is_own,
                     "classes": [{"name": entry.name, "color": entry.color} for entry in mask.classes],
                 }
-                for mask in self.masks
+                for mask, shown in zip(self.masks, self._names, strict=True)
             ],
         }
 

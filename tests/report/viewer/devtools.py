@@ -31,6 +31,7 @@ for wanted, number in zip((3, 4), high):
 os.execv(sys.argv[3], sys.argv[3:])
 """
 """Puts two descriptors where Chromium expects them, and becomes Chromium."""
+TWO_FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
 SETTLED = """
 (() => {
   const layers = Array.from({length: viewer.world.getItemCount()}, (_, index) => viewer.world.getItemAt(index));
@@ -102,8 +103,10 @@ class Tab:
 
     def settle(self) -> None:
         """Wait until every layer has all of its tiles and the view has stopped."""
+        # An animation that a key has asked for begins with the next frame.
+        self.run(TWO_FRAMES)
         self.until(SETTLED)
-        self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
+        self.run(TWO_FRAMES)
 
     def key(self, key: str, *, shift: bool = False) -> None:
         """Press a key."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Pitch
 from magnet_cli.masks.records import MAGIC
 from magnet_cli.report.viewer.application import PAGE, POLICY, make_application
-from magnet_cli.report.viewer.exhibit import open_exhibit
+from magnet_cli.report.viewer.exhibit import NamedRegion, open_exhibit
 from magnet_cli.report.viewer.label_tiles import PERIOD
 from magnet_cli.report.viewer.zooms import TILE
 from tests.exports.support import CLASSES, write_mask
@@ -256,6 +257,19 @@ def test_facts_of_the_page(client: TestClient) -> None:
     # A raster without names takes those of the first mask of ours.
     assert state["masks"][0]["classes"] == state["masks"][1]["classes"]
     assert state["masks"][0]["classes"][1] == {"name": "Gebäude & Höfe", "color": "#ffff00"}
+
+
+def test_names_that_are_no_unicode_and_masks_of_one_name_are_shown(image: Path, mask: Path, tmp_path: Path) -> None:
+    again = tmp_path / mask.name
+    shutil.copy(mask, again)
+    named = [NamedRegion(name="\ud800 area", rings=(((1, 1), (9, 1), (9, 9)),))]
+    with open_exhibit(str(image), [mask, again], find_regions=lambda _: named) as exhibit:
+        answer = TestClient(make_application(exhibit, SECRET), base_url=HERE).get(f"/{SECRET}/state.json")
+    assert answer.status_code == 200
+    state: dict[str, Any] = answer.json()
+    assert [entry["name"] for entry in state["masks"]] == [f"{mask.name} (1)", f"{mask.name} (2)"]
+    layers = [layer["name"] for layer in state["layers"]]
+    assert len(set(layers)) == len(layers)
 
 
 def test_masks_of_another_size_or_image_are_refused(image: Path, tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ async function start() {
 
 async function explain(url) {
   const answer = await fetch(url);
-  if (!answer.ok) say(await answer.text());
+  // Beside an image that is padded to whole tiles there is nothing to show.
+  if (!answer.ok && answer.status !== 404) say(await answer.text());
 }
 
 function facts() {
