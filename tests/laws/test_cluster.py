@@ -23,6 +23,7 @@ from magnet_cli.run.readers import Readers
 from magnet_cli.scene import Scene, write_scene
 from magnet_cli.segmentation.cluster import connection, worker_session
 from magnet_cli.segmentation.cluster.cluster_run import run_on_workers
+from magnet_cli.segmentation.cluster.crew import Crew, Shift, known_workers
 from magnet_cli.segmentation.cluster.worker_session import Session
 from tests.laws.driver import Script, forked
 from tests.laws.shared_work import Work, check_equal, made_work
@@ -33,7 +34,7 @@ dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distribute
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from distributed import LocalCluster
+    from distributed import Client, LocalCluster
 
     from magnet_cli.segmentation.image_run import ImageResult
 
@@ -100,7 +101,8 @@ def made(
         client.wait_for_workers(workers, timeout=PATIENCE)
         # Workers that an earlier run had beside these would take a task with them when they leave.
         end = time.monotonic() + PATIENCE
-        while len(client.scheduler_info()["workers"]) > workers and time.monotonic() < end:
+        while len(known_workers(client)) != workers:
+            assert time.monotonic() < end
             time.sleep(0.02)
         found = run_on_workers(
             [target], options, events or Heard(), client, lambda: None, groups=groups, added=lambda *_: None
@@ -404,6 +406,76 @@ def test_a_scheduler_that_listens_everywhere_is_refused(
     found = magnet(*work.words(tmp_path / "m.tif", f"--cluster={scheduler.scheduler_address}"))
     assert found.code == 2
     assert "tcp://10.0.0.7:8786" in found.said
+
+
+@dataclass
+class Errand:
+    """Gives one task, whatever workers answer first."""
+
+    what: str
+
+    def greeting(self, worker: str) -> dict[str, Any]:
+        return {"what": "greet", "worker": worker}
+
+    def objection(self, worker: str, found: dict[str, Any]) -> None:
+        assert found == {"worker": worker}
+
+    def question(self, worker: str, task: int) -> dict[str, Any]:
+        return {"what": self.what, "worker": worker, "task": task}
+
+
+def errand(client: Client, what: str) -> Shift[int]:
+    tasks = iter([0])
+    return Shift(crew=Crew(client=client, events=Heard()), work=Errand(what), following=lambda _: next(tasks, None))
+
+
+def test_workers_are_counted_although_dask_has_stored_none(
+    scheduler: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler.scale(1)
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=PATIENCE)
+        crew = Crew(client=client, events=Heard())
+
+        # Dask's periodic query may end between a question of ours and the reading of its answer.
+        async def updated(self: Client, n_workers: int = 0) -> None:
+            del n_workers
+            self._scheduler_identity = {"workers": {}}
+
+        monkeypatch.setattr(distributed.Client, "_update_scheduler_info", updated)
+        crew.refresh()
+        assert crew.hosts
+
+
+def test_a_scheduler_that_is_gone_ends_a_run_with_its_own_error(
+    scheduler: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler.scale(1)
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=PATIENCE)
+
+        def closing(question: dict[str, Any]) -> dict[str, Any]:
+            client.close()
+            return question
+
+        monkeypatch.setitem(worker_session.ANSWERS, "greet", lambda question: {"worker": question["worker"]})
+        monkeypatch.setitem(worker_session.ANSWERS, "close", closing)
+        shift = errand(client, "close")
+        with pytest.raises(DeviceError, match="does not answer any more"):
+            list(shift.results())
+        with pytest.raises(DeviceError, match="does not answer any more"):
+            shift.crew.submit(next(iter(shift.crew.hosts)), {})
+
+
+def test_an_answer_that_cannot_be_fetched_is_that_of_a_lost_worker() -> None:
+    class Gone:
+        status = "finished"
+
+        def result(self, timeout: float) -> str:
+            raise TimeoutError(timeout)
+
+    gone: Any = Gone()
+    assert Crew.read(gone) == {"lost": True}
 
 
 def test_workers_that_cannot_be_started_are_no_bug(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

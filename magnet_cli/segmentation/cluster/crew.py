@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections import Counter
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -35,8 +36,41 @@ WAITING_HERE = 30.0
 """The same for workers that were started here: they come at once or not at all."""
 SILENT = 60.0
 """Seconds after which a scheduler that does not answer is given up."""
+LIFTING = 30.0
+"""Seconds that nannies have to lift their limits of memory."""
+CLOSED = "the connection to the scheduler is closed"
+OPEN = ("running", "connecting")
+"""States of a client that is connected to its scheduler, or tries to be."""
 MOST_LOSSES = 5
 """Workers that may be lost with one task before the task is taken for the reason."""
+
+
+def known_workers(client: Client) -> dict[str, Any]:
+    """Ask the scheduler which workers it knows.
+
+    `Client.scheduler_info` does not serve: it returns what Dask's own periodic query has stored last, which names no
+    workers.
+
+    Returns:
+        What the scheduler says of each worker, by the worker's address.
+
+    Raises:
+        OSError: The scheduler does not answer, or the client is closed.
+        RuntimeError: The client is being closed.
+    """
+    scheduler: Any = client.scheduler
+    if scheduler is None or client.status not in OPEN:
+        raise OSError(CLOSED)
+    found: Mapping[str, Any] = client.sync(scheduler.identity, n_workers=-1, callback_timeout=SILENT)
+    return dict(found["workers"])
+
+
+def _unanswered(reason: str) -> DeviceError:
+    return DeviceError(
+        "the Dask scheduler does not answer any more",
+        value=reason,
+        advice="What is finished is kept: start it again and run the same command",
+    )
 
 
 class Work(Protocol[T_contra]):
@@ -77,20 +111,18 @@ class Crew:
             DeviceError: The scheduler has not answered for a while.
         """
         try:
-            found = self.client.scheduler_info(n_workers=-1)["workers"]
+            found = known_workers(self.client)
         except (OSError, RuntimeError) as exc:
-            if time.monotonic() - self._answered < SILENT:
+            if not self._is_closed and time.monotonic() - self._answered < SILENT:
                 return
-            raise DeviceError(
-                "the Dask scheduler does not answer any more",
-                value=str(exc),
-                advice="What is finished is kept: start it again and run the same command",
-            ) from exc
+            raise _unanswered(str(exc)) from exc
         self._answered = time.monotonic()
         for address in found.keys() - self.hosts.keys():
             refuse_open_address(address, "--cluster")
         if found.keys() - self.hosts.keys():
-            self.client.run(lift_limits, nanny=True, on_error="ignore")
+            # A nanny that has not answered may kill its worker, which is then lost: no reason to end the run.
+            with suppress(Exception):
+                self.client.run(lift_limits, nanny=True, on_error="ignore", callback_timeout=LIFTING)
         self.hosts = {address: str(entry["host"]) for address, entry in sorted(found.items())}
         self.threads |= {address: int(entry["nthreads"]) for address, entry in found.items()}
 
@@ -158,17 +190,35 @@ class Crew:
         return found
 
     def submit(self, worker: str, question: Question) -> Future:
-        """Give a question to a worker, and to no other one."""
-        future = self.client.submit(
-            answer,
-            json.dumps({"apart": self.apart, "neighbours": self.neighbours(worker), **question}),
-            key=f"magnet-{uuid.uuid4().hex}",
-            workers=[worker],
-            allow_other_workers=False,
-            pure=False,
-        )
-        future.add_done_callback(self._done.put)
+        """Give a question to a worker, and to no other one.
+
+        Raises:
+            DeviceError: The connection to the scheduler is closed.
+        """
+        text = json.dumps({"apart": self.apart, "neighbours": self.neighbours(worker), **question})
+        if self._is_closed:
+            # A client that is being closed takes tasks, and sends none of them.
+            raise _unanswered(CLOSED)
+        try:
+            future = self.client.submit(
+                answer,
+                text,
+                key=f"magnet-{uuid.uuid4().hex}",
+                workers=[worker],
+                allow_other_workers=False,
+                pure=False,
+            )
+            future.add_done_callback(self._done.put)
+        except Exception as exc:
+            if self._is_closed:
+                raise _unanswered(str(exc)) from exc
+            raise
         return future
+
+    @property
+    def _is_closed(self) -> bool:
+        """Whether Dask has given up the connection to the scheduler for good."""
+        return self.client.status not in OPEN
 
     def wait(self, futures: Mapping[Future, object]) -> list[Future]:
         """Return some of these futures that are done, after waiting a while for one."""
@@ -183,12 +233,16 @@ class Crew:
     @staticmethod
     def read(future: Future) -> Answer:
         """Return the answer of a worker. What Dask itself reports becomes the answer of a worker that cannot work."""
-        if future.status == "finished":
-            found: Answer = json.loads(str(future.result()))
-            return found
-        if future.status != "error":
+        try:
+            if future.status == "finished":
+                found: Answer = json.loads(str(future.result(timeout=SILENT)))
+                return found
+            if future.status != "error":
+                return {"lost": True}
+            error = future.exception(timeout=SILENT)
+        except (OSError, CancelledError):
+            # The worker or the scheduler has gone after the answer was announced and before it was fetched.
             return {"lost": True}
-        error = future.exception()
         if type(error).__name__ in ("KilledWorker", "CommClosedError"):
             return {"lost": True}
         words = f"{type(error).__name__}: {error}"
@@ -203,6 +257,12 @@ class Crew:
                 "trace": None,
             }
         }
+
+
+def _cancel(future: Future) -> None:
+    """Cancel a task. A scheduler that is gone does not replace the error that ended the run by another one."""
+    with suppress(Exception):
+        future.cancel()
 
 
 @dataclass(kw_only=True)
@@ -239,7 +299,7 @@ class Shift(Generic[T]):
                 yield from self._taken_back()
         finally:
             for future in self._busy:
-                future.cancel()
+                _cancel(future)
 
     def _give(self) -> bool:
         """Give tasks to all workers that are free; whether anything is left to wait for."""
@@ -297,7 +357,7 @@ class Shift(Generic[T]):
         for future, (worker, task) in list(self._busy.items()):
             if worker not in self.crew.hosts and not future.done():
                 del self._busy[future]
-                future.cancel()
+                _cancel(future)
                 self.admitted.discard(worker)
                 self.crew.events.message(f"magnet: worker {worker} is lost; its task goes to another one")
                 yield from self._lost(task, worker)
