@@ -12,17 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from magnet_cli import __version__
 from magnet_cli.errors import DeviceError, OutputError
 from magnet_cli.events import Events, Step
 from magnet_cli.geometry import Size
+from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.pieces import PieceFolder
+from magnet_cli.masks.store_file import BUSY, StoreFile, SyncPolicy
 from magnet_cli.masks.targets import Target
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.spelling import options_of_words
 from magnet_cli.run.readers import Readers
 from magnet_cli.scene import Scene, write_scene
 from magnet_cli.segmentation.cluster import connection, worker_session
+from magnet_cli.segmentation.cluster.cluster_image import worded
 from magnet_cli.segmentation.cluster.cluster_run import run_on_workers
+from magnet_cli.segmentation.cluster.cluster_series import ClusterSeries
 from magnet_cli.segmentation.cluster.crew import Crew, Shift, known_workers
 from magnet_cli.segmentation.cluster.worker_session import Session
 from tests.laws.driver import Script, forked
@@ -465,6 +470,87 @@ def test_a_scheduler_that_is_gone_ends_a_run_with_its_own_error(
             list(shift.results())
         with pytest.raises(DeviceError, match="does not answer any more"):
             shift.crew.submit(next(iter(shift.crew.hosts)), {})
+
+
+def test_a_task_that_is_given_again_says_so(scheduler: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler.scale(1)
+    asked: list[bool] = []
+
+    def failing_once(question: dict[str, Any]) -> dict[str, Any]:
+        asked.append(question["again"])
+        return {"lost": True} if len(asked) == 1 else {"done": True}
+
+    monkeypatch.setitem(worker_session.ANSWERS, "greet", lambda question: {"worker": question["worker"]})
+    monkeypatch.setitem(worker_session.ANSWERS, "fail", failing_once)
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=PATIENCE)
+        assert [found for _, _, found in errand(client, "fail").results()] == [{"done": True}]
+    assert asked == [False, True]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_an_image_that_is_given_again_waits_for_the_worker_before(
+    work: Work, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, again: bool
+) -> None:
+    image, mask = str(folder / "in" / "sub" / "0.tif"), tmp_path / "m.tif"
+    held = StoreFile.own(OutputPaths.of(mask).journal, sync=SyncPolicy())
+    monkeypatch.setattr(worker_session, "PAUSE", 0.01)
+    monkeypatch.setattr(time, "sleep", lambda _: held.close())
+    words = worded(SegmentOptions(weights=work.bundle, scales=(64, 32), device="cpu"))
+    question = {"image": image, "mask": str(mask), "words": words, "model": words, "again": again, "neighbours": 1}
+    found: dict[str, Any] = worker_session.segmented(
+        {**question, "private": False, "overwrite": False, "resume": True, "threads": 1}
+    )
+    held.close()
+    if again:
+        assert found == {"was_done": False, "exports": []}
+    else:
+        assert found["error"]["rule"] == BUSY
+
+
+def test_a_worker_whose_listing_lacks_a_piece_of_the_pass_before_computes_nothing(
+    work: Work, tmp_path: Path, scheduler: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask, pieces, listings = tmp_path / "out" / "m.tif", PieceFolder.pieces, list[Path]()
+    attach = Session._attach
+
+    def listed(self: PieceFolder) -> list[Path]:
+        listings.append(self.path)
+        return [path for path in pieces(self) if len(listings) > 2 or not path.name.startswith("p0-")]
+
+    def stale(self: Session, folder: PieceFolder, number: int) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(PieceFolder, "pieces", listed)
+            attach(self, folder, number)
+
+    monkeypatch.setattr(worker_session, "LISTING", 0.0)
+    monkeypatch.setattr(Session, "_attach", stale)
+    error = made(work, mask, scheduler, groups=5).error
+    assert isinstance(error, OutputError)
+    assert "does not see all pieces" in str(error)
+    assert len(listings) == 1
+    # The listing is renewed while the worker waits.
+    monkeypatch.setattr(worker_session, "LISTING", PATIENCE)
+    monkeypatch.setattr(worker_session, "PAUSE", 0.01)
+    assert made(work, mask, scheduler, groups=5).error is None
+    assert len(listings) >= 3
+    check_equal(work, mask)
+
+
+def test_a_late_worker_of_a_folder_computes_by_what_the_others_do() -> None:
+    found = {"version": __version__, "device": "cuda:1", "precision": "float32", "engine": "torch"}
+    series = ClusterSeries(
+        crew=Crew(client=distributed.Client, events=Heard()),
+        options=SegmentOptions(),
+        events=Heard(),
+        threads=1,
+        arithmetic=("cuda", "float32", "torch"),
+        admitted=set(),
+        added=lambda *_: None,
+    )
+    assert series.objection("w", found) is None
+    assert "cpu, float32, torch" in str(series.objection("w", {**found, "device": "cpu"}))
+    assert "its version" in str(series.objection("w", {**found, "version": "0"}))
 
 
 def test_an_answer_that_cannot_be_fetched_is_that_of_a_lost_worker() -> None:

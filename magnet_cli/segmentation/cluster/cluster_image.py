@@ -73,11 +73,11 @@ def introduced(crew: Crew, options: SegmentOptions) -> dict[str, Answer]:
         if answered["version"] != __version__:
             crew.refuse(worker, f"its version is {answered['version']}, and here it is {__version__}")
             del found[worker]
-    most = _most(tuple(answered[name].partition(":")[0] for name in ALIKE) for answered in found.values())
+    most = _most(map(arithmetic, found.values()))
     for worker, answered in list(found.items()):
-        own = tuple(answered[name].partition(":")[0] for name in ALIKE)
-        if own != most:
-            crew.refuse(worker, f"it computes by {', '.join(own)}, and most others by {', '.join(most or ())}")
+        reason = other_arithmetic(answered, most)
+        if reason is not None:
+            crew.refuse(worker, reason)
             del found[worker]
     if not found:
         raise DeviceError(
@@ -86,6 +86,17 @@ def introduced(crew: Crew, options: SegmentOptions) -> dict[str, Answer]:
             advice="The messages above name the reason for each",
         )
     return found
+
+
+def arithmetic(found: Answer) -> tuple[str, ...]:
+    """Return by what a worker computes: its kind of device, precision and engine."""
+    return tuple(str(found[name]).partition(":")[0] for name in ALIKE)
+
+
+def other_arithmetic(found: Answer, most: tuple[str, ...]) -> str | None:
+    """Return why a worker cannot take part that computes otherwise than most others; None where it does not."""
+    own = arithmetic(found)
+    return None if own == most else f"it computes by {', '.join(own)}, and most others by {', '.join(most)}"
 
 
 def _most(values: Iterator[Any]) -> Any:

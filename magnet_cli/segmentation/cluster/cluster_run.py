@@ -9,6 +9,7 @@ from magnet_cli.errors import UsageError, foreseen
 from magnet_cli.options.parts import local_workers
 from magnet_cli.segmentation.cluster.cluster_image import (
     ClusterImage,
+    arithmetic,
     introduced,
     planning_model,
     shared_threads,
@@ -91,7 +92,13 @@ def run_on_workers(
     threads = shared_threads(crew, found)
     if len(targets) > 1:
         series = ClusterSeries(
-            crew=crew, options=options, events=events, threads=threads, admitted=set(found), added=added
+            crew=crew,
+            options=options,
+            events=events,
+            threads=threads,
+            arithmetic=arithmetic(next(iter(found.values()))),
+            admitted=set(found),
+            added=added,
         )
         yield from series.results(targets, stop_on_error=stop_on_error)
         return

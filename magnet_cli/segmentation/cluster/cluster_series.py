@@ -10,7 +10,7 @@ from magnet_cli import __version__
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.segmentation.cluster.carried_errors import delivered
-from magnet_cli.segmentation.cluster.cluster_image import introduction, worded
+from magnet_cli.segmentation.cluster.cluster_image import introduction, other_arithmetic, worded
 from magnet_cli.segmentation.cluster.crew import Shift
 from magnet_cli.segmentation.image_parts import absolute_image
 from magnet_cli.segmentation.image_run import ImageResult, private_names
@@ -34,6 +34,8 @@ class ClusterSeries:
     events: Events
     threads: int
     """Threads of each operation, unless an interrupted run of an image has chosen them."""
+    arithmetic: tuple[str, ...]
+    """Kind of device, precision and engine by which all workers compute."""
     admitted: set[str]
     """Workers that have loaded the networks."""
     added: Callable[[int, ImageResult], None]
@@ -83,7 +85,9 @@ class ClusterSeries:
         """Return why a worker gets no image; None where it is admitted."""
         del worker
         version = found["version"]
-        return None if version == __version__ else f"its version is {version}, and here it is {__version__}"
+        if version != __version__:
+            return f"its version is {version}, and here it is {__version__}"
+        return other_arithmetic(found, self.arithmetic)
 
     def question(self, worker: str, task: int) -> Question:
         """Return the question that gives an image to a worker."""

@@ -83,7 +83,10 @@ class Work(Protocol[T_contra]):
         """Return why a worker that has answered its first question gets no task; None where it may work."""
 
     def question(self, worker: str, task: T_contra) -> Question:
-        """Return the question that gives a task to a worker."""
+        """Return the question that gives a task to a worker.
+
+        The crew adds `again`: whether the task was given to another worker before, which may not have ended yet.
+        """
 
 
 @dataclass(kw_only=True)
@@ -312,7 +315,8 @@ class Shift(Generic[T]):
             task = self._next()
             if task is None:
                 break
-            self._busy[self.crew.submit(worker, self.work.question(worker, task))] = (worker, task)
+            question = {**self.work.question(worker, task), "again": self._losses[task] > 0}
+            self._busy[self.crew.submit(worker, question)] = (worker, task)
         if any(task is not None for _, task in self._busy.values()):
             return True
         # Workers that only answer the first question are waited for as long as there is a task.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from base64 import b64decode
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from magnet_cli.errors import OutputError
 from magnet_cli.events import Events
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import StoredGroups
-from magnet_cli.masks.pieces import PieceFolder, PieceStore, groups_in_piece, piece_name
+from magnet_cli.masks.pieces import PieceFolder, PieceStore, groups_in_piece, missing_groups, piece_name
+from magnet_cli.masks.store_file import BUSY
 from magnet_cli.masks.targets import Target
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.spelling import options_of_words
@@ -42,6 +44,12 @@ if TYPE_CHECKING:
 
 Question = dict[str, Any]
 Answer = dict[str, object]
+LISTING = 90.0
+"""Seconds in which a folder has to show its pieces. NFS may show an earlier listing for 60 seconds (`acdirmax`)."""
+LEAVING = 60.0
+"""Seconds in which a worker that had the image before, and is lost to the scheduler, has to let its journal go."""
+PAUSE = 1.0
+"""Seconds between two attempts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,13 +160,32 @@ class Session:
         }
 
     def _attach(self, folder: PieceFolder, number: int) -> None:
-        """Read which groups the passes before a pass have left. They are complete by then."""
+        """Read which groups the passes before a pass have left. They are complete by then.
+
+        Raises:
+            OutputError: The folder does not show all of them to this worker, or one is damaged.
+        """
         if number == 0 or f"pass {number}" in self.attached:
             return
-        for path in folder.pieces():
-            if path.name not in self.attached and groups_in_piece(path)[0] < number:
-                self.known.attach([path], self.known.header)
-                self.attached.add(path.name)
+        totals = [(step.number, self.plan.groups(step)) for step in self.plan.passes if step.number < number]
+        until = time.monotonic() + LISTING
+        while True:
+            for path in folder.pieces():
+                if path.name not in self.attached and groups_in_piece(path)[0] < number:
+                    self.known.attach([path], self.known.header)
+                    self.attached.add(path.name)
+            missing = missing_groups(self.known, totals)
+            if not missing:
+                break
+            # A missing field reads as not computed, from which a mask would follow that differs.
+            if time.monotonic() >= until:
+                raise OutputError(
+                    "the worker does not see all pieces of the passes before",
+                    value=f"{missing} of {sum(groups for _, groups in totals)} groups of windows are missing",
+                    file=folder.path,
+                    advice="Check that all workers see the same folder; the same command goes on from what is finished",
+                )
+            time.sleep(PAUSE)
         self.attached.add(f"pass {number}")
 
     def _check(self) -> None:
@@ -236,7 +263,12 @@ def segmented(question: Question) -> Answer:
     model, options = _model(question, question["neighbours"])
     options = replace(options, overwrite=question["overwrite"], resume=question["resume"])
     target = Target(image=question["image"], mask=Path(question["mask"]))
-    result = segment_target(target, replace(model, threads=question["threads"]), options, Events())
+    model = replace(model, threads=question["threads"])
+    until = time.monotonic() + (LEAVING if question["again"] else 0)
+    result = segment_target(target, model, options, Events())
+    while result.error is not None and result.error.rule == BUSY and time.monotonic() < until:
+        time.sleep(PAUSE)
+        result = segment_target(target, model, options, Events())
     if result.error is not None:
         return {"error": carried(result.error, file=target.image)}
     return {"was_done": result.was_done, "exports": [export.describe() for export in result.exports]}
