@@ -154,11 +154,13 @@ def test_keys_and_classes(page: tuple[Tab, str]) -> None:
     tab.run("$('all').click()")
     assert shows(covered)
     tab.key("s")
-    assert tab.run("[$('mask').value, $('other').value].join()") == "1,0"
+    # The page fetches tiles before it shows what was chosen.
+    tab.until("[$('mask').value, $('other').value].join() === '1,0'")
     tab.key("s")
+    tab.until("[$('mask').value, $('other').value].join() === '0,1'")
     tab.key("c")
     tab.key("c")
-    assert tab.run("$('how').value") == "differences"
+    tab.until("$('how').value === 'differences'")
     assert shows(bare * 0.1 + np.array([0, 0x72, 0xB2]) * 0.9)
     tab.key("0")
     tab.settle()
