@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from magnet_cli import __version__
-from magnet_cli.errors import DeviceError, OutputError
+from magnet_cli.errors import DeviceError, OutputError, UsageError
 from magnet_cli.events import Events, Step
 from magnet_cli.geometry import Size
 from magnet_cli.masks.output import OutputPaths
@@ -97,9 +97,10 @@ def made(
     workers: int = 1,
     groups: int | None = None,
     events: Events | None = None,
+    private: bool = False,
 ) -> ImageResult:
     """Make the mask over workers."""
-    options = SegmentOptions(**given(work))
+    options = SegmentOptions(**given(work), private=private)
     target = Target(image=str(work.image), mask=mask)
     with distributed.Client(scheduler, set_as_default=False) as client:
         scheduler.scale(workers)
@@ -248,6 +249,43 @@ def test_no_worker_that_sees_the_folder(
     assert not mask.exists()
 
 
+def test_what_workers_report_names_no_folder_of_a_private_run(
+    work: Work, tmp_path: Path, scheduler: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask, heard, begin = tmp_path / "out" / "m.tif", Heard(), Session.begin
+
+    def unsigned(job: dict[str, Any], neighbours: int) -> Session:
+        return begin({**job, "sign": "none"}, neighbours)
+
+    monkeypatch.setattr(Session, "begin", unsigned)
+    assert isinstance(made(work, mask, scheduler, events=heard, private=True).error, DeviceError)
+    text = "".join(heard.texts)
+    assert "does not see the folder" in text
+    assert str(tmp_path) not in text
+
+
+def test_a_finished_image_of_a_private_folder_is_named_without_its_folder(folder: Path) -> None:
+    heard = Heard()
+    series = series_of(heard, SegmentOptions(private=True))
+    target = Target(image=str(folder / "in" / "sub" / "0.tif"), mask=folder / "one" / "sub" / "0.tif")
+    series._targets = [target]
+    series._result(0, {"was_done": True, "exports": []})
+    assert heard.texts == ["0.tif: already done"]
+
+
+@pytest.mark.parametrize("hashes", [{"bundle": "other", "threads": "1"}, {}])
+def test_pieces_of_other_options_are_no_fault_of_the_workers(
+    work: Work, tmp_path: Path, scheduler: LocalCluster, hashes: dict[str, str]
+) -> None:
+    mask, heard = tmp_path / "out" / "m.tif", Heard()
+    PieceFolder.of(mask).begin({"hashes": hashes})
+    error = made(work, mask, scheduler, events=heard).error
+    assert isinstance(error, OutputError)
+    assert "another" in str(error)
+    assert "bundle" in str(error)
+    assert not [text for text in heard.texts if "refused" in text]
+
+
 DEADLY = """
 import os, signal
 from magnet_cli.masks.pieces import PieceStore
@@ -377,6 +415,20 @@ def test_a_scheduler_that_is_not_there(work: Work, tmp_path: Path, monkeypatch: 
     found = magnet(*work.words(tmp_path / "m.tif", "--cluster=tcp://127.0.0.1:9"))
     assert found.code == 6
     assert "no Dask scheduler answers" in found.said
+
+
+def test_a_scheduler_without_the_encryption_that_dask_requires(
+    work: Work, tmp_path: Path, scheduler: LocalCluster
+) -> None:
+    with dask.config.set({"distributed.comm.require-encryption": True}):
+        found = magnet(*work.words(tmp_path / "m.tif", f"--cluster={scheduler.scheduler_address}"))
+    assert found.code == 6
+    assert "encryption required" in found.said
+
+
+def test_a_python_program_names_no_scheduler_that_anybody_can_reach() -> None:
+    with pytest.raises(UsageError, match="can run programs as you"), connection.connected("tcp://10.0.0.7:8786"):
+        pass
 
 
 def test_a_scheduler_file_whose_address_anybody_can_reach(work: Work, tmp_path: Path) -> None:
@@ -537,17 +589,22 @@ def test_a_worker_whose_listing_lacks_a_piece_of_the_pass_before_computes_nothin
     check_equal(work, mask)
 
 
-def test_a_late_worker_of_a_folder_computes_by_what_the_others_do() -> None:
-    found = {"version": __version__, "device": "cuda:1", "precision": "float32", "engine": "torch"}
-    series = ClusterSeries(
-        crew=Crew(client=distributed.Client, events=Heard()),
-        options=SegmentOptions(),
-        events=Heard(),
+def series_of(events: Events, options: SegmentOptions) -> ClusterSeries:
+    """Return a series whose workers compute by CUDA, and which asks none of them."""
+    return ClusterSeries(
+        crew=Crew(client=distributed.Client, events=events),
+        options=options,
+        events=events,
         threads=1,
         arithmetic=("cuda", "float32", "torch"),
         admitted=set(),
         added=lambda *_: None,
     )
+
+
+def test_a_late_worker_of_a_folder_computes_by_what_the_others_do() -> None:
+    found = {"version": __version__, "device": "cuda:1", "precision": "float32", "engine": "torch"}
+    series = series_of(Heard(), SegmentOptions())
     assert series.objection("w", found) is None
     assert "cpu, float32, torch" in str(series.objection("w", {**found, "device": "cpu"}))
     assert "its version" in str(series.objection("w", {**found, "version": "0"}))

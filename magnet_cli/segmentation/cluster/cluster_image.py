@@ -218,8 +218,13 @@ class SharedPasses:
             DeviceError: No worker is left.
         """
         head = folder.head() if folder.exists else None
+        own = {**run.hashes, "version": __version__, "batch": str(plan.batch)}
         threads = _noted_threads(journal, plan) or image.threads
-        threads = threads if head is None else int(head["hashes"]["threads"])
+        if head is not None:
+            # Pieces of other options are no fault of the workers, which would all be refused.
+            folder.agree(head, {**head["hashes"], **own})
+            threads = int(head["hashes"].get("threads", 1))
+        own["threads"] = str(threads)
         options = image.run.options
         job: Question = {
             "image": absolute_image(image.run.target.image),
@@ -230,7 +235,6 @@ class SharedPasses:
             "threads": threads,
             "sign": sign,
         }
-        own = {**run.hashes, "version": __version__, "threads": str(threads), "batch": str(plan.batch)}
         answers = image.crew.ask_all(lambda _: {"what": "join", "job": job, **_named(job)})
         probes = (found["facts"]["probe"] for found in answers.values() if not _differing(own, found["facts"]))
         facts = {**own, "probe": _most(probes)} if head is None else dict(head["hashes"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError, foreseen
 from magnet_cli.options.parts import local_workers
+from magnet_cli.run.private_events import PrivateEvents
 from magnet_cli.segmentation.cluster.cluster_image import (
     ClusterImage,
     arithmetic,
@@ -17,6 +18,7 @@ from magnet_cli.segmentation.cluster.cluster_image import (
 from magnet_cli.segmentation.cluster.cluster_series import ClusterSeries
 from magnet_cli.segmentation.cluster.connection import connected
 from magnet_cli.segmentation.cluster.crew import Crew
+from magnet_cli.segmentation.image_run import private_names
 from magnet_cli.segmentation.image_series import failed, image_run
 from magnet_cli.segmentation.segment_model import load_model
 
@@ -87,7 +89,9 @@ def run_on_workers(
         groups: Groups of each task of a single image. None chooses a number that suits the workers.
         stop_on_error: Give out no other image once one has failed.
     """
-    crew = Crew(client=client, events=events, apart=apart)
+    # What workers report of themselves names files of the options and, for a single image, the image and its mask.
+    names = private_names(targets[0], targets[0].options(options))
+    crew = Crew(client=client, events=events if names is None else PrivateEvents(events, names), apart=apart)
     found = introduced(crew, options)
     threads = shared_threads(crew, found)
     if len(targets) > 1:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from magnet_cli import __version__
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
+from magnet_cli.run.private_events import PrivateEvents
 from magnet_cli.segmentation.cluster.carried_errors import delivered
 from magnet_cli.segmentation.cluster.cluster_image import introduction, other_arithmetic, worded
 from magnet_cli.segmentation.cluster.crew import Shift
@@ -113,7 +114,9 @@ class ClusterSeries:
         from magnet_cli.exports.formats import Export  # noqa: PLC0415 - libraries that only exports need
 
         was_done = bool(answered["was_done"])
-        self.events.message(f"{target.mask}: {'already ' if was_done else ''}done")
+        names = private_names(target, target.options(self.options))
+        events = self.events if names is None else PrivateEvents(self.events, names)
+        events.message(f"{target.mask}: {'already ' if was_done else ''}done")
         result = ImageResult(
             image=target.image,
             mask=target.mask,
@@ -128,7 +131,7 @@ class ClusterSeries:
                 )
                 for entry in answered["exports"]
             ),
-            private=private_names(target, target.options(self.options)),
+            private=names,
         )
         return self._with_report(result)
 

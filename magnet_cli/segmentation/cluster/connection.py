@@ -64,7 +64,8 @@ def connected(cluster: str | Path) -> Iterator[tuple[Client, Callable[[], None]]
             _check_certificates(address)
         try:
             client = stack.enter_context(distributed.Client(address, set_as_default=False, timeout=CONNECTING))
-        except (OSError, ValueError) as exc:
+        # Dask raises RuntimeError where its configuration requires encryption and the address has none.
+        except (OSError, ValueError, RuntimeError) as exc:
             raise DeviceError(
                 "no Dask scheduler answers under this address",
                 value=f"{address}: {exc}",
@@ -128,9 +129,10 @@ def _address(cluster: str | Path) -> str:
     """Return the address of a scheduler.
 
     Raises:
-        UsageError: There is no such file, or it holds no address, or one that anybody can reach.
+        UsageError: There is no such file, or it holds no address, or anybody can reach the address.
     """
     if not isinstance(cluster, Path):
+        refuse_open_address(cluster, "--cluster")
         return cluster
     try:
         address = str(json.loads(cluster.read_bytes())["address"])
