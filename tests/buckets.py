@@ -84,6 +84,16 @@ class Store:
             self.client.abort_multipart_upload(Bucket=NAME, Key=each["Key"], UploadId=each["UploadId"])
 
 
+def forget_services() -> None:
+    """Drop what earlier tests of this process have left: clients with their endpoint, and the buckets of moto."""
+    from moto.moto_api._internal.models import moto_api_backend  # noqa: PLC0415 (not installed everywhere)
+
+    from magnet_cli.images.s3 import BoundedS3  # noqa: PLC0415 (not installed everywhere)
+
+    BoundedS3.clear_instance_cache()
+    moto_api_backend.reset()
+
+
 @contextmanager
 def serving_buckets(patch: pytest.MonkeyPatch) -> Iterator[Store]:
     """Serve an empty bucket, which the program's own client reaches over a network that can break."""
@@ -105,6 +115,7 @@ def serving_buckets(patch: pytest.MonkeyPatch) -> Iterator[Store]:
             ("DEFAULT_REGION", "us-east-1"),
         ):
             patch.setenv(f"AWS_{name}", value)
+        forget_services()
         client = botocore.session.get_session().create_client("s3")
         client.create_bucket(Bucket=NAME)
         network = Network(lambda _: None)
@@ -118,4 +129,5 @@ def serving_buckets(patch: pytest.MonkeyPatch) -> Iterator[Store]:
         patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
         yield Store(client, network)
     finally:
+        forget_services()
         service.stop()

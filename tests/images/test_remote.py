@@ -19,6 +19,7 @@ from magnet_cli.images.blob_source import open_blob
 from magnet_cli.images.bounded_response import whole_limit
 from magnet_cli.images.remote import filesystem
 from magnet_cli.images.urls import is_url, url_name
+from tests.buckets import forget_services
 from tests.images.server import Server, serving
 from tests.images.support import info_without
 from tests.images.test_contract import ImageContract, TestOmeZarr3, TestPng, TestTiledTiff, picture
@@ -279,8 +280,10 @@ def test_s3_gives_what_the_disk_has(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ):
             monkeypatch.setenv(f"AWS_{name}", value)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+        forget_services()
         _check_s3(tmp_path)
     finally:
+        forget_services()
         service.stop()
 
 
