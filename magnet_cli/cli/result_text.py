@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 from magnet_cli.segmentation.run_summary import class_lines
@@ -37,8 +38,10 @@ def result_lines(row: dict[str, Any], *, verbose: bool = False) -> list[str]:
     named = shlex.quote(mask)
     # These commands read local files alone.
     if report.get("command") is not None and row["status"] == "done" and "://" not in mask:
+        page = Path(mask).with_suffix(".html")
+        look = f"open {shlex.quote(str(page))} in a browser" if page.is_file() else f"magnet report {named} --html"
         lines += [
-            f"  to look at it:    magnet report {named} --html",
+            f"  to look at it:    {look}",
             f"  to hand it on:    magnet export {named} --format geojson",
         ]
     return lines

@@ -42,6 +42,11 @@ def test_a_run_says_what_it_recognised_what_it_does_and_what_came_out(image: Pat
     assert len(after) == 7
 
 
+def test_a_page_that_was_made_is_what_to_look_at(image: Path, bundle: Path) -> None:
+    lines = invoke("segment", image, "--weights", bundle, "-o", "out", "--html").stderr.splitlines()
+    assert "  to look at it:    open out/s.html in a browser" in lines
+
+
 def test_a_region_is_named_before_and_its_share_after(image: Path, bundle: Path) -> None:
     lines = invoke("segment", image, "--weights", bundle, "-o", "m.tif", "--roi", "0,0,16,16").stderr.splitlines()
     assert any(re.fullmatch(r"  only the region .*16.* is computed", line) for line in lines), lines

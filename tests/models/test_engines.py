@@ -28,10 +28,10 @@ from magnet_cli.models.foreign.kinds import KINDS
 from magnet_cli.models.foreign.network_kind import engine_of
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.python_network import NetworkDescription
-from magnet_cli.models.registry import build_backbone, build_refiner
+from magnet_cli.models.registry import build_refiner
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.api import segment
-from tests.models.foreign.makers import lively, onnx_saved
+from tests.models.foreign.makers import decided_pyramid, onnx_saved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,14 +52,7 @@ def installed(name: str) -> None:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A pyramid with a refiner, on two scales."""
-    torch.manual_seed(2)
-    backbone = lively(build_backbone("fpn-small", classes=3, bands=3, options={}))
-    # Features of random weights vary little, and every pixel would have one class.
-    head = [layer for layer in backbone.modules() if isinstance(layer, torch.nn.Conv2d) and layer.out_channels == 3][-1]
-    assert head.bias is not None
-    with torch.no_grad():
-        head.weight.mul_(50)
-        head.bias.sub_(backbone(torch.randn(4, 3, SIDE, SIDE)).mean(dim=(0, 2, 3)))
+    backbone = decided_pyramid(SIDE)
     refiner = build_refiner("conv", classes=3, options={"kernel": 3})
     described = describe(
         name="pyramid", classes=3, size=SIDE, scales=(2 * SIDE, SIDE), backbone={"architecture": "fpn-small"},

@@ -35,12 +35,11 @@ from magnet_cli.models.engines.quantised_graph import (
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.python_network import NetworkDescription
-from magnet_cli.models.registry import build_backbone
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.api import segment
 from magnet_cli.segmentation.image_planner import Planner
 from tests.cli.support import invoke_json
-from tests.models.foreign.makers import lively
+from tests.models.foreign.makers import decided_pyramid
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,13 +53,7 @@ SIDE = 64
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A pyramid on two scales whose classes follow the picture."""
-    torch.manual_seed(2)
-    backbone = lively(build_backbone("fpn-small", classes=3, bands=3, options={}))
-    head = [layer for layer in backbone.modules() if isinstance(layer, torch.nn.Conv2d) and layer.out_channels == 3][-1]
-    assert head.bias is not None
-    with torch.no_grad():
-        head.weight.mul_(50)
-        head.bias.sub_(backbone(torch.randn(4, 3, SIDE, SIDE)).mean(dim=(0, 2, 3)))
+    backbone = decided_pyramid(SIDE)
     described = describe(
         name="pyramid", classes=3, size=SIDE, scales=(2 * SIDE, SIDE), backbone={"architecture": "fpn-small"},
         magnet={"merge": "mean", "margin": 12}, input={"mean": [0.4, 0.5, 0.5], "std": [0.1, 0.2, 0.2]},

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from magnet_cli.models.registry import build_backbone
 from magnet_cli.options.foreign_network import NetworkOptions
 
 if TYPE_CHECKING:
@@ -362,3 +363,18 @@ MAKERS: dict[str, Callable[[Path], Saved]] = {
     "transformers": transformers_saved,
 }
 """A maker for each kind: the contract suite runs for all of them."""
+
+
+def decided_pyramid(side: int) -> torch.nn.Module:
+    """Return a pyramid of three classes, with seeded weights, whose pixels differ in class.
+
+    Features of random weights vary little, so that every pixel would have one class: the last layer is made steeper.
+    """
+    torch.manual_seed(2)
+    backbone = lively(build_backbone("fpn-small", classes=3, bands=3, options={}))
+    head = [layer for layer in backbone.modules() if isinstance(layer, torch.nn.Conv2d) and layer.out_channels == 3][-1]
+    assert head.bias is not None
+    with torch.no_grad():
+        head.weight.mul_(50)
+        head.bias.sub_(backbone(torch.randn(4, 3, side, side)).mean(dim=(0, 2, 3)))
+    return backbone
