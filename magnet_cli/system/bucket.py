@@ -110,7 +110,7 @@ class Bucket:
         with reaching(self.address("")):
             try:
                 self._client.head_bucket(Bucket=self.name)
-            except Exception as error:
+            except self._client.exceptions.ClientError as error:
                 if code_of(error) in NO_BUCKET:
                     raise OutputError(
                         "there is no such bucket", file=self.address(""), advice="Check its name, and AWS_ENDPOINT_URL"
@@ -131,7 +131,7 @@ class Bucket:
         with reaching(self.address(key)):
             try:
                 found = self._client.head_object(Bucket=self.name, Key=key)
-            except Exception as error:
+            except self._client.exceptions.ClientError as error:
                 if code_of(error) in ABSENT:
                     return None
                 raise
@@ -244,11 +244,11 @@ class Bucket:
         try:
             try:
                 send(**request, **({"IfNoneMatch": "*"} if is_new else {}))
-            except Exception as error:
+            except self._client.exceptions.ClientError as error:
                 if not is_new or code_of(error) not in UNKNOWN_REQUEST[:2]:
                     raise
                 send(**request)
-        except Exception as error:
+        except self._client.exceptions.ClientError as error:
             code = code_of(error)
             if code not in (*REFUSED_CONDITION, "NoSuchUpload"):
                 raise
@@ -270,7 +270,7 @@ class Bucket:
             # Uploads are sorted by key, so that those of this key come first of all that begin with it.
             page = self._client.list_multipart_uploads(Bucket=self.name, Prefix=key)
             left = [entry["UploadId"] for entry in page.get("Uploads", ()) if entry["Key"] == key]
-        except Exception as error:
+        except self._client.exceptions.ClientError as error:
             if code_of(error) not in UNKNOWN_REQUEST:
                 raise
             return
