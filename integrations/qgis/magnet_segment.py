@@ -19,21 +19,27 @@ class MagnetSegment(QgsProcessingAlgorithm):
     """The algorithm "Segment with magnet" in the group "magnet" of the scripts."""
 
     def name(self):
+        """Return the identifier of the algorithm."""
         return "magnet_segment"
 
     def displayName(self):
+        """Return the name that QGIS displays."""
         return "Segment with magnet"
 
     def group(self):
+        """Return the name of the group that QGIS displays."""
         return "magnet"
 
     def groupId(self):
+        """Return the identifier of the group."""
         return "magnet"
 
     def createInstance(self):
+        """Return a new instance, as QGIS needs one for each run."""
         return MagnetSegment()
 
     def initAlgorithm(self, configuration=None):
+        """Declare the parameters of the algorithm."""
         self.addParameter(QgsProcessingParameterRasterLayer("INPUT", "Image"))
         self.addParameter(QgsProcessingParameterString("WEIGHTS", "Model bundle", "aerial"))
         self.addParameter(QgsProcessingParameterString("OPTIONS", "Further options", optional=True))
@@ -41,6 +47,7 @@ class MagnetSegment(QgsProcessingAlgorithm):
         self.addParameter(QgsProcessingParameterRasterDestination("OUTPUT", "Mask"))
 
     def processAlgorithm(self, parameters, context, feedback):
+        """Run `magnet segment` on the layer, and return the path of the mask."""
         image = self.parameterAsRasterLayer(parameters, "INPUT", context).source()
         target = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
         words = [self.parameterAsString(parameters, "PROGRAM", context), "segment", image]

@@ -30,7 +30,7 @@ MOST_COMPARISONS = 200_000_000
 PAIRS_AT_ONCE = 1_000_000
 """Pairs of edges that are looked for at once, so that few of them are in memory."""
 MOST_CORNERS = 200_000
-"""Most corners of all areas that a page draws: it draws each of them again at every move."""
+"""The areas of a page have at most this many corners, because the page draws each of them again at every move."""
 LONGEST_NAME = 120
 URN = re.compile(r"urn:ogc:def:crs:(\w+):[\d.]*:(\w+)$", re.IGNORECASE)
 LONGITUDE_LATITUDE = "OGC:CRS84"
@@ -112,11 +112,11 @@ def _placed(
 
 @dataclass(frozen=True, kw_only=True)
 class NamedArea:
-    """A feature of a file that has an area."""
+    """A named area is a feature of a GeoJSON file that has an area."""
 
     name: str
     rings: tuple[tuple[tuple[float, float], ...], ...]
-    """Rings of its polygons in level-0 pixels, holes among them, each as corners x, y."""
+    """The rings of the feature's polygons, holes among them, each a sequence of corners x, y in level-0 pixels."""
 
 
 def read_named_areas(path: str, info: ImageInfo) -> list[NamedArea]:

@@ -1,4 +1,4 @@
-"""`magnet doctor` says what this machine has, and what is missing for what."""
+"""`magnet doctor` lists what this machine has, what is missing, and which features need it."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ PURPOSES = {
     "transformers": "networks of transformers, such as a SegFormer",
     "view": "magnet view, which shows an image and its mask in a browser",
 }
-"""What each extra is needed for. Those for the people who develop the program, and former names, are left out."""
+"""Each extra is needed for this purpose. Extras for developers of the program, and former names, are left out."""
 LEAST_FREE = 2 << 30
-"""Bytes of free disk below which a folder is called low: journal and mask of a large slide take about as much."""
+"""A folder with fewer free bytes is reported as low: journal and mask of a large slide take about as much."""
 LEAST_MEMORY = 2 << 30
-"""Bytes of available memory below which the machine is called low."""
+"""A machine with fewer bytes of available memory is reported as low."""
 NO_COMMAND = ""
 GET_TORCH = "https://pytorch.org/get-started/locally"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked for on this machine."""
+    """A finding is the result of one check of this machine."""
 
     part: str
     """The part of the machine or of the installation."""
@@ -61,11 +61,11 @@ class Finding:
     state: State
     found: str
     needed_for: str = ""
-    """What does not work without it; empty where it is there."""
+    """The feature that does not work without the part; empty where the part is present."""
     command: str = NO_COMMAND
-    """What to type, or what to do, to supply it; empty where it is there."""
+    """The command or the step that supplies the part; empty where the part is present."""
     required: bool = False
-    """Whether no image can be segmented without it."""
+    """Whether no image can be segmented without the part."""
 
 
 @command
@@ -92,7 +92,7 @@ def doctor(*, json: Json = False, no_progress: NoProgress = False) -> int:
 
 
 def finding_lines(findings: list[Finding]) -> list[str]:
-    """Return findings as lines of text, grouped by their part, with what to do below each that is missing."""
+    """Return findings as lines of text, grouped by their part, with the next step below each that is missing."""
     lines = [f"magnet {__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}"]
     width = max(len(each.name) for each in findings)
     part = ""
@@ -112,7 +112,7 @@ def finding_lines(findings: list[Finding]) -> list[str]:
 
 
 def examine() -> Iterator[Finding]:
-    """Look for everything that a run can use, and yield what was found, part by part."""
+    """Check everything that a run can use, and yield the findings, part by part."""
     yield from _machine()
     yield from _torch()
     yield from _readers()
@@ -160,7 +160,7 @@ def _torch() -> Iterator[Finding]:
         from magnet_cli.models.accelerators import torch_facts
 
         facts = torch_facts()
-    # A build that does not fit the machine fails to load its libraries, with any error.
+    # A build that does not fit the machine may raise any error while it loads its libraries.
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         yield _lost(part, name, error, needed_for="every network", package="torch", required=True)
         return

@@ -50,7 +50,7 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
                 with VOLUME.applied():
                     code = _ended(function, *args, **kwargs)
             except MagnetError as error:
-                # The volume itself cannot be applied.
+                # The options of the volume contradict each other, or its log cannot be opened.
                 print_failure(error)
                 code = error.exit_code
         raise typer.Exit(code)
@@ -93,7 +93,7 @@ def print_message(message: str) -> None:
 
 
 def print_note(message: str) -> None:
-    """Print a line that is no failure: as `print_message`, but with `--quiet` in the log alone."""
+    """Print a line that is no failure, as `print_message` does; with `--quiet` it goes to the log alone."""
     if VOLUME.quiet:
         VOLUME.record(message)
     else:

@@ -1,4 +1,4 @@
-"""What came out of the segmentation of an image, in lines of text, with what to type next."""
+"""The result of the segmentation of an image is printed as lines of text, with the next commands."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from magnet_cli.system.speeds import format_seconds
 
 
 def result_lines(row: dict[str, Any], *, verbose: bool = False) -> list[str]:
-    """Return the result of one image as lines of text; none for an image that failed or is done in part.
+    """Return the result of one image as lines of text; no lines for an image that failed or is done in part.
 
     Args:
         row: The result as JSON values, as `ImageResult.describe` returns it.
-        verbose: Whether each stage and the time of each activity is listed, too.
+        verbose: Whether each stage and the time of each activity are listed, too.
     """
     report = row.get("report")
     if report is None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 TUNNEL = "SSH_CONNECTION"
-"""Environment variable that the SSH server sets in a session."""
+"""The SSH server sets this environment variable in a session."""
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
@@ -101,7 +101,7 @@ def view(
 
 
 def _open(address: str) -> bool:
-    """Open the address in a browser where there is a screen for one. Return whether one was started."""
+    """Open the address in a browser where there is a screen, and return whether a browser was started."""
     # Without a screen a browser for terminals would start in the terminal of this program.
     if os.environ.get(TUNNEL) or (sys.platform == "linux" and not any(map(os.environ.get, DISPLAYS))):
         return False
@@ -111,7 +111,7 @@ def _open(address: str) -> bool:
 
 
 def _advise(address: str, *, opened: bool) -> None:
-    """Say on standard error how the page is opened and closed."""
+    """Print on standard error how the page is opened and closed."""
     if opened:
         print_message("The page is open in your browser. Press Ctrl-C here to close it.")
         return

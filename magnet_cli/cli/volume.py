@@ -1,4 +1,4 @@
-"""How much a command says, and where a copy of it goes: `--quiet`, `--verbose` and `--log-file`."""
+"""The options `--quiet`, `--verbose` and `--log-file` set how much a command prints, and where a copy of it goes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S* magnet ")
-"""The beginning of every log of this program."""
+"""Every log of this program begins with this pattern."""
 
 
 @dataclass
 class Volume:
-    """What the options of the running command say about its messages."""
+    """The volume holds the options of the running command about its messages."""
 
     quiet: bool = False
     """Whether only failures are printed."""
@@ -124,7 +124,7 @@ PARAMETERS = {"quiet": (Quiet, False), "verbose": (Verbose, False), "log_file": 
 
 
 def speaking(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command that works for a while the options that say how much it prints."""
+    """Add the options `--quiet`, `--verbose` and `--log-file` to a command."""
     own = inspect.signature(function, eval_str=True)
 
     @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""Masks, probabilities and uncertainty as layers of napari, which finds `read_layers` through `napari.yaml`.
+"""napari shows masks, probabilities and uncertainty as layers; it finds `read_layers` through `napari.yaml`.
 
 napari is not imported: a reader returns tuples of data, arguments and type. The data are dask arrays, which read the
 file when a view needs them; napari brings dask.
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     """The levels of a layer as dask arrays, finest first; the arguments of the layer; its type."""
 
 SIDE = 2048
-"""Side of the pieces in which labels are read, in pixels: large enough that dask has few of them for a whole slide."""
+"""Labels are read in pieces of this side in pixels, large enough that dask has few of them for a whole slide."""
 OVERVIEW = 1024
-"""Longest side in pixels of a field that needs no further level."""
+"""A field whose longest side has at most this many pixels needs no further level."""
 
 
 def read_layers(path: object) -> Callable[[str], list[Layer]] | None:
-    """Return the function that makes layers of a path; None where this program has not written what lies there.
+    """Return the function that makes layers of a path; None for a path that this program has not written.
 
     Args:
         path: A path as text. napari gives a list for a stack of files, which is never a mask.
@@ -51,7 +51,7 @@ def read_layers(path: object) -> Callable[[str], list[Layer]] | None:
 
 
 def mask_layers(path: str) -> list[Layer]:
-    """Return a mask as one layer of labels, with the names and colours of its classes. 255 is transparent.
+    """Return a mask as one layer of labels, with the names and colours of its classes. The label 255 is transparent.
 
     Raises:
         SourceError: The mask is damaged.
@@ -79,9 +79,9 @@ def mask_layers(path: str) -> list[Layer]:
 
 
 def field_layers(path: str) -> list[Layer]:
-    """Return the probabilities of each class, or the uncertainty, as layers of values in 0..1. NaN is not computed.
+    """Return the probabilities of each class, or the uncertainty, as layers of values in 0..1.
 
-    Only the first is visible at once.
+    NaN marks values that were not computed. Only the first layer is visible when napari opens them.
 
     Raises:
         SourceError: The folder is damaged.
@@ -107,7 +107,7 @@ def field_layers(path: str) -> list[Layer]:
 
 
 class _MaskReader:
-    """An opened mask that is closed when no layer needs it any longer: napari does not report that."""
+    """Closes an opened mask when no layer refers to it any longer, because napari does not report that."""
 
     def __init__(self, mask: MaskFile) -> None:
         self.mask = mask
@@ -143,7 +143,7 @@ class _BandRead:
 
 def _lazy(read: _Read, *, size: Size, side: int, dtype: type[np.generic]) -> Any:
     """Return a dask array `(height, width)` that reads squares of a side when they are needed."""
-    from dask import array as da  # noqa: PLC0415 - only napari, which brings dask, comes here
+    from dask import array as da  # noqa: PLC0415 - only napari calls this, and it brings dask
 
     def block(block_info: dict[None, dict[str, Any]]) -> NDArray[Any]:
         (top, bottom), (left, right) = block_info[None]["array-location"]
@@ -157,7 +157,7 @@ def _lazy(read: _Read, *, size: Size, side: int, dtype: type[np.generic]) -> Any
 
 
 def _reduced(finest: Any, *, side: int) -> list[Any]:
-    """Return the levels of an array of squares, a power of two a side: each pixel is the mean of those that it covers.
+    """Return the reduced levels of an array, each by a power of two: a pixel is the mean of the pixels that it covers.
 
     No level is stored. Each reads the finest one piece by piece, so that memory does not grow with the field.
     """
@@ -186,7 +186,7 @@ def _placement(pitch: Pitch, resolution: Resolution | None) -> dict[str, Any]:
 
     Args:
         pitch: Level-0 pixels that a pixel of the array covers.
-        resolution: The size of a level-0 pixel. Without one, places are in level-0 pixels.
+        resolution: The size of a level-0 pixel. Without a resolution, places are in level-0 pixels.
     """
     y, x = (1, 1) if resolution is None else (resolution.y, resolution.x)
     return {

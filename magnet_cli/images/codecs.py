@@ -1,4 +1,4 @@
-"""The libraries that decode images: their versions, and which codecs their builds here lack.
+"""The module lists the libraries that decode images, their versions, and the codecs that their builds lack.
 
 Builds of the libraries differ: packages of Linux distributions and of conda leave codecs out that the wheels have.
 """
@@ -26,9 +26,9 @@ TIFF_CODECS = {
     "JPEGXL": "JPEG XL tiles",
     "PNG": "labels in PNG files",
 }
-"""Codecs of imagecodecs, and what is decoded with each."""
+"""Each codec of imagecodecs decodes the named data."""
 PICTURE_LOADERS = {"jpegload": "JPEG files", "pngload": "PNG files", "webpload": "WebP files"}
-"""Loaders of libvips, and what is read with each."""
+"""Each loader of libvips reads the named files."""
 MAP_DRIVERS = {
     "JP2OpenJPEG": "JPEG 2000 files",
     "VRT": "mosaics",
@@ -39,7 +39,7 @@ MAP_DRIVERS = {
     "netCDF": "netCDF files",
     "MBTiles": "MBTiles files",
 }
-"""The most used of GDAL's drivers that open a file here, and what is read with each."""
+"""These are the most used drivers of GDAL here, each with the files that it reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +49,11 @@ class Decoder:
     name: str
     version: str
     formats: str
-    """What is read with it."""
+    """The formats that are read with the library."""
     has: tuple[str, ...] = ()
-    """Codecs that its build has, of those that are used here."""
+    """The codecs that the build has, of those that this program uses."""
     lacks: tuple[str, ...] = ()
-    """What cannot be read because its build lacks a codec."""
+    """The data that cannot be read because the build lacks a codec."""
 
 
 def tiff_decoder() -> Decoder:
@@ -62,7 +62,7 @@ def tiff_decoder() -> Decoder:
     Raises:
         ImportError: imagecodecs cannot be imported.
     """
-    import imagecodecs  # noqa: PLC0415 - where it is damaged, the facts of the others are still wanted
+    import imagecodecs  # noqa: PLC0415 - where it is damaged, the others are still reported
 
     has, lacks = _sorted(TIFF_CODECS, lambda name: bool(getattr(imagecodecs, name).available))
     version = f"{tifffile.__version__}, imagecodecs {imagecodecs.__version__}"
@@ -110,7 +110,7 @@ def map_decoder() -> Decoder:
 
 
 def _sorted(known: Mapping[str, str], is_there: Callable[[str], bool]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names that are there, and what cannot be read for want of the others."""
+    """Return the codecs that are present, and the data that cannot be read without the others."""
     found = {name: is_there(name) for name in known}
     return (
         tuple(name for name, there in found.items() if there),

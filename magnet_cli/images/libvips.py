@@ -1,4 +1,4 @@
-"""libvips for Python, silent: what it warns of is an error of the reader, or of no interest to a user."""
+"""The module loads libvips without its warnings: they repeat errors of the reader, or do not concern a user."""
 
 from __future__ import annotations
 

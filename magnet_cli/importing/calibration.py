@@ -1,4 +1,4 @@
-"""Windows of a user's images on which the ranges of activations are found, for a backbone in 8 bits."""
+"""Calibration finds the ranges of activations of a backbone in 8 bits on windows of a user's images."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from magnet_cli.plan import ModelFacts
 
 TRIES = 20
-"""Places that are tried for a window of which at least half is to hold data."""
+"""This many places are tried for a window of which at least half is to hold data."""
 OTHERS = 4
-"""One window is drawn for the measurement of agreement for so many that ranges are found on."""
+"""For this many windows on which ranges are found, one window is drawn on which agreement is measured."""
 
 
 def quantise_bundle(bundle: Bundle, files: Sequence[str | Path], *, windows: int, seed: int) -> QuantisedGraph:
@@ -43,8 +43,8 @@ def quantise_bundle(bundle: Bundle, files: Sequence[str | Path], *, windows: int
     give the same windows.
 
     Args:
-        bundle: The bundle.
-        files: The images, like those that are to be segmented.
+        bundle: The bundle whose backbone is quantised.
+        files: The images, which resemble those that are to be segmented.
         windows: The number of windows on which ranges are found. Agreement is measured on a quarter as many others.
         seed: The seed by which the places are drawn.
 
@@ -91,7 +91,7 @@ def patches_of(
         bundle: The bundle that is to read it.
         facts: The facts of the bundle.
         count: The number of patches.
-        random: Draws the places.
+        random: The generator that draws the places.
 
     Raises:
         SourceError: The image lacks a band, a size or data.

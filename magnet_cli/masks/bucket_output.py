@@ -1,4 +1,4 @@
-"""The outputs of an image in a bucket: whether they are done, and how finished local files are written to it.
+"""The module finds out whether a bucket has the outputs of an image, and writes finished local files to it.
 
 Nothing is computed or assembled in a bucket, which can neither append nor lock nor rename. A run works in a local
 folder that stands for the bucket, and writes each file to the bucket when it is finished, the report last.
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?P<rest>.*)", re.DOTALL)
-"""An address, also one of which a path has taken one of its slashes."""
+"""The pattern matches an address, also one that lost a slash when it was made a path."""
 SUM, RUN, BESIDE = "magnet", "magnet-run", "magnet-outputs"
-"""Names of the tags of an object: SHA-256 of its bytes, of the run that made it, and of the options of the outputs
+"""The tags of an object have these names: SHA-256 of its bytes, of the run that made it, and of the options of outputs
 beside the mask. Each object that magnet writes has the first one, and only a report has the last one."""
 ROOT = "zarr.json"
-"""The last object of a Zarr that is written: readers find no Zarr without it."""
+"""This object of a Zarr is written last, because readers find no Zarr without it."""
 LARGEST_REPORT = 1 << 30
-"""Largest report that is read, in bytes."""
+"""A report of more bytes than this is not read."""
 AT_ONCE = 4
-"""Objects of a Zarr that are written at the same time. Each takes a part in memory."""
+"""At most this many objects of a Zarr are written at the same time, because each holds a part in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BucketFolder:
-    """A bucket, and the local folder in which its outputs are made."""
+    """A bucket folder joins a bucket to the local folder in which its outputs are made."""
 
     bucket: Bucket
     folder: Path
@@ -51,10 +51,10 @@ class BucketFolder:
 
         Args:
             output: A path, or `s3://BUCKET/FOLDER/`.
-            work: Folder for the outputs of all buckets before they are complete.
+            work: The folder that holds the outputs of all buckets before they are complete.
 
         Raises:
-            UsageError: It is an address of another kind, or no bucket has such a name.
+            UsageError: The output is an address of another kind, or names a bucket as no bucket can be named.
         """
         found = ADDRESS.fullmatch(str(output))
         if found is None:
@@ -76,7 +76,7 @@ class BucketFolder:
         place = cls(bucket=Bucket.open(name), folder=work / name)
         path = place.folder / key
         if key.endswith("/") or not key:
-            # Whether a path with a dot names a folder is seen from the folder itself.
+            # A path with a dot names a file or a folder; only the folder itself tells them apart.
             with durable.writing(path):
                 path.mkdir(parents=True, exist_ok=True)
         return place, path
@@ -99,7 +99,7 @@ class BucketFolder:
         """Return the facts about an object that magnet has written; None where there is no object.
 
         Raises:
-            OutputError: Another program has written it.
+            OutputError: Another program has written the object.
         """
         found = self.bucket.state(key)
         if found is not None and SUM not in found.tags:
@@ -118,14 +118,14 @@ class BucketFolder:
             paths: The local files that become the objects. Those that end in `.zarr` are folders.
 
         Raises:
-            OutputError: Another program has written one.
+            OutputError: Another program has written one of the objects.
         """
         for path in paths:
             key = self.key(path)
             if path.suffix != ".zarr":
                 self.ours(key)
             elif self.ours(f"{key}/{ROOT}") is None:
-                # An upload that was killed has left objects without a root, or another program something else.
+                # A killed upload has left objects without a root here, or another program has written its own.
                 for first in islice(self.bucket.keys(f"{key}/"), 1):
                     self.ours(first)
 
@@ -134,7 +134,7 @@ class BucketFolder:
 
         Args:
             path: The local file.
-            tags: Tags of the object besides that of its bytes.
+            tags: The tags of the object besides the hash of its bytes.
 
         Raises:
             OutputError: An object of another program is in the way, or the service fails.
@@ -145,14 +145,14 @@ class BucketFolder:
             self.bucket.put(key, path, tags, is_new=found is None)
 
     def move(self, path: Path) -> None:
-        """Write a file to the bucket, and delete it here."""
+        """Write a file to the bucket, and delete the local file."""
         self.put(path, {})
         path.unlink()
 
 
 @dataclass(frozen=True, kw_only=True)
 class BucketOutput:
-    """The mask of an image in a bucket, with its report and the other outputs beside it."""
+    """Bucket outputs are the mask of an image in a bucket, its report and the other outputs beside it."""
 
     place: BucketFolder
     mask: Path
@@ -168,14 +168,14 @@ class BucketOutput:
 
     @property
     def report(self) -> Path:
-        """The local file that becomes the report."""
+        """Return the local file that becomes the report."""
         return OutputPaths.of(self.mask).report
 
     def refuse_foreign(self) -> None:
         """Pass where every object that is there already was written by magnet.
 
         Raises:
-            OutputError: Another program has written one.
+            OutputError: Another program has written one of the objects.
         """
         self.place.refuse_foreign((self.mask, self.report, *self.beside))
 
@@ -191,7 +191,7 @@ class BucketOutput:
         mask, report = (self.place.ours(self.place.key(path)) for path in (self.mask, self.report))
         if report is None or mask is None:
             other = next((found for found in (mask, report) if found is not None), None)
-            # An upload that was interrupted has left it, of this run or of another one.
+            # An interrupted upload of this run or of another one has left one without the other.
             if other is not None and other.tags.get(RUN) != self._run and not self.overwrite:
                 raise self._other("it belongs to another run, which was interrupted")
             return None
@@ -224,7 +224,7 @@ class BucketOutput:
                     self.place.ours(key)
         report = self.place.ours(self.place.key(self.report))
         if report is not None and report.tags.get(SUM) != _sum(self.report):
-            # It belongs to the mask that is replaced.
+            # The old report belongs to the mask that is replaced.
             self.place.bucket.remove([self.place.key(self.report)])
         tags = {RUN: self._run}
         for path in (*self.beside, self.mask):
@@ -287,7 +287,7 @@ class BucketOutput:
             try:
                 for done in [pool.submit(self.place.put, path, tags) for path in files]:
                     done.result()
-            except BaseException:  # Also an interruption: what has not begun is not begun any more.
+            except BaseException:  # An interruption ends the run as well: uploads that wait are cancelled.
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
         self.place.put(root, tags)

@@ -105,7 +105,7 @@ def measure_stream(file: BinaryIO, size: int, layout: tuple[PageLayout, ...]) ->
     Args:
         file: The file, at its first byte.
         size: Bytes of the file.
-        layout: The layout by which it is summed up.
+        layout: The layout of the pages whose checksums are computed.
     """
     whole = hashlib.sha256()
     pages: list[PageSums] = []

@@ -163,7 +163,7 @@ class MaskFile(Closing):
         data = self.stored(level, row * level.columns + col)
         try:
             return codec.decode_tile(data, side=self.tile, compression=self._compression)
-        except (ValueError, RuntimeError) as exc:  # the last is imagecodecs' own
+        except (ValueError, RuntimeError) as exc:  # the last exception is imagecodecs' own
             raise SourceError(
                 f"the tile at row {row}, column {col} of level {self.levels.index(level)} cannot be decoded",
                 value=exc,
@@ -187,7 +187,7 @@ def _facts(path: Path, tiff: tifffile.TiffFile) -> MaskFacts:
     for each in pages:
         needed = ceil(each.imagewidth / each.tilewidth) * ceil(each.imagelength / each.tilelength)
         listed = min(len(each.dataoffsets), len(each.databytecounts))
-        # What is made for a mask grows with the size that it states, so the size is compared before anything is made.
+        # Memory for a mask grows with the size that it states, so the size is checked before any is allocated.
         if listed < needed:
             rule = "the mask has fewer tiles than its size needs"
             raise SourceError(rule, value=f"{listed} of {needed}", file=path, advice=ADVICE)
@@ -212,7 +212,7 @@ def _facts(path: Path, tiff: tifffile.TiffFile) -> MaskFacts:
 
 
 def _has_places(page: tifffile.TiffPage) -> bool:
-    """Return whether offsets and lengths of tiles are numbers. Those of a tag of another type are a string of bytes."""
+    """Return whether offsets and lengths of tiles are numbers. A tag of another type gives a string of bytes."""
     listed: tuple[object, ...] = (page.dataoffsets, page.databytecounts)
     return all(isinstance(each, tuple | list) and all(isinstance(number, int) for number in each) for each in listed)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OVERWRITE_ADVICE = "Choose another output, or pass --overwrite."
 DAMAGED = "its report is damaged"
-"""Why an output is not the result of some work where nothing is known of it."""
+"""This is the reason why an output is not the result of some work where its report cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)

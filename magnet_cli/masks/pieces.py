@@ -48,7 +48,7 @@ def groups_in_piece(path: Path) -> tuple[int, range]:
     """Return the pass and the groups that a piece holds, by its name.
 
     Raises:
-        ValueError: It is no name of a piece.
+        ValueError: The name is none of a piece.
     """
     found = PIECE.fullmatch(path.name)
     if found is None:
@@ -123,7 +123,7 @@ class PieceFolder:
 
     @contextmanager
     def signed(self) -> Iterator[Path]:
-        """Keep an empty file of a new name in the folder, by which others find that they see the same folder.
+        """Keep an empty file of a new name in the folder, by which other processes verify that they share the folder.
 
         Raises:
             OutputError: The folder cannot be written.

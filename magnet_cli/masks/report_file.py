@@ -77,7 +77,7 @@ def parse_report(data: bytes, path: str | Path) -> dict[str, object]:
         path: Its path or address, for the error.
 
     Raises:
-        OutputError: It is not byte for byte what was written.
+        OutputError: The report is not byte for byte what was written.
     """
     try:
         content = json.loads(data)

@@ -42,7 +42,7 @@ class Target:
 
     @property
     def shown(self) -> str:
-        """The path of the mask, or its address where it is written to a bucket."""
+        """Return the path of the mask, or its address where it is written to a bucket."""
         return str(self.mask) if self.place is None else self.place.address(self.mask)
 
     def options(self, options: SegmentOptions) -> SegmentOptions:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 READ_AT_ONCE = 4 << 20
-"""Bytes of a mask behind an address that are read at a time."""
+"""This many bytes of a mask behind an address are read at a time."""
 LARGEST_REPORT = 1 << 30
-"""Largest report behind an address that is read, in bytes."""
+"""A report behind an address is read up to this many bytes."""
 LISTED = 1000
 """Damaged places that are named; more are counted."""
 
@@ -112,7 +112,7 @@ def verify_mask(mask: str | Path, report: str | Path | None = None) -> Verificat
         report: Its report; the one beside it where None.
 
     Raises:
-        OutputError: The mask cannot be read, or the report is missing, damaged or says nothing of a mask.
+        OutputError: The mask cannot be read, or the report is missing, damaged or describes no mask.
         SourceError: An address cannot be read.
     """
     if isinstance(mask, str) and is_url(mask):

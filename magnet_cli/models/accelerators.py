@@ -1,4 +1,4 @@
-"""PyTorch as it is installed, and the devices that it can compute on."""
+"""The installed PyTorch has a version, a build and devices on which it can compute."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-"""A file that exists where NVIDIA's driver is loaded."""
+"""This file exists where NVIDIA's driver is loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,26 +16,26 @@ class Accelerator:
     """A device that PyTorch can compute on faster than on the processor."""
 
     device: str
-    """The word for `--device`."""
+    """The name of the device, as `--device` takes it."""
     name: str
     memory: int | None
-    """Bytes of its own memory; None where it shares the machine's."""
+    """The bytes of the device's own memory; None where it shares the memory of the machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TorchFacts:
-    """PyTorch's version and build, and what it can compute on."""
+    """The facts are PyTorch's version and build, and the devices on which it can compute."""
 
     version: str
     build: str
-    """What the build is for: `CUDA 12.4`, `ROCm 6.2` or `CPUs alone`."""
+    """The platform of the build: `CUDA 12.4`, `ROCm 6.2` or `CPUs alone`."""
     accelerators: tuple[Accelerator, ...]
     driver: bool
     """Whether NVIDIA's driver is loaded, whether or not PyTorch can use it."""
 
 
 def torch_facts() -> TorchFacts:
-    """Return what PyTorch says about itself and about this machine."""
+    """Return the facts that PyTorch reports about its build and this machine."""
     cuda, hip = torch.version.cuda, torch.version.hip
     build = f"ROCm {hip}" if hip else f"CUDA {cuda}" if cuda else "CPUs alone"
     return TorchFacts(

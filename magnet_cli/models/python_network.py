@@ -186,7 +186,7 @@ def _sides(scales: PhysicalScales) -> tuple[Any, Any]:
 
 
 class _Scores(nn.Module):
-    """A caller's network as backbones are called: scores of each pixel of the patches, as a float32 tensor.
+    """Calls a caller's network as a backbone: it returns scores of each pixel of the patches, as a float32 tensor.
 
     Networks in files go through `foreign.adapter.Adapted`, which also selects outputs and fits axes, types and batches.
     A caller's function does these itself, and its scores are activated as those of a bundle are.

@@ -1,4 +1,4 @@
-"""The shapes of a network's tensors, found without data and without PyTorch's compiler."""
+"""Shape rules find the shapes of a network's tensors without data and without PyTorch's compiler."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ShapeRules(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch d
     """Gives the commonest operations on tensors without data (device `meta`) empty results of the right shape.
 
     PyTorch finds these shapes by Python code of its compiler, whose import takes a second at the start of a run. An
-    operation that has no rule here gets its shape from PyTorch, at that price.
+    operation that has no rule here gets its shape from PyTorch, which imports the compiler then.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ def _max_pool2d(x: Tensor, kernel: Sequence[int], *numbers: Any) -> Sequence[int
 def _slid(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> Sequence[int]:
-    """Return the rows and columns that a kernel finds places for."""
+    """Return the numbers of rows and columns of positions at which a kernel fits."""
     numbers = zip(x.shape[2:], *map(_pair, (kernel, stride, padding, dilation)), strict=True)
     return [(side + 2 * pad - dilated * (width - 1) - 1) // step + 1 for side, width, step, pad, dilated in numbers]
 
@@ -111,4 +111,4 @@ RULES: dict[OpOverload, Callable[..., Sequence[int] | None]] = {
     aten.upsample_bilinear2d.vec: _enlarged,
     aten.upsample_nearest2d.vec: _enlarged,
 }
-"""The shape of each operation's result from the operation's arguments; None where PyTorch has to find it."""
+"""Each function returns the shape of an operation's result from its arguments; None where PyTorch has to find it."""

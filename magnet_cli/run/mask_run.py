@@ -72,7 +72,7 @@ class MaskRun:
     """Lets other processes compute groups, and attaches what they leave to the journal, which this process owns. What
     is still missing then is computed here. None computes everything here."""
     threads: int | None = None
-    """Threads of each operation of a run that begins. None takes as many as there are cores."""
+    """The number of threads of each operation of a run that begins. None takes as many as there are cores."""
     clock: Clock
     """Measures the time. It may have begun before the run, to include the survey of a mask."""
 

@@ -1,4 +1,4 @@
-"""What was recognised about an image and what a run will do, in words for somebody who sees it for the first time."""
+"""The announcement states what was recognised about an image and what its run will do, in words for a new user."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from magnet_cli.plan import Plan
 
 UNITS = {"um": ("mm", 1000), "m": ("km", 1000)}
-"""The larger unit for each unit of a pixel, and how many of the smaller ones it has."""
+"""Each unit of a pixel has a larger unit, which is this many of the smaller ones."""
 MOST_NAMED = 12
-"""Classes that are named one by one."""
+"""At most this many classes are named one by one."""
 
 
 def announcement(plan: Plan, bundle: Bundle, *, mask: str) -> list[str]:

@@ -234,7 +234,7 @@ def check_options(run: ImageRun) -> None:
     """Refuse options with which several processes cannot work on one image.
 
     Raises:
-        UsageError: There is one.
+        UsageError: An option is one of these.
     """
     if run.model.last is not None:
         raise _unshared("--refine", "a refinement begins when the whole mask is there", "Refine it with magnet refine")
@@ -256,7 +256,7 @@ def check_plan(plan: Plan, *, passes_wait: bool = False) -> None:
         passes_wait: Whether no process begins a pass before the pass before is complete.
 
     Raises:
-        UsageError: The plan is one.
+        UsageError: The plan is such a plan.
     """
     settings = plan.settings
     if settings.compat != "paper":

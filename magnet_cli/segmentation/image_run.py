@@ -79,7 +79,7 @@ class ImageResult:
 
     @property
     def shown(self) -> str:
-        """The path of the mask, or its address in a bucket."""
+        """Return the path of the mask, or its address in a bucket."""
         return str(self.mask) if self.place is None else self.place.address(self.mask)
 
     def array(self) -> NDArray[np.uint8]:
@@ -398,7 +398,7 @@ class ImageRun:
         return replace(self.done(report, was_done=True), exports=tuple(found))
 
     def _upload(self, result: ImageResult) -> None:
-        """Write the finished files to the bucket, if the run has one, and delete them here."""
+        """Write the finished files to the bucket, if the run has one, and delete the local files."""
         hashes = (result.report or {}).get("hashes")
         if self.target.place is None or not isinstance(hashes, dict):
             return

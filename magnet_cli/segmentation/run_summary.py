@@ -159,7 +159,7 @@ def class_sums(rows: Iterable[Row]) -> list[Row]:
 
 
 def class_lines(classes: Sequence[Row]) -> list[str]:
-    """Return share and area of classes as lines of text; none where nothing was computed."""
+    """Return share and area of classes as lines of text; no lines where nothing was computed."""
     pixels = sum(entry["pixels"] for entry in classes)
     if not pixels:
         return []

@@ -45,7 +45,7 @@ class Model:
     runtime: str | None = None
     """Versions of the libraries that run a network from elsewhere; None for the program's own architectures."""
     threads: int | None = None
-    """Threads of each operation of a run that begins. None takes as many as there are cores."""
+    """The number of threads of each operation of a run that begins. None takes as many as there are cores."""
     reported: set[str] = field(default_factory=set)
     """Notes that were already reported, because the notes of many images are the same."""
 

@@ -1,4 +1,4 @@
-"""Objects of an S3 bucket: written whole or not at all, recognised by their tags, and removed.
+"""Objects of an S3 bucket are written whole or not at all, recognised by their tags, and removed.
 
 The client is botocore's, which comes with the readers of `s3://` addresses and finds the same credentials. Uploads are
 made of its single requests, because a streamed file of fsspec is published in part where its writer fails.
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 WORK = Path("magnet-work")
-"""The folder in which outputs for buckets are made where no other is named."""
+"""Outputs for buckets are made in this folder where no other is named."""
 PART_BYTES = 8 << 20
-"""Bytes of a part of an object. Files up to this size are written by one request."""
+"""Parts have this many bytes where `MOST_PARTS` of them suffice. Files up to this size are written by one request."""
 MOST_PARTS = 10_000
-"""Most parts of an object (Amazon S3's limit)."""
+"""An object has at most this many parts (Amazon S3's limit)."""
 MOST_KEYS = 1000
-"""Most objects that one request removes (Amazon S3's limit)."""
+"""One request removes at most this many objects (Amazon S3's limit)."""
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 10.0, 60.0, 4
 COPIED = 1 << 20
-"""Bytes of an object that are copied to a file at a time."""
+"""This many bytes of an object are copied to a file at a time."""
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 ABSENT = ("404", "NoSuchKey", "NotFound")
 NO_BUCKET = (*ABSENT, "NoSuchBucket")
 HIDDEN = ("403", "AccessDenied", "501", "NotImplemented")
-"""Answers of services that do not say whether a bucket exists, and may still take objects."""
+"""A service that answers with one of these does not say whether a bucket exists, and may still take objects."""
 REFUSED_CONDITION = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
 UNKNOWN_REQUEST = ("NotImplemented", "501", "MethodNotAllowed", "405", "AccessDenied", "403")
 EXTRA = "Install what it needs: pip install 'magnet-cli[remote]'"
@@ -43,7 +43,7 @@ EXTRA = "Install what it needs: pip install 'magnet-cli[remote]'"
 
 @dataclass(frozen=True, kw_only=True)
 class StoredObject:
-    """Facts about an object."""
+    """A stored object is described by its size and the tags of its writer."""
 
     size: int
     tags: Mapping[str, str]
@@ -54,8 +54,8 @@ class Bucket:
     """A bucket of an S3 service. Several threads may use it at once.
 
     Args:
-        name: Name of the bucket.
-        client: A client of botocore for S3.
+        name: The name of the bucket.
+        client: The client of botocore for S3.
     """
 
     def __init__(self, name: str, client: Any) -> None:
@@ -67,11 +67,11 @@ class Bucket:
         """Return a bucket, with the endpoint and the credentials that the environment and the files of AWS name.
 
         Raises:
-            UsageError: No bucket has such a name, or the packages for S3 are not installed.
+            UsageError: The name is none that a bucket can have, or the packages for S3 are not installed.
             OutputError: The configuration of AWS cannot be used.
         """
         if not NAME.fullmatch(name):
-            # The name is not shown: what stands before an @ may be a password.
+            # The name is not shown, because the part before an @ may be a password.
             raise UsageError(
                 "an output in a bucket is written s3://BUCKET/FOLDER/, with a bucket's name of 3 to 63 small letters, "
                 "digits, dots and hyphens",
@@ -156,8 +156,8 @@ class Bucket:
         """Return the bytes of an object.
 
         Args:
-            key: Key of the object.
-            most: Largest size that is read.
+            key: The key of the object.
+            most: The largest size in bytes that is read.
 
         Raises:
             OutputError: The object is larger, or cannot be read.
@@ -185,13 +185,13 @@ class Bucket:
         """Write a file as an object, which appears complete or not at all.
 
         Args:
-            key: Key of the object.
+            key: The key of the object.
             path: The file, which does not change meanwhile.
             tags: ASCII texts that are stored with the object, by name.
             is_new: Whether no object of this key may be there: one that has appeared since is not replaced.
 
         Raises:
-            OutputError: The service fails or refuses it, or another program has written the object meanwhile.
+            OutputError: The service fails or refuses the request, or another program has written the object meanwhile.
         """
         where = {"Bucket": self.name, "Key": key}
         with reaching(self.address(key)):
@@ -210,7 +210,7 @@ class Bucket:
                 parts = list(self._parts(path, upload, max(PART_BYTES, -(-size // MOST_PARTS))))
                 complete = {**upload, "MultipartUpload": {"Parts": parts}}
                 self._publish(self._client.complete_multipart_upload, complete, tags, is_new=is_new)
-            except BaseException:  # Also an interruption: parts that nobody joins are paid for.
+            except BaseException:  # The service charges for parts that nobody joins, also after Ctrl-C.
                 self._abort(upload)
                 raise
 
@@ -218,7 +218,7 @@ class Bucket:
         """Remove objects; those that are not there are passed over.
 
         Raises:
-            OutputError: The service fails or refuses it.
+            OutputError: The service fails or refuses the request.
         """
         for start in range(0, len(keys), MOST_KEYS):
             some = keys[start : start + MOST_KEYS]
@@ -233,14 +233,14 @@ class Bucket:
             while data := file.read(step):
                 number += 1
                 answer = self._client.upload_part(**upload, PartNumber=number, Body=data, ContentMD5=_md5(data))
-                # Else the next part would be read beside this one.
+                # The name is deleted, or the next part would be read while this one is still in memory.
                 del data
                 yield {"PartNumber": number, "ETag": answer["ETag"]}
 
     def _publish(
         self, send: Callable[..., Any], request: Mapping[str, Any], tags: Mapping[str, str], *, is_new: bool
     ) -> None:
-        """Make an object appear, on the condition that there is none where the service knows conditions."""
+        """Make an object appear; where the service knows conditional requests, only if no such object exists."""
         try:
             try:
                 send(**request, **({"IfNoneMatch": "*"} if is_new else {}))
@@ -252,7 +252,7 @@ class Bucket:
             code = code_of(error)
             if code not in (*REFUSED_CONDITION, "NoSuchUpload"):
                 raise
-            # The answer to an earlier attempt may have been lost, and the object be the one that was sent.
+            # The answer to an earlier attempt may have been lost, and the object may be the one that was sent.
             found = self.state(request["Key"])
             if found is not None and found.tags == tags:
                 return
@@ -278,7 +278,7 @@ class Bucket:
             self._abort({"Bucket": self.name, "Key": key, "UploadId": upload})
 
     def _abort(self, upload: Mapping[str, str]) -> None:
-        # What failed before is the error to report.
+        # The earlier failure is the error to report.
         with suppress(Exception):
             self._client.abort_multipart_upload(**upload)
 
@@ -308,7 +308,7 @@ def reaching(address: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        # The code alone: what a service says beside it may repeat the signed request.
+        # Only the code is shown, because the service's message may repeat the signed request.
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         refused = code_of(error) in ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
         raise OutputError(

@@ -1,4 +1,4 @@
-"""What the package needs and what is installed, from the metadata of installed packages: nothing is imported."""
+"""The metadata of installed packages states what the program needs and what is installed; no package is imported."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from packaging.requirements import Requirement
 
 DISTRIBUTION = "magnet-cli"
-"""Name of this program among installed packages."""
+"""This program has this name among installed packages."""
 EVERY_RUN = ""
-"""Key of the packages that no extra names."""
+"""Packages that no extra names are listed under this key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +19,9 @@ class NeededPackage:
 
     name: str
     wanted: str
-    """Versions that fit, such as `>=1.4`."""
+    """The versions that fit, such as `>=1.4`."""
     version: str | None
-    """Version that is installed; None where none is."""
+    """The installed version; None where the package is not installed."""
     fits: bool
     """Whether a version that fits is installed."""
 

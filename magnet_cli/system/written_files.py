@@ -216,7 +216,7 @@ def refuse_link_loop(folder: Path) -> None:
     """Pass where no symbolic link on the way to a folder leads to itself.
 
     Raises:
-        OutputError: One does, so that the folder can be neither read nor made.
+        OutputError: A link leads to itself, so that the folder can be neither read nor made.
     """
     try:
         folder.stat()

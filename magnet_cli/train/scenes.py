@@ -61,11 +61,11 @@ class LabelledScene:
             name: The name of the scene, which folds and validation use.
             pixels: `(rows, columns, bands)` uint8.
             labels: `(rows, columns)` uint8.
-            mask: The same, where there is one.
+            mask: `(rows, columns)` uint8, where there is one.
             inputs: The states of the files that were read, before they were read.
 
         Raises:
-            SourceError: They differ in size.
+            SourceError: Pixels, labels and mask differ in size.
         """
         if pixels.ndim != BANDED or pixels.shape[:2] != labels.shape:
             raise SourceError(

@@ -1,4 +1,4 @@
-"""The backbone of a bundle in 8 bits: a graph in the bundle's folder, with the ranges that calibration has found."""
+"""The backbone of a bundle in 8 bits is a graph in the bundle's folder, with the ranges that calibration has found."""
 
 from __future__ import annotations
 
@@ -37,36 +37,36 @@ if TYPE_CHECKING:
     from magnet_cli.models.network_spec import Bundle
 
 FILE = "int8.json"
-"""Description of the graph. It is no part of `bundle.json`, so that the digest of the bundle, and with it the hash of
-every run in another precision, stays as it was."""
+"""This file describes the graph. It is no part of `bundle.json`, so that the digest of the bundle, and with it the hash
+of every run in another precision, stays as it was."""
 GRAPH = "backbone.int8.onnx"
 PATCHES = 4
-"""Patches of a pass while agreement is measured."""
+"""A forward pass takes this many patches while agreement is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantisedGraph:
-    """`int8.json` of a bundle."""
+    """The description of a bundle's graph in 8 bits, as `int8.json` holds it."""
 
     __pydantic_config__ = STRICT
 
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$"), FieldRule("must be a SHA-256 in hexadecimal digits")]
     """SHA-256 of the graph's file."""
     network: Annotated[str, Field(pattern="^[0-9a-f]{64}$"), FieldRule("must be a SHA-256 in hexadecimal digits")]
-    """SHA-256 over the backbone and the input of the bundle that the graph was made of."""
+    """The SHA-256 over the backbone and the input of the bundle that the graph was made of."""
     images: Annotated[tuple[str, ...], FieldRule("must be an array of strings")] = ()
-    """Names of the images whose windows the ranges of activations were found on."""
+    """The names of the images on whose windows the ranges of activations were found."""
     windows: Positive
     """The number of these windows."""
     seed: Natural = 0
     """The seed by which they were drawn."""
     agreement: Annotated[float, Field(ge=0, le=1), FieldRule(AGREEMENT_RULE)]
-    """Share of pixels of other windows of the same images that get the same class as in float32."""
+    """The share of pixels of other windows of the same images that get the same class as in float32."""
     version: Text = ""
-    """Version of ONNX Runtime that made the graph."""
+    """The version of ONNX Runtime that made the graph."""
 
     def line(self) -> str:
-        """Return the figures in one sentence."""
+        """Return the numbers of windows and images and the agreement in one sentence."""
         return (
             f"the backbone is quantised with {self.windows} windows of {len(self.images)} "
             f"image{'s'[: len(self.images) != 1]}, and gives {self.agreement:.2%} of pixels of other windows of them "
@@ -99,7 +99,7 @@ def quantised_graph(bundle: Bundle) -> QuantisedGraph:
     """Return the description of a bundle's graph in 8 bits. The graph's file is `graph_of`.
 
     Raises:
-        WeightsError: The bundle has none, or it was made of other weights; the message names the command.
+        WeightsError: The bundle has no such graph, or it was made of other weights; the message names the command.
     """
     file = bundle.folder / FILE
     if not file.is_file():
@@ -118,7 +118,7 @@ def graph_of(bundle: Bundle) -> Path:
     """Return the file of a bundle's graph in 8 bits, which has the hash that its description gives.
 
     Raises:
-        WeightsError: There is none, it was made of other weights, or its hash is another one.
+        WeightsError: The graph is missing, was made of other weights, or has another hash.
     """
     found, path = quantised_graph(bundle), bundle.folder / GRAPH
     try:
@@ -138,7 +138,7 @@ def refuse_quantising(bundle: Bundle) -> None:
     """Pass where the backbone of a bundle can be quantised.
 
     Raises:
-        UsageError: The network is from elsewhere, or is a GRNet, which PyTorch alone computes.
+        UsageError: The network is not of the program's own architectures, or is a GRNet, which PyTorch alone computes.
     """
     if bundle.foreign is not None or bundle.local is not None:
         raise UsageError(
@@ -158,11 +158,11 @@ def quantise(
     occurred.
 
     Args:
-        bundle: The bundle.
+        bundle: The bundle whose backbone is quantised.
         patches: Normalised patches `(1, bands, h, w)` float32 on which the ranges of activations are found.
         others: Other such patches, on which the agreement with float32 is measured.
         images: Names of the images that the patches come from.
-        seed: The seed by which they were drawn.
+        seed: The seed by which the windows were drawn.
 
     Raises:
         UsageError: Networks of the kind are not quantised.
@@ -223,7 +223,7 @@ def quantised(graph: Path, patches: Sequence[Tensor]) -> bytes:
 
 
 class _CalibrationPatches:
-    """Patches as ONNX Runtime's calibration asks for them."""
+    """Gives patches to the calibration of ONNX Runtime."""
 
     def __init__(self, patches: Sequence[Tensor], name: str) -> None:
         self._feeds: Iterator[dict[str, Any]] = ({name: patch.numpy()} for patch in patches)
@@ -234,7 +234,7 @@ class _CalibrationPatches:
 
 
 def _strip(model: Any) -> None:
-    """Remove what no engine reads: notes of the exporter, which name files, and operator sets that no node is of."""
+    """Remove parts that no engine reads: notes of the exporter, which name files, and operator sets without a node."""
     for each in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.value_info):
         each.ClearField("doc_string")
         each.ClearField("metadata_props")
@@ -257,7 +257,7 @@ def _agreement(bundle: Bundle, patches: Sequence[Tensor]) -> float:
         given = batch.contiguous(memory_format=torch.channels_last)
         scores, wanted = network(batch), plain(given)
         if scores.shape[1] == 1:
-            # One score under a sigmoid: the second class begins at 0.
+            # The network has one score under a sigmoid, so that the second class begins at 0.
             same.append(((scores > 0) == (wanted > 0)).double().mean())
         else:
             same.append((scores.argmax(dim=1) == wanted.argmax(dim=1)).double().mean())

@@ -1,4 +1,4 @@
-"""State dicts of TIAToolbox's semantic networks, with the YAML that describes them. Both are read as data."""
+"""State dicts of TIAToolbox's semantic networks, and the YAML that describes them, are read as data."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 SUFFIXES = (".pth", ".pt", ".safetensors", ".tar")
 DESCRIPTIONS = (".yaml", ".yml")
 REGISTRY = "pretrained_model.yaml"
-"""TIAToolbox's own list of networks, in its folder `data`. An entry has the name of the file of weights."""
+"""TIAToolbox has this list of networks in its folder `data`. The key of an entry is the name of the weights' file."""
 BEGINNING = 1 << 20
-"""Bytes of a file that hold the names of its tensors, which every format puts before the numbers."""
+"""The first bytes of a file hold the names of its tensors, which every format puts before the numbers."""
 MARK = b"uplist.0.0."
-"""Beginning of a tensor's name that no other library has."""
+"""The name of a tensor begins so in no other library."""
 UNET = "UNetModel"
 
 _PATCHES = "it gives one answer for a whole patch: it classifies patches and does not segment"
@@ -59,7 +59,7 @@ REASONS = {
     "EfficientUNetTissueMaskModel": "TIAToolbox makes its mask by a threshold of 0.95 and by closing and opening with "
     "a disc of 31 pixels, and not by the likeliest class",
 }
-"""Why networks of a class of TIAToolbox are refused."""
+"""Networks of these classes of TIAToolbox are refused, each for its reason."""
 
 
 class TiatoolboxState:
@@ -79,7 +79,7 @@ class TiatoolboxState:
         )
 
     def read(self, path: Path, options: NetworkOptions) -> NetworkReading:
-        """Return what the tensors tell of the network, and what the description states beside that."""
+        """Return the facts that the tensors give about the network, and those that only the description states."""
         weights = _weights(path)
         if weights is None:
             raise WeightsError("a folder of TIAToolbox has one file of weights", file=path)
@@ -119,7 +119,7 @@ class TiatoolboxState:
 
 
 def _weights(path: Path) -> Path | None:
-    """The file of weights that a path names: itself, the one in a folder, or the one beside a description."""
+    """Return the file of weights for a path: the path itself, the one in a folder, or the one beside a description."""
     if path.is_dir():
         found = [each for each in sorted(path.iterdir()) if each.suffix in SUFFIXES]
         return found[0] if len(found) == 1 else None
@@ -129,7 +129,7 @@ def _weights(path: Path) -> Path | None:
 
 
 def _description(weights: Path, path: Path) -> Path | None:
-    """The description of weights: that of their name, TIAToolbox's own list, or in a folder the only one."""
+    """Return the description of weights: that of their name, TIAToolbox's list, or the only one in a folder."""
     if path.suffix in DESCRIPTIONS:
         return path
     names = [*(weights.with_suffix(suffix).name for suffix in DESCRIPTIONS), REGISTRY]
@@ -149,7 +149,7 @@ def _beginning(file: Path) -> bytes:
 
 
 def _described(weights: Path, path: Path) -> bytes:
-    """Text of the description; empty without one, and for a list that has no entry of these weights."""
+    """Return the text of the description; empty without one, and for a list that has no entry of these weights."""
     file = _description(weights, path)
     text = _beginning(file) if file is not None else b""
     is_list = file is not None and file.name == REGISTRY
@@ -157,7 +157,7 @@ def _described(weights: Path, path: Path) -> bytes:
 
 
 def _entry(table: Mapping[str, Any], name: str, file: Path) -> Mapping[str, Any]:
-    """The description of one network: an entry of a list, the entry alone, or what `--yaml-config-path` takes."""
+    """Return the entry of one network, from a list, a file of one entry, or a file for `--yaml-config-path`."""
     if file.name == REGISTRY or (name in table and "ioconfig" not in table):
         found = table.get(name)
         if not isinstance(found, dict):
@@ -220,7 +220,7 @@ def _of_description(
 
 
 def _pixel(resolutions: object, file: Path) -> dict[str, Stated]:
-    """Size of a pixel of what the network takes."""
+    """Return the physical size of a pixel of the network's input, as the description states it."""
     if resolutions is None:
         return {}
     if not isinstance(resolutions, list) or len(resolutions) != 1 or not isinstance(resolutions[0], dict):
@@ -247,7 +247,7 @@ def _pixel(resolutions: object, file: Path) -> dict[str, Stated]:
 
 
 def _classes(names: Mapping[object, object], channels: int, ignored: object, file: Path) -> tuple[ClassChoice, ...]:
-    """Names of all channels. TIAToolbox leaves the one that it does not show out."""
+    """Return the names of all channels. TIAToolbox omits the name of the channel that it does not show."""
     numbers = [number for number in names if isinstance(number, int) and 0 <= number < channels]
     if len(numbers) < len(names):
         raise WeightsError(

@@ -1,4 +1,4 @@
-"""The U-Nets of TIAToolbox, rebuilt from the names and shapes in their state dicts.
+"""The U-Nets of TIAToolbox are rebuilt from the names and shapes in their state dicts.
 
 The class `UNetModel` of TIAToolbox joins the maps of an encoder with those of its decoder by a sum or side by side. Its
 decoder doubles maps by repetition of each pixel. Parameters have the same names here, so that a state dict fits.
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FIRST_OF_RESNET, FIRST_OF_PLAIN = "backbone.conv1.weight", "backbone.blocks.0.0.0.weight"
-"""Weights of the first convolution of both encoders."""
+"""The first convolution of each encoder has its weights under this name."""
 LAST = "clf.weight"
 FEWEST_LEVELS = 2
 WITHOUT_USE = ("backbone.fc.weight", "backbone.fc.bias", "upsample2x.unpool_mat")
-"""Tensors of the state dict that change no score: torchvision's classifier, which is not called, and four ones by which
+"""These tensors of the state dict change no score: torchvision's unused classifier, and the four ones by which
 TIAToolbox repeats pixels."""
 RESNET50 = (3, 4, 6, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class UNetVariant:
-    """A U-Net of TIAToolbox, as the names and shapes of its tensors tell it."""
+    """The architecture of a U-Net of TIAToolbox, derived from the names and shapes of its tensors."""
 
     encoder: Literal["resnet50", "unet"]
     """`resnet50` begins at half of the patch's sides, `unet` (plain blocks of two convolutions) at all of them."""
     levels: tuple[int, ...]
-    """Channels of the encoder's maps, finest first."""
+    """The number of channels of each map of the encoder, finest first."""
     kernels: tuple[int, ...]
-    """Sides of the kernels in each step of the decoder."""
+    """The sides of the kernels in each step of the decoder."""
     joined: Literal["add", "concat"]
     bands: int
     channels: int
@@ -48,7 +48,7 @@ class UNetVariant:
 
     @property
     def multiple(self) -> int:
-        """Number that divides the sides of patches: maps of two levels would not fit together otherwise."""
+        """Return the number that has to divide the sides of patches, so that the maps of two levels fit together."""
         return int(2 ** (len(self.levels) - (self.encoder == "unet")))
 
 
@@ -56,7 +56,7 @@ def unet_variant(state: Mapping[str, Tensor], *, file: Path) -> UNetVariant:
     """Return the U-Net that a state dict belongs to.
 
     Raises:
-        WeightsError: It belongs to none of TIAToolbox's.
+        WeightsError: The state dict belongs to no U-Net of TIAToolbox.
     """
     first = next((state[key] for key in (FIRST_OF_RESNET, FIRST_OF_PLAIN) if key in state), None)
     turn, last = state.get("conv1x1.weight"), state.get(LAST)
@@ -90,11 +90,11 @@ def unet_variant(state: Mapping[str, Tensor], *, file: Path) -> UNetVariant:
 
 
 class PlainEncoder(nn.Module):
-    """Blocks of two convolutions, with means of 2 x 2 pixels between them.
+    """An encoder of blocks of two convolutions, with average pooling of 2 x 2 pixels between them.
 
     Args:
-        bands: Channels of the input.
-        levels: Channels of each block's output.
+        bands: The number of channels of the input.
+        levels: The number of channels of each block's output.
     """
 
     def __init__(self, *, bands: int, levels: Sequence[int]) -> None:
@@ -115,10 +115,10 @@ class PlainEncoder(nn.Module):
 
 
 class ResNetEncoder(ResNet):
-    """ResNet-50 whose stem counts as a level.
+    """A ResNet-50 as an encoder, whose stem gives the finest level.
 
     Args:
-        bands: Channels of the input.
+        bands: The number of channels of the input.
         biased: Whether the first convolution has a bias.
     """
 
@@ -134,10 +134,10 @@ class ResNetEncoder(ResNet):
 
 
 class ToolboxUNet(nn.Module):
-    """A U-Net of TIAToolbox that gives probabilities of each pixel of a patch.
+    """A U-Net of TIAToolbox that returns probabilities of each pixel of a patch.
 
     Args:
-        variant: What the state dict tells of the network.
+        variant: The architecture that the state dict describes.
     """
 
     def __init__(self, variant: UNetVariant) -> None:
@@ -177,7 +177,7 @@ class ToolboxUNet(nn.Module):
 
 
 def _normed(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
-    """A convolution that is normalised and activated after it."""
+    """Return a convolution with normalisation and activation after it."""
     return [
         nn.Conv2d(inputs, outputs, kernel, padding=(kernel - 1) // 2, bias=False),
         nn.BatchNorm2d(outputs),
@@ -186,7 +186,7 @@ def _normed(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
 
 
 def _activated(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
-    """A convolution that is normalised and activated before it."""
+    """Return a convolution with normalisation and activation before it."""
     return [
         nn.BatchNorm2d(inputs),
         nn.ReLU(),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from magnet_cli.report.viewer.pixel_tiles import EncodedTile
 
 READERS = 4
-"""Tiles that are decoded at once, at most, so that a fast scroll does not fill the memory."""
+"""At most this many tiles are decoded at once, so that a fast scroll does not fill the memory."""
 HOSTS = frozenset({"127.0.0.1", "localhost"})
 """Names of this machine in the header `Host`. Another name is a page elsewhere that had its own name resolve to this
 machine (DNS rebinding). The port is free, because a tunnel may have another one at its near end."""
@@ -38,14 +38,14 @@ PAGE = {
     "viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
     "openseadragon.min.js": ("openseadragon/openseadragon.min.js", "text/javascript; charset=utf-8"),
 }
-"""Addresses of the page's own files: the file in the package, and its media type."""
+"""Each address of a file of the page maps to the file in the package and its media type."""
 OWN_STYLE = "sha256-9xTiqzfwFaL2SGb1rmr8gysEwVVjIvqWAgmZgqFqpEE="
-"""Digest of the one rule of CSS that OpenSeadragon 6.1.1 adds to the page, about the focus on touch screens."""
+"""OpenSeadragon 6.1.1 adds one CSS rule of this digest to the page, about the focus on touch screens."""
 POLICY = (
     f"default-src 'none'; script-src 'self'; style-src 'self' '{OWN_STYLE}'; img-src 'self' data: blob:; "
     "connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What the page may load: nothing from any other host."""
+"""The Content-Security-Policy lets the page load nothing from any other host."""
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "Referrer-Policy": "no-referrer",
@@ -58,11 +58,11 @@ NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 class Doorkeeper:
-    """Refuses requests that name another host, use another method than GET, or do not know the secret.
+    """Refuses requests that name another host, use another method than GET, or lack the secret.
 
     Args:
         application: The application that answers the others.
-        secret: First part of all addresses.
+        secret: The first part of all addresses.
     """
 
     def __init__(self, application: ASGIApp, secret: str) -> None:
@@ -102,7 +102,7 @@ def make_application(exhibit: Exhibit, secret: str) -> Doorkeeper:
 
     Args:
         exhibit: What is shown; its owner closes it after the last request.
-        secret: First part of all addresses.
+        secret: The first part of all addresses.
     """
     pages = _Pages(exhibit)
     routes = [
@@ -118,7 +118,7 @@ def make_application(exhibit: Exhibit, secret: str) -> Doorkeeper:
 
 
 class _Pages:
-    """Answers of the application that need the exhibit."""
+    """Answers the requests that need the exhibit."""
 
     def __init__(self, exhibit: Exhibit) -> None:
         self._exhibit = exhibit
@@ -130,7 +130,7 @@ class _Pages:
         return _facts(self._exhibit.describe())
 
     async def at(self, request: Request) -> Response:
-        """Answer with what is known of one pixel."""
+        """Answer with the labels and values of one pixel."""
         x, y = _number(request, "x"), _number(request, "y")
         if x is None or y is None:
             return _refused("A place is given by x and y, whole numbers of pixels.", 400)
@@ -171,7 +171,7 @@ class _Pages:
 
 
 async def _own_file(request: Request) -> Response:
-    """Answer with one of the page's own files; a name that is not listed is refused, whatever it looks like."""
+    """Answer with one of the page's own files; a name that is not listed is refused."""
     found = PAGE.get(request.path_params["name"])
     if found is None:
         return _refused("There is no such page.", 404)

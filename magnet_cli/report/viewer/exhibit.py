@@ -1,4 +1,4 @@
-"""What one page shows: an image, its masks, and the facts about them."""
+"""The exhibit is what one page shows: an image, its masks, and the facts about them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from magnet_cli.masks.spec import MaskClass
 
 CACHE_BYTES = 128 << 20
-"""Most bytes of tiles that are kept, encoded."""
+"""The cache holds at most this many bytes of encoded tiles."""
 
 TilePlace = tuple[int, int, int]
-"""Zoom, column and row of a tile."""
+"""The place of a tile is its zoom, column and row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class NamedRegion:
 
     name: str
     rings: tuple[tuple[tuple[float, float], ...], ...]
-    """Its rings in level-0 pixels, holes among them, each as corners x, y."""
+    """The rings of the area, holes among them, each a sequence of corners x, y in level-0 pixels."""
 
 
 class Exhibit(Closing):
@@ -52,7 +52,7 @@ class Exhibit(Closing):
     Args:
         image: The image; closed together with this object.
         masks: Masks of the image, in the order in which they are offered; closed together with this object.
-        name: Name of the image for the page.
+        name: The name of the image on the page.
         regions: Areas that the page lists by name.
 
     Raises:
@@ -98,8 +98,8 @@ class Exhibit(Closing):
         """Return a tile of a mask, or of its comparison with another one; None where there is none.
 
         Args:
-            number: Position of the mask.
-            place: Zoom, column and row of the tile.
+            number: The position of the mask among the masks of the exhibit.
+            place: The zoom, column and row of the tile.
             style: How labels are drawn.
             truth: Position of the mask to compare with; None shows the mask itself.
         """
@@ -129,7 +129,7 @@ class Exhibit(Closing):
         return self._kept(("layer", number, place), draw)
 
     def at(self, x: int, y: int) -> dict[str, object] | None:
-        """Return what is known of a level-0 pixel, as JSON values; None outside the image."""
+        """Return the labels and values of a level-0 pixel, as JSON values; None outside the image."""
         if not (0 <= x < self.info.size.width and 0 <= y < self.info.size.height):
             return None
         place = Box(x=x, y=y, width=1, height=1)
@@ -191,7 +191,7 @@ def _shares(values: NDArray[np.uint8]) -> list[float] | None:
 
 
 NO_TILE = EncodedTile(data=b"", media="")
-"""Stands in the cache for a tile that does not exist."""
+"""This tile stands in the cache for a tile that does not exist."""
 
 
 def open_exhibit(

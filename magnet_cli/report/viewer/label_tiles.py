@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 LabelForm = Literal["fill", "outline", "pattern"]
 FORMS: tuple[LabelForm, ...] = get_args(LabelForm)
 LINE = 2
-"""Width of an outline on each side of a border, in pixels of the tile."""
+"""An outline has this width on each side of a border, in pixels of the tile."""
 PERIOD = 16
-"""Period of the patterns in pixels; it divides the side of a tile, so that patterns continue from tile to tile."""
+"""The patterns repeat after this number of pixels, which divides the side of a tile, so that tiles fit together."""
 DARKER = 0.45
-"""Factor of a class's colour in the lines of its pattern; bright lines on dark colours go the other way."""
+"""The lines of a pattern have the class's colour times this factor; lines on dark colours are brightened instead."""
 BRIGHT = 110
-"""Mean of a colour from which on the lines of its pattern are darker than the colour."""
+"""Where the mean of a colour's channels is at least this, the lines of its pattern are darker than the colour."""
 OUTCOMES = (("right", "#0072B2"), ("wrong", "#D55E00"), ("missing", "#F0E442"))
-"""Results of a comparison with their colours, which colour-blind readers can distinguish too (Okabe and Ito)."""
+"""A comparison has these outcomes, in colours that colour-blind readers can distinguish too (Okabe and Ito)."""
 RIGHT, WRONG, MISSING, NEITHER = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelStyle:
-    """How labels are drawn."""
+    """The style in which labels are drawn has a form and hidden labels."""
 
     form: LabelForm = "fill"
     hidden: frozenset[int] = frozenset()
-    """Labels that are not drawn."""
+    """These labels are not drawn."""
 
 
 def label_tile(mask: ShownMask, place: tuple[int, int, int], style: LabelStyle) -> NDArray[np.uint8] | None:
@@ -45,8 +45,8 @@ def label_tile(mask: ShownMask, place: tuple[int, int, int], style: LabelStyle) 
 
     Args:
         mask: The mask.
-        place: Zoom, column and row of the tile.
-        style: How labels are drawn.
+        place: The zoom, column and row of the tile.
+        style: The form in which labels are drawn, and the hidden labels.
 
     Raises:
         SourceError: The mask is damaged there.

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 JPEG_QUALITY = 90
 PNG_LEVEL = 1
-"""Compression of tiles. A higher level takes several times as long for a tenth of the bytes."""
+"""Tiles are compressed at this level. A higher level takes several times as long and saves a tenth of the bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedTile:
-    """A picture for the browser."""
+    """An encoded tile is a picture that a browser decodes."""
 
     data: bytes
     media: str
-    """Media type, such as `image/png`."""
+    """The media type of the picture, such as `image/png`."""
 
 
 class PixelTiles:
@@ -66,7 +66,7 @@ class PixelTiles:
         return tile
 
     def encoded(self, zoom: int, column: int, row: int) -> EncodedTile | None:
-        """Return a tile for the browser: without loss at level 0 and where pixels are transparent, else as JPEG."""
+        """Return a tile as a picture: without loss at level 0 and where pixels are transparent, else as JPEG."""
         tile = self.read(zoom, column, row)
         if tile is None:
             return None

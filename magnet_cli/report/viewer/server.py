@@ -21,7 +21,7 @@ def check_packages() -> None:
     """Check that the packages which serve the page are installed.
 
     Raises:
-        UsageError: One is missing.
+        UsageError: A package is missing.
     """
     try:
         import starlette  # noqa: F401, PLC0415 - an extra
@@ -38,8 +38,8 @@ def serve(exhibit: Exhibit, *, port: int, ready: Callable[[str], None]) -> None:
     """Serve a page until the process is interrupted.
 
     Args:
-        exhibit: What the page shows.
-        port: Port on loopback; 0 takes a free one.
+        exhibit: The image and the masks that the page shows.
+        port: The port on loopback; 0 takes a free one.
         ready: Receives the address once it can be opened.
 
     Raises:

@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_READ = 1 << 26
-"""Most level-0 pixels that are decoded for one tile of a raster without overviews. Larger areas are shown from a
-closer zoom on."""
+"""At most this many level-0 pixels are decoded for one tile of a raster without overviews. Larger areas appear at a
+closer zoom."""
 STRIP = 512
-"""Rows of level 0 that are read at a time."""
+"""This many rows of level 0 are read at a time."""
 SAMPLES = 8
-"""Places along each side of a raster where labels are sampled, to know which of them are used."""
+"""Labels are sampled at this many places along each side of a raster, to find the labels that it uses."""
 SAMPLE_SIDE = 128
 OTHER_IMAGE = "Name the image that the mask was made of"
 
 
 class LabelReader(Protocol):
-    """A source of labels."""
+    """A label reader reads the labels of a mask at the zooms of the page."""
 
     coarsest: int
     """The coarsest zoom that can be read."""
@@ -47,11 +47,11 @@ class LabelReader(Protocol):
         """Return the labels of a box of a zoom's pixels, `(height, width)`, 255 where there is none."""
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file of the mask."""
 
 
 class OwnLabels:
-    """Labels of a mask that this program has written. Its overviews hold the commonest label."""
+    """Reads the labels of a mask that this program has written. Its overviews hold the commonest label."""
 
     def __init__(self, file: MaskFile) -> None:
         self.coarsest = ZoomGrid(size=file.size).coarsest
@@ -65,12 +65,12 @@ class OwnLabels:
         )
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file of the mask."""
         self._file.close()
 
 
 class RasterLabels:
-    """Labels of another raster. At coarser zooms it is sampled: means of class indices would be other classes."""
+    """Reads the labels of another raster. Coarser zooms are sampled: means of class indices would be other classes."""
 
     def __init__(self, raster: LabelImage) -> None:
         self.coarsest = 0
@@ -84,7 +84,7 @@ class RasterLabels:
         return _strided(self._raster.read, box, zoom, self._raster.size)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file of the mask."""
         self._raster.close()
 
 
@@ -107,13 +107,13 @@ def _strided(read: Any, box: Box, zoom: int, size: Size) -> NDArray[np.uint8]:
 
 
 class ShownMask(Closing):
-    """A mask that belongs to the image which is shown.
+    """A shown mask is a mask of the image on the page, with its colours and its report.
 
     Args:
-        path: The file.
-        reader: Its labels.
-        size: Size of level 0.
-        classes: Names and colours by label.
+        path: The file of the mask.
+        reader: The reader of the mask's labels.
+        size: The size of level 0 in pixels.
+        classes: The names and colours of the classes, by label.
         report: The report beside the mask; None without one.
         is_own: Whether this program wrote the mask.
     """
@@ -137,12 +137,12 @@ class ShownMask(Closing):
 
     @property
     def coarsest(self) -> int:
-        """The coarsest zoom at which the mask can be shown."""
+        """Return the coarsest zoom at which the mask can be shown."""
         return self._reader.coarsest
 
     @property
     def palette(self) -> NDArray[np.uint8]:
-        """`(256, 3)`: colours by label. Labels that are no class have the colours of `made_classes`."""
+        """Return the colours by label, `(256, 3)`. Labels that are no class have the colours of `made_classes`."""
         palette = np.array([np.frombuffer(entry.rgb, np.uint8) for entry in made_classes(256)])
         for label, entry in enumerate(self.classes):
             palette[label] = np.frombuffer(entry.rgb, np.uint8)
@@ -162,7 +162,7 @@ class ShownMask(Closing):
         return None if found == NODATA else found
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file of the mask."""
         self._reader.close()
 
 
@@ -170,7 +170,7 @@ def open_mask(path: Path, image: images.Image, *, classes: Sequence[MaskClass] =
     """Open a mask of this program, or any raster of class indices of the image's size.
 
     Args:
-        path: The file.
+        path: The file of the mask.
         image: The image that the mask belongs to.
         classes: Names and colours of the classes where the file has none; empty makes both.
 

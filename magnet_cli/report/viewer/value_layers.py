@@ -1,4 +1,4 @@
-"""Layers of values over an image: what a run has kept beside its mask, and the maps of its report."""
+"""Layers of values lie over an image: those that a run has kept beside its mask, and the maps of its report."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
     from magnet_cli.report.viewer.shown_mask import ShownMask
 
 MOST_VALUES = 1 << 26
-"""Most stored values that are read for one tile. Larger areas are shown from a closer zoom on."""
+"""At most this many stored values are read for one tile. Larger areas appear at a closer zoom."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValueLayer:
-    """A layer that the page offers."""
+    """A value layer is a map of values that the page can draw over the image."""
 
     name: str
     coarsest: int
-    """The coarsest zoom at which it can be shown."""
+    """The coarsest zoom at which the layer can be shown."""
     draw: Callable[[Box, int], NDArray[np.uint8]]
-    """Returns `(height, width, 4)` red, green, blue and opacity of a box of a zoom's pixels."""
+    """The function returns `(height, width, 4)` red, green, blue and opacity of a box of a zoom's pixels."""
     cell: tuple[float, float] | None = None
-    """Width and height of the windows' own parts in level-0 pixels; None where there are no windows."""
+    """The width and height in level-0 pixels of the part that belongs to a window alone; None without windows."""
     is_heat: bool = False
     """Whether the colours are those of `heat`."""
 
     def tile(self, grid: ZoomGrid, place: tuple[int, int, int]) -> NDArray[np.uint8] | None:
-        """Return a tile, `(512, 512, 4)`; None where there is none."""
+        """Return a tile of the layer, `(512, 512, 4)`; None where there is no such tile."""
         zoom, column, row = place
         box = grid.tile(zoom, column, row)
         if box is None or zoom > self.coarsest:
@@ -72,7 +72,7 @@ def nearest(first: int, count: int, *, zoom: int, pitch: float, length: int) -> 
 
 
 class KeptValues:
-    """Probabilities or uncertainty that a run has kept beside its mask, at the zooms of the page.
+    """Reads probabilities or uncertainty that a run has kept beside its mask, at the zooms of the page.
 
     Args:
         field: The values.
@@ -89,10 +89,10 @@ class KeptValues:
 
     @classmethod
     def beside(cls, mask: Path, name: str, image: images.Image) -> Self | None:
-        """Open values beside a mask; None where none were kept.
+        """Open the values beside a mask; return None where none were kept.
 
         Raises:
-            SourceError: They are damaged, or belong to another image.
+            SourceError: The values are damaged, or belong to another image.
         """
         path = OutputPaths.of(mask).field(name)
         if not path.is_dir():
@@ -128,7 +128,7 @@ class KeptValues:
 
 
 def uncertainty(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return one minus the difference of the two largest probabilities, 254 for 1, 255 where nothing is known.
+    """Return one minus the difference of the two largest probabilities, 254 for 1, 255 without a value.
 
     Args:
         values: `(classes, height, width)` probabilities in the same form. One band is the uncertainty itself.

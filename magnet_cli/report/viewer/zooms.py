@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from magnet_cli.geometry import Box, Pitch, Size
 
 TILE = 512
-"""Side of a tile in pixels of its zoom."""
+"""A tile has this side in pixels of its zoom."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZoomGrid:
-    """Tiles of an image at zooms 0 (level 0) to `coarsest`, each with half the pixels of the one before.
+    """A zoom grid divides zooms 0 (level 0) to `coarsest` into tiles; each zoom has half the pixels a side of the last.
 
     A pixel of zoom z covers exactly 2^z level-0 pixels a side, so that image, masks and pointer meet without drift.
     Tiles at the right and lower edge are filled up with transparent pixels: a browser that scales a cut tile to a
@@ -20,11 +20,11 @@ class ZoomGrid:
     """
 
     size: Size
-    """Size of level 0."""
+    """The size of level 0 in pixels."""
 
     @property
     def coarsest(self) -> int:
-        """The first zoom at which one tile holds the whole image."""
+        """Return the first zoom at which one tile holds the whole image."""
         zoom = 0
         while max(self.size.width, self.size.height) > TILE << zoom:
             zoom += 1
@@ -32,7 +32,7 @@ class ZoomGrid:
 
     @property
     def padded(self) -> Size:
-        """Size of level 0, rounded up to whole pixels of the coarsest zoom."""
+        """Return the size of level 0, rounded up to whole pixels of the coarsest zoom."""
         side = 1 << self.coarsest
         return Size(width=-(-self.size.width // side) * side, height=-(-self.size.height // side) * side)
 
@@ -50,5 +50,5 @@ class ZoomGrid:
 
 
 def pitch(zoom: int) -> Pitch:
-    """Return the size of a pixel of a zoom."""
+    """Return the number of level-0 pixels along the side of a zoom's pixel."""
     return Pitch.square(1 << zoom)

@@ -1,4 +1,4 @@
-"""Failures as JSON values, so that a worker can report them: pickles of the program's classes are never exchanged."""
+"""Workers report failures as JSON values, because pickles of the program's classes are never exchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def carried(error: Exception, *, file: str) -> dict[str, str | None]:
-    """Return a failure as JSON values. An exception that nobody foresaw is a bug, whose traceback goes along.
+    """Return a failure as JSON values. An unexpected exception is a bug, and its traceback is included.
 
     Args:
         error: The exception.

@@ -1,4 +1,4 @@
-"""One image over the workers of a cluster.
+"""The workers of a cluster segment one image together.
 
 This process owns the lock, the journal and the outputs. The workers leave pieces, which it reads where they lie.
 """
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from magnet_cli.segmentation.segment_model import Model
 
 ALIKE = ("device", "precision", "engine")
-"""What the first answers of all workers have to agree on before an image is planned."""
+"""All workers have to agree on these facts of their first answers before an image is planned."""
 
 
 def worded(options: SegmentOptions) -> list[str]:
@@ -57,13 +57,13 @@ def worded(options: SegmentOptions) -> list[str]:
 
 
 def introduction(options: SegmentOptions) -> Question:
-    """Return the question that makes a worker load the networks and say what it is."""
+    """Return the question that makes a worker load the networks and report its version, device and precision."""
     words = worded(options)
     return {"what": "introduce", "words": words, "model": words, "private": options.private}
 
 
 def introduced(crew: Crew, options: SegmentOptions) -> dict[str, Answer]:
-    """Let all workers load the networks, refuse those that differ from most others, and return what the rest are.
+    """Let all workers load the networks, refuse those that differ from most others, and return the facts of the rest.
 
     Raises:
         DeviceError: There is no worker.
@@ -89,7 +89,7 @@ def introduced(crew: Crew, options: SegmentOptions) -> dict[str, Answer]:
 
 
 def arithmetic(found: Answer) -> tuple[str, ...]:
-    """Return by what a worker computes: its kind of device, precision and engine."""
+    """Return the kind of device, the precision and the engine of a worker."""
     return tuple(str(found[name]).partition(":")[0] for name in ALIKE)
 
 
@@ -117,7 +117,7 @@ def planning_model(model: Model, found: Mapping[str, Answer]) -> Model:
 
     Args:
         model: The model of this process, on the processor.
-        found: What the workers are.
+        found: The facts that the workers have reported.
     """
     first = next(iter(found.values()))
     device, precision, engine = (str(first[name]) for name in ALIKE)
@@ -139,19 +139,19 @@ def planning_model(model: Model, found: Mapping[str, Answer]) -> Model:
 
 @dataclass(kw_only=True)
 class ClusterImage:
-    """The segmentation of one image by the workers of a cluster."""
+    """Segments one image by the workers of a cluster."""
 
     run: ImageRun
     crew: Crew
     threads: int
-    """Threads of each operation, unless an earlier run has chosen them."""
+    """Each operation takes this number of threads, unless an earlier run has chosen another."""
     release: Callable[[], None]
-    """Ends workers that were started here. They are not needed while the mask is written."""
+    """The function ends workers that this process has started. They are not needed while the mask is written."""
     groups: int | None = None
-    """Groups of each task. None chooses a number that suits the workers."""
+    """The number of groups of each task. None chooses a number that suits the workers."""
 
     def computed(self) -> ImageResult:
-        """Make the mask.
+        """Compute the mask of the image, and return the result.
 
         Raises:
             UsageError: The image cannot be shared with these options.
@@ -197,9 +197,9 @@ class SharedPasses:
     journal: Journal
     run: MaskRun
     job: Question
-    """What the workers have to know of the image."""
+    """The description of the image that the workers need."""
     facts: dict[str, str]
-    """What all workers agree on."""
+    """The facts on which all workers agree."""
     admitted: set[str]
     header: JournalHeader
     cells: str | None = None
@@ -272,7 +272,7 @@ class SharedPasses:
         return {"what": "join", "job": self.job, **_named(self.job)}
 
     def objection(self, worker: str, found: Answer) -> str | None:
-        """Return what a worker would compute otherwise; None where it is admitted."""
+        """Return the reason to refuse a worker that would compute otherwise; None where it is admitted."""
         del worker
         differing = _differing(self.facts, found["facts"])
         if not differing:
@@ -327,7 +327,7 @@ class SharedPasses:
         self._check_input()
 
     def _reject(self, worker: str, found: Answer) -> None:
-        """Deal with a worker that another run has used in the meantime."""
+        """Handle the answer of a worker that another run has used in the meantime."""
         if self.sent is not None:
             self.sent.discard(worker)
         if "differs" in found:
@@ -366,7 +366,7 @@ def _named(job: Question) -> Question:
 
 
 def _differing(facts: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
-    """Return the names of facts that differ, of those that both have to agree on."""
+    """Return the names of the facts that differ between two processes and have to agree."""
     return [
         f"{name} ({str(other.get(name))[:12]} there, {str(value)[:12]} here)"
         for name, value in facts.items()

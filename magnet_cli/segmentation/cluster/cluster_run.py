@@ -1,4 +1,4 @@
-"""A run over the workers of a cluster: images over workers, or the blocks of a single one."""
+"""A run gives each worker of a cluster whole images, or blocks of one image where there is only one."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def run_on_workers(
         groups: Groups of each task of a single image. None chooses a number that suits the workers.
         stop_on_error: Give out no other image once one has failed.
     """
-    # What workers report of themselves names files of the options and, for a single image, the image and its mask.
+    # The reports of workers name files of the options and, for a single image, the image and its mask.
     names = private_names(targets[0], targets[0].options(options))
     crew = Crew(client=client, events=events if names is None else PrivateEvents(events, names), apart=apart)
     found = introduced(crew, options)

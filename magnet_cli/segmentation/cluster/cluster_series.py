@@ -1,4 +1,4 @@
-"""Several images over the workers of a cluster: a worker segments one at a time, its journal and outputs included."""
+"""The workers of a cluster segment several images: each worker computes one image at a time and writes its outputs."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class ClusterSeries:
-    """The segmentation of several images by the workers of a cluster: the work of one crew."""
+    """Segments several images by the workers of a cluster, as the work of one crew."""
 
     crew: Crew
     options: SegmentOptions
     events: Events
     threads: int
-    """Threads of each operation, unless an interrupted run of an image has chosen them."""
+    """The number of threads of each operation, unless an interrupted run of an image has chosen them."""
     arithmetic: tuple[str, ...]
-    """Kind of device, precision and engine by which all workers compute."""
+    """The kind of device, the precision and the engine by which all workers compute."""
     admitted: set[str]
-    """Workers that have loaded the networks."""
+    """The addresses of the workers that have loaded the networks."""
     added: Callable[[int, ImageResult], None]
-    """Takes each result, with the number of its image, as soon as it is known."""
+    """The function takes each result, with the number of its image, as soon as it is known."""
 
     def results(self, targets: Sequence[Target], *, stop_on_error: bool = False) -> Iterator[ImageResult]:
         """Segment images, and yield each result in the order of the images.

@@ -1,4 +1,4 @@
-"""The connection to a Dask cluster: one that runs already, or workers that are started on this machine."""
+"""The connection leads to a Dask cluster that runs already, or to workers that are started on this machine."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from distributed import Client
 
 CONNECTING = 15.0
-"""Seconds in which a scheduler has to answer."""
+"""A scheduler has to answer within this many seconds."""
 LOCAL: dict[str, object] = {
     # The program plans threads and memory itself; see `worker_tasks`.
     "distributed.nanny.pre-spawn-environ": {},
     # A worker whose interpreter is busy for long is not lost.
     "distributed.scheduler.worker-ttl": None,
 }
-"""Settings of Dask for workers of our own."""
+"""Workers that this program starts have these settings of Dask."""
 
 
 @contextmanager
 def connected(cluster: str | Path) -> Iterator[tuple[Client, Callable[[], None]]]:
-    """Connect to the workers of a cluster, or start some.
+    """Connect to the workers of a cluster, or start workers on this machine.
 
     Args:
         cluster: `local:N`, the address of a scheduler, or the file in which a scheduler has left its address.
@@ -51,7 +51,7 @@ def connected(cluster: str | Path) -> Iterator[tuple[Client, Callable[[], None]]
             advice="pip install 'magnet-cli[dask]'",
         ) from exc
     count = local_workers(str(cluster))
-    # Dask reports every worker that comes or goes as a warning or an error. The run says what matters of it.
+    # Dask reports every worker that comes or goes as a warning or an error. The run itself reports lost workers.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         if count is not None:
@@ -108,7 +108,7 @@ def _check_certificates(address: str) -> None:
     """Pass where Dask's configuration names certificates that can be read.
 
     Raises:
-        UsageError: It does not.
+        UsageError: The configuration names none, or they cannot be read.
     """
     import distributed  # noqa: PLC0415 - an extra
 
@@ -129,7 +129,7 @@ def _address(cluster: str | Path) -> str:
     """Return the address of a scheduler.
 
     Raises:
-        UsageError: There is no such file, or it holds no address, or anybody can reach the address.
+        UsageError: The file is missing or holds no address, or anybody can reach the address.
     """
     if not isinstance(cluster, Path):
         refuse_open_address(cluster, "--cluster")

@@ -29,20 +29,20 @@ Answer = dict[str, Any]
 T = TypeVar("T", bound="Hashable")
 T_contra = TypeVar("T_contra", bound="Hashable", contravariant=True)
 POLL = 1.0
-"""Seconds after which the workers are counted again while nothing is finished."""
+"""While no task finishes, the workers are counted again after this many seconds."""
 WAITING = 300.0
-"""Seconds that a run waits for a first worker, or for another one after it has lost all."""
+"""A run waits this many seconds for a first worker, or for another one after it has lost all."""
 WAITING_HERE = 30.0
-"""The same for workers that were started here: they come at once or not at all."""
+"""A run waits this many seconds for workers that it started itself: they connect at once or not at all."""
 SILENT = 60.0
-"""Seconds after which a scheduler that does not answer is given up."""
+"""A run gives up a scheduler that has not answered for this many seconds."""
 LIFTING = 30.0
-"""Seconds that nannies have to lift their limits of memory."""
+"""Nannies have this many seconds to lift their memory limits."""
 CLOSED = "the connection to the scheduler is closed"
 OPEN = ("running", "connecting")
-"""States of a client that is connected to its scheduler, or tries to be."""
+"""A client in one of these states is connected to its scheduler, or tries to be."""
 MOST_LOSSES = 5
-"""Workers that may be lost with one task before the task is taken for the reason."""
+"""After this many workers were lost with one task, the task is taken to be the cause."""
 
 
 def known_workers(client: Client) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def known_workers(client: Client) -> dict[str, Any]:
     workers.
 
     Returns:
-        What the scheduler says of each worker, by the worker's address.
+        The scheduler's record of each worker, by the worker's address.
 
     Raises:
         OSError: The scheduler does not answer, or the client is closed.
@@ -74,7 +74,7 @@ def _unanswered(reason: str) -> DeviceError:
 
 
 class Work(Protocol[T_contra]):
-    """What the workers of a run do."""
+    """Work states the questions to the workers of a run, and which workers may answer them."""
 
     def greeting(self, worker: str) -> Question:
         """Return the first question to a worker."""
@@ -91,18 +91,18 @@ class Work(Protocol[T_contra]):
 
 @dataclass(kw_only=True)
 class Crew:
-    """The workers that a scheduler knows."""
+    """A crew keeps track of the workers that a scheduler knows, and exchanges questions and answers with them."""
 
     client: Client
     events: Events
     apart: bool = False
     """Whether the workers were started here, in the group of processes that Ctrl-C interrupts."""
     refused: set[str] = field(default_factory=set)
-    """Workers that get no task."""
+    """The addresses of the workers that get no task."""
     hosts: dict[str, str] = field(default_factory=dict)
-    """The workers that are there, each with its machine."""
+    """The machine of each connected worker, by the worker's address."""
     threads: dict[str, int] = field(default_factory=dict)
-    """Threads with which each worker was started, lost ones included."""
+    """The number of threads with which each worker was started, lost workers included."""
     _done: SimpleQueue[Future] = field(default_factory=SimpleQueue)
     _answered: float = field(default_factory=time.monotonic)
 
@@ -144,7 +144,7 @@ class Crew:
         """Wait for a worker.
 
         Raises:
-            DeviceError: None has come.
+            DeviceError: No worker that may take part has connected in time.
         """
         until = time.monotonic() + (WAITING_HERE if self.apart else WAITING)
         self.refresh()
@@ -161,7 +161,7 @@ class Crew:
             self.refresh()
 
     def ask_all(self, question: Callable[[str], Question]) -> dict[str, Answer]:
-        """Ask every worker that is there, and return the answers of those that give one. Others are refused.
+        """Ask every connected worker, and return the answers of those that give one. Others are refused.
 
         Raises:
             DeviceError: There is no worker, or one worker after another is lost.
@@ -178,7 +178,7 @@ class Crew:
         )
 
     def _answers(self, asked: dict[Future, str]) -> dict[str, Answer]:
-        """Wait for the answers of workers. Some may be lost meanwhile."""
+        """Wait for the answers of workers. Some workers may be lost meanwhile."""
         found: dict[str, Answer] = {}
         while asked:
             for future in self.wait(asked):
@@ -220,22 +220,22 @@ class Crew:
 
     @property
     def _is_closed(self) -> bool:
-        """Whether Dask has given up the connection to the scheduler for good."""
+        """Return whether Dask has given up the connection to the scheduler for good."""
         return self.client.status not in OPEN
 
     def wait(self, futures: Mapping[Future, object]) -> list[Future]:
-        """Return some of these futures that are done, after waiting a while for one."""
+        """Wait up to `POLL` seconds for one of the futures, and return those that are done."""
         found = []
         with suppress(Empty):
             found.append(self._done.get(timeout=POLL))
             while True:
                 found.append(self._done.get_nowait())
-        # What was cancelled is done as well, and nobody waits for it any more.
+        # Cancelled futures are done as well, and nothing waits for them any more.
         return [future for future in found if future in futures]
 
     @staticmethod
     def read(future: Future) -> Answer:
-        """Return the answer of a worker. What Dask itself reports becomes the answer of a worker that cannot work."""
+        """Return the answer of a worker. An error of Dask itself becomes the answer of a worker that cannot work."""
         try:
             if future.status == "finished":
                 found: Answer = json.loads(str(future.result(timeout=SILENT)))
@@ -263,21 +263,21 @@ class Crew:
 
 
 def _cancel(future: Future) -> None:
-    """Cancel a task. A scheduler that is gone does not replace the error that ended the run by another one."""
+    """Cancel a task. The failure of a lost scheduler does not replace the error that ended the run."""
     with suppress(Exception):
         future.cancel()
 
 
 @dataclass(kw_only=True)
 class Shift(Generic[T]):
-    """The tasks of a run, or of one pass of a run, and the workers that do them."""
+    """A shift gives the tasks of a run, or of one pass of a run, to the workers of a crew."""
 
     crew: Crew
     work: Work[T]
     following: Callable[[int], T | None]
-    """Returns the next task, for this number of workers; None where no task is left."""
+    """The function returns the next task, for this number of workers; None where no task is left."""
     admitted: set[str] = field(default_factory=set)
-    """Workers that have answered the first question as they have to. Kept from pass to pass."""
+    """The workers that have answered the first question as required. The set is kept from pass to pass."""
     is_independent: bool = False
     """Whether a task that fails for its worker's memory or device, or takes one worker after another with it, leaves
     the other tasks to go on. Otherwise the worker gets no more tasks, or the run ends."""
@@ -305,7 +305,7 @@ class Shift(Generic[T]):
                 _cancel(future)
 
     def _give(self) -> bool:
-        """Give tasks to all workers that are free; whether anything is left to wait for."""
+        """Give tasks to all free workers, and return whether there is still an answer to wait for."""
         working = {worker for worker, _ in self._busy.values()}
         free = [worker for worker in self.crew.hosts if worker not in working and worker not in self.crew.refused]
         for worker in free:
@@ -349,15 +349,15 @@ class Shift(Generic[T]):
             yield task, worker, found
 
     def again(self, task: T, worker: str) -> None:
-        """Give a task out once more, which a worker could not do.
+        """Give out a task once more that a worker could not compute.
 
         Raises:
-            DeviceError: That has happened too often.
+            DeviceError: The task has failed too often.
         """
         list(self._lost(task, worker))
 
     def _taken_back(self) -> Iterator[tuple[T, str, Answer]]:
-        """Take the tasks of workers that are gone."""
+        """Take back the tasks of lost workers."""
         for future, (worker, task) in list(self._busy.items()):
             if worker not in self.crew.hosts and not future.done():
                 del self._busy[future]

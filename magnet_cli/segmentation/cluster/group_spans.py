@@ -1,4 +1,4 @@
-"""The groups of a pass that are still to be computed, cut into tasks while the workers go on."""
+"""The missing groups of a pass are cut into tasks while the workers compute."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SECONDS = 20.0
-"""Time that a task is to take. Each task opens the image and reads nothing ahead for the next one."""
+"""A task is to take this many seconds. Each task opens the image and reads nothing ahead for the next one."""
 ROUNDS = 2
-"""Tasks for each worker into which what is left is cut at least, so that the last tasks are small."""
+"""The groups that are left make at least this many tasks for each worker, so that the last tasks are small."""
 MOST_GROUPS = 4096
-"""Most groups of a task."""
+"""A task has at most this many groups."""
 
 
 class GroupSpan(NamedTuple):
-    """A task: neighbouring groups of a pass."""
+    """A group span is a task: neighbouring groups of a pass."""
 
     step: int
     """The number of the pass."""
@@ -25,17 +25,17 @@ class GroupSpan(NamedTuple):
 
     @property
     def groups(self) -> int:
-        """The number of groups."""
+        """Return the number of groups of the task."""
         return self.last - self.first + 1
 
 
 class GroupSpans:
-    """The missing groups of a pass.
+    """Cuts the missing groups of a pass into tasks.
 
     Args:
         step: The number of the pass.
         missing: The groups, in rising order.
-        groups: Groups of each task. None chooses a number by the time that groups have taken.
+        groups: The number of groups of each task. None chooses a number by the time that groups have taken.
     """
 
     def __init__(self, step: int, missing: Iterable[int], *, groups: int | None = None) -> None:

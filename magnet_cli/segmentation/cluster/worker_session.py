@@ -1,4 +1,4 @@
-"""What a worker does: it loads the networks once, plans an image as the coordinator does, and computes its groups."""
+"""A worker loads the networks once, plans an image as the coordinator does, and computes groups of its windows."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ if TYPE_CHECKING:
 Question = dict[str, Any]
 Answer = dict[str, object]
 LISTING = 90.0
-"""Seconds in which a folder has to show its pieces. NFS may show an earlier listing for 60 seconds (`acdirmax`)."""
+"""A folder has to show its pieces within this many seconds; NFS may list an earlier state for 60 (`acdirmax`)."""
 LEAVING = 60.0
-"""Seconds in which a worker that had the image before, and is lost to the scheduler, has to let its journal go."""
+"""A worker that is lost to the scheduler has to release the journal of its image within this many seconds."""
 PAUSE = 1.0
-"""Seconds between two attempts."""
+"""Two attempts lie this many seconds apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskJob(SegmentJob):
-    """The part of a segmentation that one task computes: groups of one pass."""
+    """A task job is the part of a segmentation that one task computes: groups of one pass."""
 
     number: int
     """The number of the pass."""
@@ -87,7 +87,7 @@ class TaskJob(SegmentJob):
 
 @dataclass(kw_only=True)
 class Session:
-    """One image whose groups this worker computes."""
+    """A session is one image whose groups this worker computes."""
 
     parts: ImageParts
     plan: Plan
@@ -105,11 +105,11 @@ class Session:
         """Plan an image.
 
         Args:
-            job: What the coordinator says of the image: `image`, `mask`, `words`, `private`, `threads` and `sign`.
+            job: The coordinator's description of the image: `image`, `mask`, `words`, `private`, `threads` and `sign`.
             neighbours: Workers on this machine, which share its memory.
 
         Raises:
-            OutputError: This worker does not see the folder of the pieces.
+            OutputError: This worker cannot find the folder of the pieces.
             MagnetError: The image cannot be segmented here.
         """
         target = Target(image=job["image"], mask=Path(job["mask"]))
@@ -129,10 +129,10 @@ class Session:
         return cls(parts=parts, plan=plan, run=run, threads=job["threads"], facts=facts, known=StoredGroups(header))
 
     def computed(self, number: int, first: int, last: int) -> Answer:
-        """Compute groups of a pass and leave them as a piece, unless it exists.
+        """Compute groups of a pass and write them as a piece, unless it exists.
 
         Raises:
-            MagnetError: They cannot be computed, or the piece cannot be written.
+            MagnetError: The groups cannot be computed, or the piece cannot be written.
         """
         folder = PieceFolder.of(self.parts.run.target.mask)
         path = folder.path / piece_name(number, first, last)
@@ -160,7 +160,7 @@ class Session:
         }
 
     def _attach(self, folder: PieceFolder, number: int) -> None:
-        """Read which groups the passes before a pass have left. They are complete by then.
+        """Read the pieces of the passes before a pass, which are complete by then.
 
         Raises:
             OutputError: The folder does not show all of them to this worker, or one is damaged.
@@ -201,7 +201,7 @@ class Session:
 _models: dict[str, Model] = {}
 """The networks that were loaded last, by the words of the options and the share of the machine."""
 _sessions: dict[str, Session] = {}
-"""The image that was begun last, by what the coordinator says of it."""
+"""The image that was begun last, by the coordinator's description of it."""
 
 
 def _model(question: Mapping[str, Any], neighbours: int) -> tuple[Model, SegmentOptions]:
@@ -210,7 +210,7 @@ def _model(question: Mapping[str, Any], neighbours: int) -> tuple[Model, Segment
     options = SegmentOptions(**given, private=bool(question["private"]))
     # Machines differ, so each worker takes its share of its own machine's memory where the user names none.
     options = replace(options, memory=(options.memory or default_budget()) // neighbours)
-    # What holds for single images does not change the networks.
+    # Options of single images do not change the networks.
     key = json.dumps([question["model"], neighbours])
     if key not in _models:
         _models.clear()
@@ -219,7 +219,7 @@ def _model(question: Mapping[str, Any], neighbours: int) -> tuple[Model, Segment
 
 
 def introduced(question: Question) -> Answer:
-    """Load the networks, and say what this worker is."""
+    """Load the networks, and return the version, device, precision and engine of this worker."""
     model, _ = _model(question, question["neighbours"])
     machine = model.machine
     return {
@@ -231,7 +231,7 @@ def introduced(question: Question) -> Answer:
 
 
 def joined(question: Question) -> Answer:
-    """Plan an image anew, and say by which hashes and facts this worker computes it."""
+    """Plan an image anew, and return the hashes and facts by which this worker computes it."""
     _close_sessions()
     session = Session.begin(question["job"], question["neighbours"])
     _sessions[_key(question)] = session
@@ -280,7 +280,7 @@ ANSWERS: dict[str, Callable[[Question], Answer]] = {
     "compute": computed,
     "segment": segmented,
 }
-"""What a worker can be asked, by name."""
+"""The function that answers each question to a worker, by the question's name."""
 
 
 def _key(question: Question) -> str:

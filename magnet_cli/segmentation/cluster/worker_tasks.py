@@ -1,4 +1,4 @@
-"""The one function that runs on a worker: it takes a question as JSON text and returns the answer as JSON text.
+"""A worker runs one function: it takes a question as JSON text and returns the answer as JSON text.
 
 Nothing heavy is imported before the settings of the worker's process are those that this program needs.
 """
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-"""Variables with which Dask's nanny limits the libraries of a worker to one thread."""
+"""Dask's nanny sets these variables, which limit the libraries of a worker to one thread."""
 NO_LIMIT = 1 << 60
-"""A limit of memory in bytes that no worker reaches."""
+"""No worker reaches this limit of memory in bytes."""
 _alone = threading.Lock()
-"""Held while a question is answered: threads and memory of a process are planned for one task at a time."""
+"""A worker answers a question under this lock: threads and memory of a process are planned for one task at a time."""
 
 
 def answer(text: str) -> str:
-    """Answer a question: an object with the key `what`, and what that activity needs.
+    """Answer a question, an object with the key `what` and the values that the named activity needs.
 
     Returns:
         The answer, or an object with the key `error`.
@@ -40,7 +40,7 @@ def answer(text: str) -> str:
 
         try:
             found = ANSWERS[question["what"]](question)
-        except Exception as error:  # noqa: BLE001 - it is raised again where the run is coordinated
+        except Exception as error:  # noqa: BLE001 - the exception is raised again where the run is coordinated
             found = {"error": carried(error, file=str(question.get("image", "")))}
     return json.dumps(found)
 
