@@ -21,7 +21,7 @@ from magnet_cli.models.architectures.ocr import hrnet18_ocr, hrnet48_ocr
 from magnet_cli.models.architectures.ppn import ppn_resnet18, ppn_small
 from magnet_cli.models.architectures.psp import psp_resnet101
 from magnet_cli.models.architectures.refiner import RefinementMagNet, SharedRefiner
-from magnet_cli.models.architectures.unet import unet_resnet34
+from magnet_cli.models.architectures.unet import unet_lite0, unet_resnet34
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,6 +46,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "hrnet48-ocr": hrnet48_ocr,
     "deeplabv3plus-resnet50": deeplabv3plus_resnet50,
     "unet": unet_resnet34,
+    "unet-lite0": unet_lite0,
     "conv": conv_backbone,
 }
 """Backbones. Each takes `classes` (logits), `bands` and its options, and maps normalised patches to logits."""

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from magnet_cli.models.architectures.deeplab import DeepLabV3Plus, deeplabv3plus_resnet50
+from magnet_cli.models.architectures.efficientnet import EfficientNetLite
 from magnet_cli.models.architectures.resnet import Bottleneck, ResNet
-from magnet_cli.models.architectures.unet import UNet, unet_resnet34
+from magnet_cli.models.architectures.unet import UNet, unet_lite0, unet_resnet34
 from tests.models.support import on_meta, parameters, slim_encoder
 
 if TYPE_CHECKING:
@@ -17,18 +18,27 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+ENCODERS: dict[str, Callable[[], ResNet | EfficientNetLite]] = {
+    "unet": slim_encoder,
+    "unet-lite": lambda: EfficientNetLite(width=0.1, depth=0.4),
+}
 SLIM: dict[str, Callable[[], nn.Module]] = {
     "deeplab": lambda: DeepLabV3Plus(slim_encoder(output_stride=16), classes=3, width=8, low=4),
-    "unet": lambda: UNet(slim_encoder(), classes=3, widths=(8, 8, 8, 8, 4)),
+    **{name: (lambda name=name: slim_unet(name)) for name in ENCODERS},  # type: ignore[misc]  # mypy infers no lambda
 }
+
+
+def slim_unet(encoder: str) -> UNet:
+    return UNet(ENCODERS[encoder](), classes=3, widths=(8, 8, 8, 8, 4))
 
 
 def test_parameter_counts() -> None:
     assert parameters(on_meta(deeplabv3plus_resnet50, classes=5)) == 26_678_357
     assert parameters(on_meta(unet_resnet34, classes=5)) == 24_436_949
+    assert parameters(on_meta(unet_lite0, classes=5)) == 3_629_909
 
 
-@pytest.mark.parametrize("build", [deeplabv3plus_resnet50, unet_resnet34])
+@pytest.mark.parametrize("build", [deeplabv3plus_resnet50, unet_resnet34, unet_lite0])
 @pytest.mark.parametrize("size", [(64, 96), (67, 33)])
 def test_logits_have_the_patchs_size(build: Callable[..., nn.Module], size: tuple[int, int]) -> None:
     network = on_meta(build, classes=5, bands=4)
@@ -72,16 +82,25 @@ def test_patches_do_not_see_each_other(name: str) -> None:
         torch.testing.assert_close(network(x), alone, atol=1e-5, rtol=1e-4)
 
 
-def test_unet_takes_up_every_map_of_its_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = UNet(slim_encoder(), classes=2, widths=(8, 8, 8, 8, 4)).eval()
-    c1 = torch.randn(1, 4, 32, 32)
-    maps = [*(torch.randn(1, 4 * 2**k, 16 >> k, 16 >> k) for k in range(4))]
-    x = torch.empty(1, 3, 64, 64)
-    monkeypatch.setattr(network.encoder, "stem", lambda _: c1)
-    monkeypatch.setattr(network.encoder, "layers", lambda _: maps)
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("size", [(64, 64), (67, 33)])
+def test_unet_takes_up_every_map_of_its_encoder(
+    encoder: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(1)
+    network = slim_unet(encoder).eval()
+    x = torch.randn(1, 3, *size)
     with torch.inference_mode():
+        maps = network.encoder.maps(x)
+        assert [tuple(each.shape[2:]) for each in maps] == [
+            tuple(-(-side // stride) for side in size) for stride in (2, 4, 8, 16, 32)
+        ]
+        assert [each.shape[1] for each in maps] == [network.encoder.stem_channels, *network.encoder.channels]
+        for alone, beside in zip(network.encoder(x), maps[1:], strict=True):
+            assert torch.equal(alone, beside)
+        monkeypatch.setattr(network.encoder, "maps", lambda _: maps)
         before = network(x)
-        for value in (c1, *maps):
+        for value in maps:
             kept = value.clone()
             value.add_(1)
             assert not torch.allclose(network(x), before)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite encoders (Tan and Le, ICML 2019; the Lite variants of 2020), which give four feature maps.
+"""EfficientNet-Lite encoders (Tan and Le, ICML 2019; the Lite variants of 2020), which give feature maps.
 
 The Lite variants leave out squeeze-and-excitation and use ReLU6, so that they run well on CPUs and in few bits.
 """
@@ -144,16 +144,25 @@ class EfficientNetLite(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.channels = tuple(channels[index] for index in LAST_OF_STRIDE)
 
+    @property
+    def stem_channels(self) -> int:
+        """Channels of the map of stride 2."""
+        return self.stem.out_channels
+
     def forward(self, x: Tensor) -> Features:
         """Map `(n, bands, h, w)` to four feature maps of strides 4, 8, 16 and 32, finest first."""
-        y = self.relu(self.stem_norm(self.stem(same_padded(x, kernel=3, stride=2))))
+        return self.maps(x)[1:]
+
+    def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Map `(n, bands, h, w)` to five feature maps, finest first: the stem's, of stride 2, and the four others."""
+        halves = y = self.relu(self.stem_norm(self.stem(same_padded(x, kernel=3, stride=2))))
         found = []
         for index, stage in enumerate(self.stages):
             y = stage(y)
             if index in LAST_OF_STRIDE:
                 found.append(y)
         finest, fine, coarse, coarsest = found
-        return finest, fine, coarse, coarsest
+        return halves, finest, fine, coarse, coarsest
 
 
 def norm(channels: int) -> nn.BatchNorm2d:

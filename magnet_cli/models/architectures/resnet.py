@@ -143,6 +143,16 @@ class ResNet(nn.Module):
         c4 = self.layer3(c3)
         return c2, c3, c4, self.layer4(c4)
 
+    @property
+    def stem_channels(self) -> int:
+        """Channels of the map of stride 2."""
+        return self.conv1.out_channels
+
+    def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Map `(n, bands, h, w)` to five feature maps, finest first: the stem's, of stride 2, and the four others."""
+        finest = self.stem(x)
+        return finest, *self.layers(finest)
+
     def forward(self, x: Tensor) -> Features:
         """Map `(n, bands, h, w)` to four feature maps, finest first."""
         return self.layers(self.stem(x))
