@@ -26,7 +26,7 @@ def requested_bytes(words: str, length: int) -> tuple[int, int] | None:
 
 
 class QuietHandler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD alike, and logs nothing, because tests print nothing."""
+    """Answer GET and HEAD alike, and log nothing, because tests print nothing."""
 
     protocol_version = "HTTP/1.1"
 
@@ -37,14 +37,14 @@ class QuietHandler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def log_message(self, *_: object) -> None:
-        """Do nothing."""
+        """Write nothing."""
 
     def _answer(self, *, body: bool) -> None:
         raise NotImplementedError
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a folder on 127.0.0.1."""
+    """A server of a folder on 127.0.0.1."""
 
     daemon_threads = True
     # A program asks for all files beside an image at once. A connection beyond the five that wait by default is tried
@@ -55,32 +55,32 @@ class Server(ThreadingHTTPServer):
         self.folder = folder
         self.ranges = True
         self.sent = 0
-        """Bytes of files."""
+        """Bytes of files that were sent so far."""
         self.requests = 0
         self.failures: list[int] = []
-        """Statuses of the next answers, instead of the files."""
+        """Statuses that the next requests get instead of a file."""
         self.asked: list[str] = []
         """Paths that were asked for, without their queries, in the order of the requests."""
         self.answers: dict[str, int] = {}
-        """Status of the answer for a path, instead of its file; 0 leaves the request without an answer."""
+        """Status that a path gets instead of its file. With 0 the request gets no answer."""
         self.page = b""
-        """What is sent with status 200 for a path without a file, as servers of pages do; empty for status 404."""
+        """Body that paths without a file get with status 200, as some servers do. Empty means status 404."""
         self.misbehaves = ""
-        """How bodies of more than a few bytes are sent: `endless`, `longer` than asked for, or in a `drip`."""
+        """How bodies of more than a few bytes are sent: `endless`, `longer` than requested, or as a `drip`."""
         self.hangs = threading.Event()
-        """Set where requests are to be left without an answer."""
+        """An event. While it is set, requests get no answer."""
         self.release = threading.Event()
         super().__init__(("127.0.0.1", 0), Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client may leave at any time. Other failures appear in the test that sent the request."""
+        """Ignore errors: a client may leave at any time, and the test that sent the request sees other failures."""
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/{name}"
 
 
 class Handler(QuietHandler):
-    """Sends a file, a part of one, or what the server is to send in its place."""
+    """A handler that sends a file, a part of a file, or what the server puts in its place."""
 
     server: Server
 
@@ -125,7 +125,7 @@ class Handler(QuietHandler):
         self._body(b"", 0)
 
     def _misbehave(self, data: bytes, how: str) -> None:
-        """Send an answer that has no end, is longer than its request, or comes byte by byte."""
+        """Send a body that has no end, is longer than its request, or comes byte by byte."""
         self.close_connection = True
         if how == "longer":
             self.send_header("Content-Length", str(len(data) + (1 << 20)))
@@ -157,7 +157,7 @@ class Handler(QuietHandler):
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Server]:
-    """Start a server, and stop it in the end."""
+    """Start a server, and stop it when the test ends."""
     with Server(folder) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()

@@ -1,4 +1,4 @@
-"""What tests of several readers share."""
+"""Helpers that tests of several readers use."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 
 
 def info_without(library: str, *sources: object) -> str:
-    """Run `magnet info` where a library is not installed; it has to fail as for an unreadable input.
+    """Run `magnet info` as if a library were not installed, and check that it ends as for an unreadable input.
 
     Returns:
-        What it wrote to standard error.
+        The text on standard error.
     """
     words = ["magnet", "info", *map(str, sources)]
     before = f"import sys; sys.modules[{library!r}] = None; sys.argv = {words!r}"

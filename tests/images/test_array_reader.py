@@ -1,4 +1,4 @@
-"""Boxes of an opened image as NumPy arrays, at levels and at pixel sizes."""
+"""Boxes of an opened image are read as NumPy arrays, at stored levels and at given pixel sizes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pixels() -> NDArray[np.uint8]:
 
 @pytest.fixture
 def slide(tmp_path: Path, pixels: NDArray[np.uint8]) -> Path:
-    """Two levels of odd sides, 0.25 um a pixel."""
+    """Write a slide with two levels of odd sides, whose pixels measure 0.25 um."""
     path = tmp_path / "slide.tif"
     half = pixels[: HEIGHT - 1, : WIDTH - 1].reshape(48, 2, 65, 2, 3).mean(axis=(1, 3)).astype(np.uint8)
     with tifffile.TiffWriter(path) as file:

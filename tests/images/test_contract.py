@@ -1,4 +1,4 @@
-"""What every reader of images must do, whatever the format: one suite, subclassed per backend."""
+"""The contract of every reader of images: one suite of tests, which each reader subclasses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def picture(width: int, height: int, bands: int = 3, dtype: str = "uint8") -> Ar
 
 
 def covered(array: Array, pitch: Fraction, box: Box) -> Array:
-    """The exact area means of a box, by counting every sub-pixel: slow, and independent of the package."""
+    """Return the exact area means of a box by counting every sub-pixel. It is slow, and independent of the package."""
     numerator, denominator = pitch.as_integer_ratio()
     right, bottom = box.right * numerator, box.bottom * numerator
     rows = np.arange(box.y * numerator, bottom) // denominator
@@ -59,7 +59,7 @@ def equal(one: Region, other: Region) -> bool:
 
 
 class ImageContract(ABC):
-    """Tests of a lossless writer of `array` for one backend; subclasses say how it is written."""
+    """The tests of a reader. A subclass writes an array losslessly in a format of that reader."""
 
     backend: str
     dtype = "uint8"
@@ -195,7 +195,7 @@ class TestBigTiff(TestTiledTiff):
 
 
 class TestUncompressedRun(TestTiledTiff):
-    """One uncompressed strip, too large to be decoded as a chunk: read by rows."""
+    """The TIFF is one uncompressed strip that is too large to be decoded as a chunk, so it is read by rows."""
 
     dtype = "uint16"
     options = {"byteorder": ">", "photometric": "rgb"}  # noqa: RUF012
@@ -206,7 +206,7 @@ class TestUncompressedRun(TestTiledTiff):
 
 
 class TestSecondImageOfOmeTiff(TestTiledTiff):
-    """An image that is not the largest of its file, chosen by its name."""
+    """The image is not the largest of its file, and is chosen by its name."""
 
     options = {"tile": (48, 32), "compression": "zlib", "photometric": "rgb"}  # noqa: RUF012
 
@@ -222,7 +222,7 @@ class TestSecondImageOfOmeTiff(TestTiledTiff):
 
 
 class TestOmeTiffInSeveralFiles(TestTiledTiff):
-    """A file a channel, of which the second is opened."""
+    """Each channel has a file of its own, and the second file is opened."""
 
     dtype = "uint16"
     bands = 3
@@ -255,7 +255,7 @@ class TestPng(ImageContract):
 
 
 class TestPngOnDisk(TestPng):
-    """A picture decoded once to a tile file."""
+    """The picture is too large for the memory, so it is decoded once to a tile file on the disk."""
 
     @pytest.fixture(autouse=True)
     def no_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +315,7 @@ class TestOmeZarr3(TestOmeZarr2):
 
 
 class TestBioformats2raw(TestOmeZarr2):
-    """A label before the image, which is larger where it has more than a few pixels."""
+    """The file has a label before the image, which is larger where it has more than a few pixels."""
 
     def write(self, folder: Path, array: Array) -> Path:
         root = zarr.create_group(folder / "root.zarr", zarr_format=2)

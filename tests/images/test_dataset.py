@@ -1,4 +1,4 @@
-"""CSV files of labelled images: what is read, and what each wrong line says."""
+"""CSV files of labelled images are read, and the error on a wrong line names that line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DICOM slides that OpenSlide does not decode: read by wsidicom, which agrees with it where both can."""
+"""DICOM slides that OpenSlide does not decode are read by wsidicom, which agrees with OpenSlide where both can."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks and overviews in files beside an image: GDAL is the judge of which pixels hold data."""
+"""Masks and overviews in files beside an image are read, and the same pixels hold data as for GDAL."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HIDDEN[250:, 400:433] = True
 
 
 def image(path: Path, *, bands: int = 3, inside: bool = False, values: NDArray[Any] = VALUES, **options: Any) -> Path:
-    """An image whose mask is written by GDAL, beside it or inside."""
+    """Let GDAL write an image with its mask, inside the file or beside it."""
     facts = {"height": HEIGHT, "width": WIDTH, "count": bands, "dtype": values.dtype, "tiled": True, **options}
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside):
         with rasterio.open(path, "w", driver="GTiff", **facts) as file:
@@ -63,7 +63,7 @@ def valid(found: Region) -> NDArray[np.bool_]:
 
 
 def as_gdal(path: Path) -> None:
-    """Pass where just the pixels that GDAL calls valid are so; only they have to have their values."""
+    """Check that the same pixels are valid as for GDAL, and that these have the same values."""
     found = read(path)
     with rasterio.open(path) as file:
         wanted, values = file.dataset_mask() > 0, file.read()
@@ -74,7 +74,7 @@ def as_gdal(path: Path) -> None:
 @pytest.mark.parametrize("options", [{}, {"nodata": 7}, {"bands": 1, "nodata": 7}, {"compress": "deflate"}])
 @pytest.mark.parametrize("inside", [False, True], ids=["beside", "inside"])
 def test_a_mask_says_which_pixels_hold_data(options: dict[str, Any], inside: bool, tmp_path: Path) -> None:  # noqa: FBT001
-    """A mask goes before a nodata value, which may be a pixel's honest value."""
+    """A mask has priority over a nodata value, because a valid pixel may have that value."""
     path = image(tmp_path / "s.tif", inside=inside, **options)
     as_gdal(path)
     assert inspect(path).has_mask
@@ -196,7 +196,7 @@ def overviews(path: Path, factors: list[int], **options: str) -> None:
 
 
 def test_overviews_of_an_image_whose_0_is_white_are_turned_over_too(tmp_path: Path) -> None:
-    """GDAL copies the samples as they are stored, and calls 0 black."""
+    """GDAL copies the samples as they are stored into an overview in which 0 is black."""
     values = np.repeat(np.repeat(np.random.default_rng(5).integers(0, 256, (1, 40, 50)), 4, axis=1), 4, axis=2)
     path = tmp_path / "s.tif"
     facts: dict[str, Any] = {"height": 160, "width": 200, "count": 1, "dtype": "uint8", "photometric": "MINISWHITE"}
@@ -276,7 +276,7 @@ RASTERS = [(*kind, order) for kind in (("HFA", "img"), ("ENVI", "bin")) for orde
 # A JPEG 2000 gets no overviews, because its levels are its own.
 @pytest.mark.parametrize(("driver", "suffix", "order"), [*RASTERS, ("JP2OpenJPEG", "jp2", "mask first")])
 def test_masks_beside_what_gdal_reads_hold_at_every_size(driver: str, suffix: str, order: str, tmp_path: Path) -> None:
-    """An overview without a mask of its own says that all pixels hold data: it is not read."""
+    """An overview without a mask states that all of its pixels hold data, so it is not read."""
     path = tmp_path / f"s.{suffix}"
     hidden = np.zeros((512, 512), bool)
     hidden[:256, :128] = True

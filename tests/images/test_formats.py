@@ -1,4 +1,4 @@
-"""Files of many origins: each opens as an independent reader sees it, or is refused by name."""
+"""Files of many origins either open as an independent reader sees them, or are refused by an error with their name."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ import atexit, pathlib, runpy, sys
 atexit.register(lambda: print(pathlib.Path("/proc/self/status").read_text(), file=sys.stderr))
 runpy.run_module("benchmarks.formats", run_name="__main__", alter_sys=True)
 """
-"""Says last what memory it had at most: a child's usage, as its parent reads it, has the parent's own memory in it."""
+"""The script prints its peak memory itself: the usage of a child, as its parent reads it, includes the parent's own."""
 
 JPEG_TOLERANCE = 4
-"""Mean difference of two JPEG decoders and chroma upsamplings."""
+"""Mean difference allowed between two JPEG decoders, which enlarge the chroma differently."""
 
 
 def samples(folder: str, *suffixes: str) -> list[Any]:
@@ -62,7 +62,7 @@ def opens_or_is_named(path: Path) -> bool:
 
 @pytest.fixture(autouse=True)
 def quiet_tifffile() -> Any:
-    """tifffile logs what it finds wrong with a file; what matters here is what the package makes of it."""
+    """Silence the log of tifffile: a file's faults count here only by what the package makes of them."""
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     yield
     logging.getLogger("tifffile").setLevel(logging.NOTSET)
@@ -89,7 +89,7 @@ def test_all_damaged_files_together_take_twenty_seconds_of_a_core_and_a_gigabyte
 
 
 def independent(path: Path) -> NDArray[Any] | None:
-    """`(height, width, bands)` by GDAL; None where it cannot tell."""
+    """Return the pixels that GDAL reads, `(height, width, bands)`, or None where it cannot read the file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -101,7 +101,7 @@ def independent(path: Path) -> NDArray[Any] | None:
 
 
 def plain(path: Path) -> bool:
-    """Whether GDAL hands out the samples that this program does: no palette, inversion, turning or other colours."""
+    """Return whether GDAL has the same samples as this program: no palette, inversion, rotation or other colours."""
     with tifffile.TiffFile(path) as file:
         page = file.pages[0].aspage()
         turned = int(page.tags.valueof(274, 1)) in range(2, 9)
@@ -134,7 +134,7 @@ REFUSED = {
     "tiff_overflow_rows_per_strip.tif",
     "zero_gi.tif",
 }
-"""No reader at hand decodes these without guessing."""
+"""Files that no installed reader decodes without guessing."""
 
 
 @pytest.mark.skipif(not FORMATS.is_dir(), reason="no ../shared/data beside the checkout")

@@ -1,4 +1,4 @@
-"""Rasters that GDAL reads: the contract, mosaics that open few files, validity by band, and what is refused."""
+"""Rasters that GDAL reads keep the contract; mosaics open few files, validity is by band, and refusals have reasons."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_raster(path: Path, array: Array, driver: str = "GTiff", **options: Any
 
 
 def copied(path: Path, array: Array, driver: str, **options: Any) -> Path:
-    """A raster in a format that GDAL only copies to."""
+    """Write a raster in a format that GDAL can only copy to."""
     # A GeoPackage wants a place, if only in coordinates without a name.
     first = write_raster(path.with_name("first.tif"), array, transform=PLACE["transform"])
     rasterio_shutil.copy(first, path, driver=driver, **options)
@@ -132,7 +132,7 @@ class TestNitf(GdalContract):
 
 
 class TestNetcdf(GdalContract):
-    """A variable for each band."""
+    """The file has a variable for each band."""
 
     dtype = "int16"
 
@@ -391,7 +391,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, name: str) ->
 
 
 def described(path: Path, source: str, *, bands: int = 3) -> Path:
-    """Write a mosaic of one file."""
+    """Write a mosaic that consists of one file."""
     body = "".join(
         f'<VRTRasterBand dataType="Byte" band="{band}"><ComplexSource><SourceFilename relativeToVRT="1">{source}'
         f"</SourceFilename><SourceBand>{band}</SourceBand></ComplexSource></VRTRasterBand>"
@@ -403,7 +403,7 @@ def described(path: Path, source: str, *, bands: int = 3) -> Path:
 
 @pytest.mark.parametrize("content", [None, b"no raster at all"])
 def test_a_mosaic_of_files_that_cannot_be_read_is_an_error(tmp_path: Path, content: bytes | None) -> None:
-    """After a mosaic inside a mosaic, GDAL reads what lies in memory where a file is missing, and reports nothing."""
+    """In a mosaic of a mosaic, GDAL returns arbitrary memory for a file that is missing, and reports nothing."""
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     tifffile.imwrite(tmp_path / "here & there.tif", pixels, photometric="rgb")
     described(tmp_path / "inner.vrt", "here &amp; there.tif")

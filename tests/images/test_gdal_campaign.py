@@ -1,6 +1,6 @@
-"""TIFF files with options drawn by chance, as GDAL and tifffile write them: pixels, validity and place are GDAL's.
+"""TIFF files with random options, written by GDAL and tifffile, give the pixels, validity and place that GDAL reads.
 
-Where this program means to differ from GDAL, `expected` does so too and says why.
+Where this program differs from GDAL on purpose, `expected` does so too and gives the reason.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ Array = NDArray[Any]
 BY_GDAL, BY_TIFFFILE = 700, 200
 PREDICTED = ("LZW", "DEFLATE", "ZSTD")
 LOSSY_TOLERANCE = 5
-"""Mean difference of JPEG in YCbCr: GDAL's decoder interpolates chroma within blocks of 16 pixels, others across."""
+"""Mean difference allowed for JPEG in YCbCr: only GDAL's decoder stops interpolating chroma at blocks of 16 pixels."""
 
 
 @dataclass(kw_only=True)
 class Drawn:
-    """A file to be written, and what it is made of."""
+    """A random file that is to be written."""
 
     array: Array
-    """`(bands, height, width)`."""
+    """Samples `(bands, height, width)`."""
     options: dict[str, Any]
-    """Options of the writer."""
+    """Options for the library that writes the file."""
     hole: tuple[slice, slice]
-    """Pixels that lack data in some way."""
+    """Rows and columns of the pixels without data."""
     mask: str = ""
-    """`internal` or `external`."""
+    """Where the mask is stored: `internal`, `external`, or empty without a mask."""
     unwritten: bool = False
-    """Whether the hole is not written at all."""
+    """Whether the tiles of the hole are left out of the file."""
     overviews: str = ""
     tags: dict[str, Any] = field(default_factory=dict)
     orientation: int = 1
@@ -69,7 +69,7 @@ class Drawn:
 
 
 def values(rng: random.Random, dtype: str, shape: tuple[int, ...], *, bits: int = 0) -> Array:
-    """Smooth enough for JPEG, different in each band, never 0, nor the nodata values that are drawn."""
+    """Return samples that are smooth enough for JPEG, differ between bands, and are never 0 or a nodata value."""
     bands, height, width = shape
     start = rng.randrange(100)
     ramp = (np.add.outer(np.arange(height) * 2, np.arange(width)) + start) % 120 + 20
@@ -85,7 +85,7 @@ def values(rng: random.Random, dtype: str, shape: tuple[int, ...], *, bits: int 
 
 @dataclass(kw_only=True)
 class Kind:
-    """What samples are and how they are compressed."""
+    """A type of samples and their compression."""
 
     dtype: str
     bands: int
@@ -152,7 +152,7 @@ KINDS = (plain, plain, plain, few_bits, jpeg, webp, lerc, palette, white, alpha)
 
 
 def draw(index: int) -> Drawn:
-    """The file of a number: always the same."""
+    """Return the random file with a number. The same number always gives the same file."""
     rng = random.Random(f"gdal-{index}")  # noqa: S311 (a test is drawn)
     make = rng.choice(KINDS)
     kind = make(rng)
@@ -179,7 +179,7 @@ def draw(index: int) -> Drawn:
 
 
 def missing(rng: random.Random, drawn: Drawn, *, lacks_values: bool) -> None:
-    """Draw in which way pixels lack data; a value cannot say so where a codec changes it, or alpha does."""
+    """Draw how the pixels without data are marked. A nodata value is not drawn with lossy codecs or with alpha."""
     array, options = drawn.array, drawn.options
     floats = array.dtype.kind == "f"
     chosen = rng.choice(["", "nodata", "nodata", "mask", "unwritten", "nan" if floats else "nodata"])
@@ -212,7 +212,7 @@ def missing(rng: random.Random, drawn: Drawn, *, lacks_values: bool) -> None:
 
 
 def place(rng: random.Random, drawn: Drawn) -> None:
-    """Draw where the image lies."""
+    """Draw where the image lies on the ground."""
     affine = rng.choice(
         [
             None,
@@ -227,7 +227,7 @@ def place(rng: random.Random, drawn: Drawn) -> None:
 
 
 def write(path: Path, drawn: Drawn) -> None:
-    """Write the file with GDAL."""
+    """Let GDAL write the file."""
     bands, height, width = drawn.array.shape
     profile = {"driver": "GTiff", "count": bands, "height": height, "width": width, "dtype": drawn.array.dtype.name}
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=drawn.mask == "internal", COMPRESS_OVERVIEW="DEFLATE"):
@@ -251,7 +251,7 @@ def write(path: Path, drawn: Drawn) -> None:
 
 
 def write_around(file: Any, drawn: Drawn) -> None:
-    """All bands outside the hole's columns, and in one of several bands these too."""
+    """Write all bands outside the hole's columns and, where there are several bands, one of them inside too."""
     bands, height, width = drawn.array.shape
     left, right = drawn.hole[1].start, drawn.hole[1].stop
     for start, stop in ((0, left), (right, width)):
@@ -263,7 +263,7 @@ def write_around(file: Any, drawn: Drawn) -> None:
 
 
 def unwritten_of(path: Path, shape: tuple[int, int, int]) -> Array:
-    """`(bands, height, width)`, True where a sample lies in a tile or strip that the file does not hold."""
+    """Return `(bands, height, width)`, True where a sample lies in a tile or strip that the file does not hold."""
     bands, height, width = shape
     with tifffile.TiffFile(path) as file:
         page: Any = file.pages.first
@@ -278,14 +278,14 @@ def unwritten_of(path: Path, shape: tuple[int, int, int]) -> Array:
 
 @dataclass(kw_only=True)
 class Expected:
-    """What GDAL reads, in this program's terms."""
+    """An image as GDAL reads it, in this program's terms."""
 
     pixels: Array
-    """`(height, width, bands)` without alpha."""
+    """Samples `(height, width, bands)` without alpha."""
     holds: Array
     """`(height, width, bands)`, True where a band holds data."""
     opaque: Array
-    """`(height, width)`, what alpha and masks say."""
+    """`(height, width)`, True where alpha and masks show the pixel."""
     ground: Any
     crs: Any
     tolerance: int = 0
@@ -301,7 +301,7 @@ class Expected:
 
 
 def expected(path: Path, *, overview: int | None = None, as_labels: bool = False) -> Expected:
-    """Return what GDAL reads, with the differences that this program makes on purpose; the comments name them."""
+    """Return what GDAL reads, changed where this program differs on purpose. Comments name each such difference."""
     how = {} if overview is None else {"overview_level": overview}
     with rasterio.open(path, **how) as file:
         samples, interpretation, flags = file.read(), list(file.colorinterp), file.mask_flag_enums
@@ -355,7 +355,7 @@ def is_white(path: Path) -> bool:
 
 
 def check_region(region: Region, wanted: Expected, box: Box, bands: tuple[int, ...]) -> None:
-    """Value and validity of each pixel."""
+    """Check the value and the validity of each pixel."""
     valid = wanted.valid(bands)[box.slices]
     np.testing.assert_array_equal(np.ones_like(valid) if region.valid is None else region.valid, valid)
     pixels = wanted.pixels[box.slices][:, :, list(bands)]
@@ -369,7 +369,7 @@ def check_region(region: Region, wanted: Expected, box: Box, bands: tuple[int, .
 
 
 def check_place(image: Image, wanted: Expected) -> None:
-    """Three points, and the reference system."""
+    """Check the ground coordinates of three points, and the reference system."""
     placed = Geotransform.of({code: value for code, _, _, value in image.info.geo_tags})
     if wanted.crs is None and wanted.ground.is_identity:
         assert placed is None
@@ -381,7 +381,7 @@ def check_place(image: Image, wanted: Expected) -> None:
 
 
 def check(path: Path, rng: random.Random) -> None:
-    """Everything of one file against GDAL's reading."""
+    """Compare everything that is read from one file with what GDAL reads."""
     wanted = expected(path)
     height, width, count = wanted.pixels.shape
     with open_image(path) as image:
@@ -401,7 +401,7 @@ def check(path: Path, rng: random.Random) -> None:
 
 
 def check_levels(path: Path, image: Image, bands: tuple[int, ...]) -> None:
-    """Each reduced level is the overview that GDAL has of it."""
+    """Check that each reduced level equals GDAL's overview of that size."""
     with rasterio.open(path) as file:
         factors = file.overviews(1)
     for level in image.info.levels[1:]:
@@ -416,7 +416,7 @@ def check_levels(path: Path, image: Image, bands: tuple[int, ...]) -> None:
 
 
 def check_labels(path: Path) -> None:
-    """The same file as a raster of classes."""
+    """Check the same file read as a raster of class indices."""
     wanted = expected(path, as_labels=True)
     valid = wanted.valid((0,))
     stored = wanted.pixels[:, :, 0].astype(np.int64)
@@ -428,7 +428,7 @@ def check_labels(path: Path) -> None:
 
 
 def draw_other(index: int) -> Drawn:
-    """The file of a number, with options of tifffile that GDAL's writer lacks: always the same."""
+    """Return the random file with a number, with options of tifffile that GDAL cannot write."""
     rng = random.Random(f"tifffile-{index}")  # noqa: S311 (a test is drawn)
     dtype = rng.choice(["uint8", "uint8", "uint16", "int16", "float32", "float64", "int32", "bool"])
     bands = 1 if dtype == "bool" else rng.choice([1, 3, 4, 6])
@@ -464,7 +464,10 @@ def draw_other(index: int) -> Drawn:
 
 
 def nodata_tag(rng: random.Random, drawn: Drawn) -> list[tuple[Any, ...]]:
-    """The tag of a nodata value, also of one that no pixel can have. GDAL cuts 0.5 to 0 for integers: not drawn."""
+    """Return the tag of a nodata value, which may be one that no pixel can have.
+
+    For integers GDAL truncates 0.5 to 0, so that value is not drawn.
+    """
     if drawn.array.dtype == np.bool_ or rng.random() < 0.5:
         return []
     text = rng.choice(["0", "7", "nan"] if drawn.array.dtype.kind == "f" else ["0", "7", "300", "1e3", "-5", "text"])
@@ -474,7 +477,7 @@ def nodata_tag(rng: random.Random, drawn: Drawn) -> list[tuple[Any, ...]]:
 
 
 def place_tags(rng: random.Random) -> list[tuple[Any, ...]]:
-    """The tags of a GeoTIFF, by area or by point."""
+    """Return the tags of a GeoTIFF whose coordinates are of the areas or of the centres of pixels."""
     if rng.random() < 0.5:
         return []
     keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, rng.choice([1, 2]), 3072, 0, 1, 32640)
@@ -483,7 +486,7 @@ def place_tags(rng: random.Random) -> list[tuple[Any, ...]]:
 
 
 def turned(array: Array, orientation: int) -> Array:
-    """`(height, width, ...)` as a viewer shows it: tag 274 names the sides of the first row and column."""
+    """Return `(height, width, ...)` as a viewer shows it. Tag 274 names the sides of the first row and column."""
     upright = {2: "lr", 3: "udlr", 4: "ud", 5: "t", 6: "tlr", 7: "tudlr", 8: "tud"}.get(orientation, "")
     found = array.swapaxes(0, 1) if upright.startswith("t") else array
     found = found[::-1] if "ud" in upright else found
@@ -492,7 +495,7 @@ def turned(array: Array, orientation: int) -> Array:
 
 @contextmanager
 def noted(drawn: object) -> Iterator[None]:
-    """Add to whatever fails in the block which file was drawn."""
+    """Add the description of the random file to any exception of the block."""
     try:
         yield
     # Also what a reader should never raise is a failure of the drawn file.

@@ -1,4 +1,4 @@
-"""The place of images by their tags and by files beside them, compared with GDAL."""
+"""The place of an image is read from its tags and from files beside it as GDAL reads it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ COEFFICIENTS = {
 
 
 def keys(**values: int) -> dict[int, int]:
-    """A directory of GeoKeys: m model type, r raster type, p projected, g geographic."""
+    """Return GeoKeys by code: m is the model type, r the raster type, p a projected and g a geographic system."""
     return {{"m": 1024, "r": 1025, "g": 2048, "p": 3072, "u": 3076}[key]: value for key, value in values.items()}
 
 
@@ -111,14 +111,14 @@ def points_of(found: rasterio.DatasetReader) -> list[tuple[float, ...]]:
 
 
 def coefficients(found: rasterio.DatasetReader) -> dict[str, Any] | None:
-    """Rational polynomials; an unknown error is -1 in the tag, and nothing elsewhere."""
+    """Return the rational polynomial coefficients. GDAL returns None for an unknown error, and the tag holds -1."""
     if found.rpcs is None:
         return None
     return {key: -1 if value is None else value for key, value in found.rpcs.to_dict().items()}
 
 
 def check(path: Path) -> ImageInfo:
-    """Compare with GDAL the place of an image, and that of a mask which carries its tags."""
+    """Compare the place of an image, and that of a mask with the same tags, with what GDAL reads."""
     info = inspect(path)
     mask = path.with_name("mask.tif")
     tags = [(*tag, True) for tag in info.geo_tags if tag[0] != 42113]
@@ -289,7 +289,7 @@ def test_what_is_not_read_is_said(ending: str, content: str, said: str, tmp_path
 
 
 def test_a_place_without_a_system_has_no_size_in_metres(tmp_path: Path) -> None:
-    """An image takes no size on the ground from the dots per inch of a scanner or of paper."""
+    """The dots per inch of a scanner or of paper are no size on the ground."""
     path = tif(tmp_path / "s.tif", None, resolution=(50_000, 50_000), resolutionunit=2)
     assert inspect(path).resolution is not None
     world(path)
@@ -337,7 +337,7 @@ CODES = (
 
 
 def renamed(text: str) -> pyproj.CRS:
-    """The same system as its owner's: without a code, and under another name."""
+    """Return the same reference system without its code and under another name, as an owner may define it."""
     definition = pyproj.CRS(text).to_json_dict()
     if "name" not in definition:
         return pyproj.CRS(text)
@@ -395,7 +395,7 @@ def test_systems_of_one_base_are_not_one() -> None:
 
 
 def test_a_code_that_a_definition_does_not_deserve(tmp_path: Path) -> None:
-    """WKT may carry the code of what it was changed from."""
+    """A WKT text may keep the code of the system from which it was changed."""
     wkt = pyproj.CRS("EPSG:32640").to_wkt("WKT1_GDAL").replace('"central_meridian",57', '"central_meridian",58')
     path = tif(tmp_path / "s.tif", None, scale=SCALE, tie=TIE)
     path.with_name("s.tif.aux.xml").write_text(f"<PAMDataset><SRS>{escape(wkt)}</SRS></PAMDataset>")
@@ -471,9 +471,9 @@ def labels(path: Path) -> np.ndarray:
 @pytest.mark.full
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_systems_of_the_registers_are_read_as_gdal_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every sixteenth system of EPSG and ESRI, as it is and as its owner's: GDAL writes the keys.
+    """GDAL writes every sixteenth system of EPSG and ESRI, as registered and renamed.
 
-    A few differ because a register of GDAL's is another version, or because GDAL misreads what it wrote (meridians in
+    A few differ because GDAL has another version of the register, or because GDAL misreads what it wrote (meridians in
     grads, heights in the base).
     """
     monkeypatch.setenv("GDAL_PAM_ENABLED", "NO")
@@ -488,7 +488,7 @@ def test_systems_of_the_registers_are_read_as_gdal_reads_them(tmp_path: Path, mo
 
 
 def verdict(crs: pyproj.CRS, path: Path) -> str:
-    """Whether keys that GDAL wrote mean the same to GDAL and here."""
+    """Compare GDAL's reading of the keys that it wrote with that of this program, in one word."""
     try:
         in_file(path, crs.to_wkt())
     except (rasterio.errors.CRSError, rasterio.errors.RasterioError):

@@ -1,4 +1,4 @@
-"""Whatever file an input is read from, a change of it is noticed."""
+"""A change of an input is noticed, whichever kind of file it is read from."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def plain(folder: Path) -> Path:
 
 
 def set_of_files(folder: Path) -> Path:
-    """A multi-file OME-TIFF of two channels."""
+    """Write an OME-TIFF of two channels in two files."""
     names = ["one.ome.tif", "two.ome.tif"]
     entries = "".join(
         f'<TiffData FirstC="{channel}" PlaneCount="1"><UUID FileName="{name}">urn:uuid:{channel}</UUID></TiffData>'
@@ -172,7 +172,7 @@ def test_a_file_behind_an_address_is_watched(tmp_path: Path, monkeypatch: pytest
 
 
 class Counting:
-    """An image of one value a pixel, which is the number that it was made with."""
+    """An image with one value in all pixels: its own number in the order in which the images were made."""
 
     info = ImageInfo(
         path="a.tif",

@@ -1,4 +1,4 @@
-"""Finding images, naming outputs after them, and telling whether they changed."""
+"""Images are found, their outputs get names, and a change of an image is noticed."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_zarr_folder_has_a_fingerprint(tmp_path: Path) -> None:
 
 
 def test_a_mask_alone_needs_no_library_of_what_may_follow_it() -> None:
-    """Loops over small images start the program for each."""
+    """Scripts start the program once for each small image, so that each import counts."""
     later = ("matplotlib", "zarr", "scipy.ndimage", "skimage", "shapely", "jinja2", "pyvips", "openslide")
     code = f"import sys, magnet_cli.segmentation.api; print([name for name in {later} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

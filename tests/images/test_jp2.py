@@ -1,4 +1,4 @@
-"""JPEG 2000 files: regions, resolutions, colours, georeference, damage."""
+"""JPEG 2000 files: their regions, resolutions, colours and georeference, and files that are damaged."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TestTiledJp2(TestJp2):
 
 
 class TestCodestream(TestJp2):
-    """Codestreams without the boxes of a file, made by another encoder."""
+    """The file is a bare codestream that another encoder wrote."""
 
     def write(self, folder: Path, array: NDArray[Any]) -> Path:
         path = folder / "image.j2k"

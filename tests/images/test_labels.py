@@ -1,4 +1,4 @@
-"""Label rasters: the stored index comes back, whatever the file, its palette and its bit depth."""
+"""The stored index comes back from a label raster, whatever the file, its palette and its bit depth."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_values_are_replaced_where_asked(tmp_path: Path) -> None:
 def test_a_tile_that_was_never_written_is_the_nodata_value_or_0(
     tmp_path: Path, nodata: int | None, layout: dict[str, Any]
 ) -> None:
-    """A missing tile is background where the file names no nodata value, as for GDAL."""
+    """As in GDAL, a tile that is missing is background where the file has no nodata value."""
     dtype = "uint8" if nodata is None or nodata in range(256) else "int16"
     values = np.full(SHAPE, nodata or 0, dtype)
     values[20:30, 40:50] = 2

@@ -1,4 +1,4 @@
-"""The sample that percentiles are taken from."""
+"""Percentiles are taken from a sample of the image."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_large_image_is_sampled_in_places(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_an_overview_is_sampled_where_there_is_one(tmp_path: Path) -> None:
-    """Its values are others than level 0's, so that one sees which was read."""
+    """The overview has other values than level 0, so that the result shows which of them was read."""
     with tifffile.TiffWriter(tmp_path / "x.tif") as file:
         file.write(np.full((1200, 1200), 7, np.uint8), tile=(256, 256), subifds=1)
         small = np.full((600, 600), 50, np.uint8)

@@ -1,4 +1,4 @@
-"""The physical size of a pixel: what files say of it, what is not believed, and degrees turned into metres."""
+"""The physical size of a pixel is read from files where it is credible, and degrees are converted to metres."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_feet_are_metres(tmp_path: Path, crs: str, metre: Fraction) -> None:
 @pytest.mark.parametrize("latitude", [0.0, 37.5, -52.3, 68.0])
 @pytest.mark.parametrize("angle", [0, 30])
 def test_degrees_are_metres_at_the_middle_of_the_image(tmp_path: Path, latitude: float, angle: float) -> None:
-    """Against PROJ: a transverse Mercator about the image's middle is true to scale there."""
+    """PROJ gives the lengths: a transverse Mercator about the image's middle is true to scale there."""
     across, down = 1e-5 * cos(radians(angle)), 1e-5 * sin(radians(angle))
     info = geotiff(tmp_path / "s.tif", "EPSG:4326", rasterio.Affine(across, down, 13, down, -across, latitude))
     columns, rows = np.array([40, 32, 48, 40, 40]), np.array([30, 30, 30, 22, 38])

@@ -1,4 +1,4 @@
-"""PNG, JPEG and WebP: orientation, alpha, density, damage."""
+"""PNG, JPEG and WebP files: their orientation, alpha and density, and files that are damaged."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_truncated_picture_is_an_error(tmp_path: Path, name: str) -> None:
 
 
 def test_libvips_prints_nothing_of_its_own(tmp_path: Path) -> None:
-    """pyvips prints its warnings through Python, in which a second one ends the process, and at the end without it."""
+    """pyvips prints warnings by Python code, and a second one ends the process. At exit libvips prints by itself."""
     path = tmp_path / "image.jpg"
     picture(width=300, height=300).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -1,4 +1,4 @@
-"""Rasters that say by their georeference that they lie elsewhere than the picture they are given for."""
+"""A raster is refused where its georeference places it elsewhere than the image that it belongs to."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_another_reference_system(tmp_path: Path) -> None:
 
 
 def test_systems_without_a_code_are_compared_by_their_definition(tmp_path: Path) -> None:
-    """Two systems with WGS 84 as their base are not the same for that reason."""
+    """Two systems that are both based on WGS 84 need not be the same."""
     image = geotiff(tmp_path / "image.tif", crs="ESRI:102022")
     with pytest.raises(SourceError, match=r"that of .*image.tif, ESRI:102022 \(got ESRI:54009"):
         check_place(inspect(geotiff(tmp_path / "mask.tif", crs="ESRI:54009")), inspect(image))

@@ -1,4 +1,4 @@
-"""Processes that read an image give what the image itself gives, and leave nothing behind."""
+"""Processes that read an image return the same pixels as the image itself, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def requests(x: int, y: int, side: int) -> list[Request]:
 
 @contextmanager
 def started(path: Path, count: int) -> Iterator[ImageProcesses]:
-    """Processes that have all begun: until then threads read by themselves."""
+    """Open an image by processes and wait until all of them have started, because threads read until then."""
     with ImageProcesses(open_image(path), count) as found:
         deadline = time.monotonic() + 60
         while found._starting and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Images behind a URL: the same pixels as from a disk, few bytes, and plain words where the network fails."""
+"""Images behind a URL give the same pixels as on a disk for few bytes, and errors of the network are plain."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 class Served(ImageContract):
-    """The suite of every reader, over HTTP."""
+    """The contract of every reader, over HTTP."""
 
     @pytest.fixture(autouse=True)
     def serve(self, server: Server) -> None:
@@ -66,7 +66,7 @@ class TestServedZarr(Served, TestOmeZarr3):
 
 
 def noise(path: Path, side: int = 2048) -> Path:
-    """A pyramid whose tiles do not compress: 12 MiB and a quarter of that."""
+    """Write a pyramid whose tiles do not compress: 12 MiB at level 0, and a quarter of that at level 1."""
     values = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     with tifffile.TiffWriter(path) as writer:
         options: Any = {"tile": (256, 256), "photometric": "rgb", "compression": "deflate"}
@@ -324,7 +324,7 @@ RULES = {
     ("endless", True): "without a stated length .* MAGNET_DOWNLOAD_LIMIT",
     ("longer", True): "too large to be read whole .* MAGNET_DOWNLOAD_LIMIT",
 }
-"""What is said of a server, by how it misbehaves and whether it was asked for a whole file."""
+"""Pattern of the error, by the misbehaviour of the server and by whether a whole file was requested."""
 
 
 @pytest.mark.parametrize("how", ["endless", "longer", "drip"])
@@ -332,7 +332,7 @@ RULES = {
 def test_a_server_that_sends_without_end_costs_a_message(
     how: str, kind: str, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither its memory nor its time: what is read is bounded by what was asked for, and so is how slowly."""
+    """Neither memory nor time grows: the bytes that are read and the slowness of the server have limits."""
     monkeypatch.setattr("magnet_cli.images.bounded_response.PATIENCE_SECONDS", 0.3)
     monkeypatch.setattr("magnet_cli.images.bounded_response.LEAST_SPEED", 1 << 20)
     monkeypatch.setattr("magnet_cli.images.bounded_response.MOST_BYTES", 1 << 20)

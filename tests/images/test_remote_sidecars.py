@@ -1,4 +1,4 @@
-"""Files beside an image behind a URL: found by name with few requests, and read as beside an image on a disk."""
+"""Files beside an image behind a URL are found with few requests, and read as on a disk."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def facts(info: ImageInfo) -> dict[str, Any]:
 
 
 def check_same(server: Server, path: Path) -> ImageInfo:
-    """The image behind the URL has the facts, the pixels and the validity of that on the disk."""
+    """Check that the image behind the URL has the same facts, pixels and validity as on the disk."""
     url = server.url(path.name)
     with open_image(url) as image, open_image(path) as expected:
         assert facts(image.info) == facts(expected.info)

@@ -1,4 +1,4 @@
-"""Laws of resampling: constants and means are preserved, nothing drifts, invalid pixels weigh nothing."""
+"""Resampling keeps constants and means, moves nothing, and gives invalid pixels no weight."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_constant_stays(*, value: int, width: int, height: int, pitch: Fractio
     numerator=st.integers(1, 8),
 )
 def test_the_mean_stays(values: Array, numerator: int) -> None:
-    """Over whole pixels: the image is repeated so that the pitch divides it."""
+    """The pitch divides the image, which is repeated for that, so that only whole pixels are averaged."""
     tall = np.kron(values, np.ones((numerator, numerator, 1)))
     region = sample(tall, Fraction(numerator))
     np.testing.assert_allclose(region.pixels, values, atol=1e-9)
@@ -214,7 +214,7 @@ def test_pieces_tile_a_box_and_stay_small(x: int, y: int, width: int, height: in
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32"])
 @given(total=st.integers(1, 1 << 14), seed=st.integers(0, 99))
 def test_means_are_rounded_as_whole_numbers_are(dtype: str, total: int, seed: int) -> None:
-    """Whatever floats the sums are kept in: beside the halves too, where one bit too few would show."""
+    """The type of the sums changes no mean, also next to a half, where one missing bit would show."""
     kind, whole = np.dtype(dtype), total * total
     limits, wide = np.iinfo(kind), accumulator(kind, total, total)
     means = np.random.default_rng(seed).integers(limits.min + 1, limits.max - 1, 50)
@@ -236,7 +236,7 @@ def test_nested_requests_share_a_decode_and_far_ones_do_not() -> None:
 
 
 class CountingStore(MemoryStore):
-    """A memory store that counts the pixels it was asked for."""
+    """A store in memory that counts the pixels that are requested."""
 
     asked = 0
     largest = 0

@@ -1,4 +1,4 @@
-"""Files that hold several images: the one that is read, the notes on the others, and images in several files."""
+"""Of a file with several images one is read, notes name the others, and an image may lie in several files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def comment(path: Path) -> str:
 
 
 def ome(path: Path, *images: tuple[Array, dict[str, Any], int]) -> Path:
-    """Images, each with its metadata and the number of its reduced levels."""
+    """Write an OME-TIFF of several images, each with its metadata and the number of its reduced levels."""
     options: dict[str, Any] = {"tile": (64, 64), "photometric": "rgb", "compression": "deflate"}
     with tifffile.TiffWriter(path, ome=True) as writer:
         for array, metadata, levels in images:

@@ -1,7 +1,7 @@
-"""Several hundred small pyramids, made by different programs with drawn options, read here and by other readers.
+"""Several hundred small random pyramids by different programs are read here and by other readers.
 
-Each level's size, downsample and pixels are compared with what OpenSlide, libvips and tifffile make of the same file.
-The seeds are fixed, so that a disagreement can be looked into: `pytest -m full -k ome-17`.
+Each level's size, downsample and pixels are compared with what OpenSlide, libvips and tifffile read from the same file.
+The seeds are fixed, so that a failure can be repeated: `pytest -m full -k ome-17`.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ Array = NDArray[Any]
 COUNTS = {"aperio": 80, "ome": 80, "vips": 120, "pages": 80}
 APERIO = "Aperio Image Library v12.0.15 \r\n"
 EXACT, JPEG, FILLED = 0.0, 1.0, 4.0
-"""Mean difference in values of 8 bits: none, that of two decoders, and of a tile made from a level compressed apart."""
+"""Mean difference allowed in 8-bit values: none; between two decoders; for a tile from a level compressed apart."""
 SHRINKS = ("mean", "median", "nearest", "max", "min")
 
 
 @dataclass(kw_only=True)
 class Level:
-    """What another reader makes of a level."""
+    """A level as another reader returns it."""
 
     size: tuple[int, int]
     """Width and height."""
     pixels: Array | None = None
-    """`(height, width, bands)`."""
+    """Samples `(height, width, bands)`."""
     valid: NDArray[np.bool_] | None = None
     downsample: float | None = None
 
 
 @dataclass(kw_only=True)
 class Judged:
-    """A file, and what is right."""
+    """A file, and the levels that have to be read from it."""
 
     path: Path
     levels: list[Level]
@@ -58,7 +58,7 @@ class Judged:
 
 
 def scene(rng: np.random.Generator, width: int, height: int, bands: int = 3) -> Array:
-    """A picture with edges, texture and large flat parts, nowhere symmetric: `(height, width, bands)` uint8."""
+    """Return a picture without symmetry, with edges, texture and large flat parts: `(height, width, bands)` uint8."""
     y, x = np.mgrid[:height, :width]
     shapes = np.zeros((height, width))
     for _ in range(6):
@@ -86,7 +86,7 @@ def size_of(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def emptied(path: Path, page: int, share: float, rng: np.random.Generator) -> None:
-    """Take the bytes of some tiles of a page away."""
+    """Remove the bytes of some tiles of a page."""
     with tifffile.TiffFile(path, mode="r+") as file:
         found = file.pages[page].aspage()
         lost = rng.random(len(found.databytecounts)) < share
@@ -106,7 +106,7 @@ def by_openslide(path: Path) -> list[Level]:
 
 
 def by_vips(path: Path, count: int, *, subifd: bool) -> list[Level]:
-    """The pages of a file, or a page and its SubIFDs."""
+    """Return the levels that libvips reads: the pages of a file, or one page and its SubIFDs."""
     levels = []
     for index in range(count):
         where: dict[str, int] = ({"subifd": index - 1} if subifd else {"page": index}) if index else {}

@@ -1,4 +1,4 @@
-"""TIFF files in their variety: levels, masks, georeference, orientation, colour, damage."""
+"""TIFF files of many kinds: their levels, masks, georeference, orientation and colours, and files that are damaged."""
 
 from __future__ import annotations
 
@@ -319,7 +319,7 @@ def test_a_palette_gives_colours(tmp_path: Path) -> None:
 
 
 def test_nodata_means_the_stored_value(tmp_path: Path) -> None:
-    """The stored value says where data is missing, not the colour that a palette or an inversion makes of it."""
+    """The nodata value is compared with the stored value, not with a colour from a palette or an inversion."""
     stored = np.random.default_rng(0).integers(0, 5, (40, 60)).astype(np.uint8)
     table = np.zeros((3, 256), np.uint16)
     table[:, 1] = 3 << 8
@@ -380,7 +380,7 @@ def test_bands_have_the_names_that_gdal_gives_them(tmp_path: Path, interleave: s
 
 @pytest.mark.parametrize("photometric", ["minisblack", "rgb"])
 def test_colours_in_another_order_are_known(tmp_path: Path, photometric: str) -> None:
-    """Bands have the names that GDAL writes and reads; matched by their number, red and blue would be exchanged."""
+    """Bands have the names that GDAL writes and reads. Matched by number, red and blue would be exchanged."""
     path = tmp_path / "bgr.tif"
     with rasterio.open(path, "w", count=4, dtype="uint8", photometric=photometric, **GEO) as file:
         file.write(np.moveaxis(noise(50, 70, 4), 2, 0))
@@ -442,7 +442,7 @@ def test_only_a_microscopes_density_counts(
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_the_density_of_a_map_is_none_of_a_microscope(tmp_path: Path) -> None:
-    """An image with a place is not turned, also where its coordinates have no name or come from a camera's model."""
+    """A georeferenced image is not rotated, also where its coordinates have no name or come from a camera's model."""
     profile: dict[str, Any] = {"driver": "GTiff", "width": 20, "height": 20, "count": 3, "dtype": "uint8"}
     places = {"placed": {"transform": rasterio.Affine(0.2, 0, 5e5, 0, -0.2, 5e6)}, "plain": {}}
     for name, place in places.items():
@@ -668,7 +668,7 @@ def test_a_16_bit_ome_pyramid_has_named_channels(tmp_path: Path) -> None:
 
 
 def aperio(path: Path, levels: list[Array], *, compression: int) -> Path:
-    """An Aperio slide of JPEG 2000 tiles, lossless: 33003 holds YCbCr, 33005 RGB."""
+    """Write an Aperio slide of lossless JPEG 2000 tiles: compression 33003 holds YCbCr, 33005 RGB."""
     description = "Aperio Image Library v12.0.15\n{}x{} (240x240) J2K/YUV16 Q=70|AppMag = 20|MPP = 0.4990"
     options: Any = {"tile": (240, 240), "photometric": "rgb", "compression": compression, "metadata": None}
     with tifffile.TiffWriter(path) as writer:

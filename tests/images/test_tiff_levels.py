@@ -1,4 +1,4 @@
-"""Which pages of a TIFF are levels of its image, and what becomes of tiles that a level lacks."""
+"""Some pages of a TIFF are levels of its image, and tiles that a level lacks are filled or marked as missing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFLATE: dict[str, Any] = {"compression": "deflate", "photometric": "rgb", "meta
 
 
 def scan(width: int, height: int, seed: int = 0) -> Array:
-    """Glass with tissue and nuclei, nowhere symmetric: `(height, width, 3)` uint8."""
+    """Return a picture of glass with tissue and nuclei, without symmetry: `(height, width, 3)` uint8."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     tissue = ((x / width - 0.42) / 0.36) ** 2 + ((y / height - 0.55) / 0.38) ** 2 < 1
@@ -72,7 +72,7 @@ STRIPED: dict[str, Any] = {"rowsperstrip": 16}
 
 
 def macro_like(array: Array, factor: Fraction) -> Array:
-    """A picture of a glass slide with the proportions of a scan."""
+    """Return a picture of a glass slide with the proportions of a scan."""
     height, width = int(array.shape[0] / factor), int(array.shape[1] / factor)
     found = np.full((height, width, 3), 225, np.uint8)
     found[:, : width // 4] = 250
@@ -110,7 +110,7 @@ def test_no_other_picture_of_a_slide_is_a_level(tmp_path: Path, options: dict[st
 
 @pytest.mark.parametrize("said", [True, False])
 def test_the_reduced_tiled_pages_of_a_slide_are_its_levels(tmp_path: Path, said: bool) -> None:  # noqa: FBT001 (pytest)
-    """Levels that a program has written without the description are read because their content agrees."""
+    """Levels without the description that a scanner writes are recognised by their content."""
     full = scan(1200, 804)
     levels = [shrunk(full, 4), shrunk(full, 16)]
     texts = [{"description": reduced(1200, 804, level)} if said else {} for level in levels]
@@ -140,7 +140,7 @@ def test_a_second_scene_is_no_level(tmp_path: Path) -> None:
 
 
 def shrunk_up(array: Array, factor: int) -> Array:
-    """Round half up, as the reader does."""
+    """Return means of squares, with halves rounded up as the reader does."""
     height, width = array.shape[0] // factor, array.shape[1] // factor
     sums = array.reshape(height, factor, width, factor, -1).astype(int).sum(axis=(1, 3))
     means: Array = (2 * sums + factor**2) // (2 * factor**2)
@@ -179,7 +179,7 @@ def test_a_reduced_page_in_strips_has_to_look_right(tmp_path: Path) -> None:
 
 
 def test_an_overview_of_the_glass_that_is_marked_as_reduced_is_no_level(tmp_path: Path) -> None:
-    """In a file of no vendor, in tiles, and a whole multiple smaller by no factor."""
+    """The file has no vendor's description, and the overview's factor is no whole number."""
     full, marked = scan(1200, 404), {**TILED, "subfiletype": 1}
     path = pages(tmp_path / "a.tif", (full, TILED), (macro_like(full, Fraction(15, 4)), marked))
     info = inspect(path)
@@ -192,7 +192,7 @@ def test_an_overview_of_the_glass_that_is_marked_as_reduced_is_no_level(tmp_path
 @pytest.mark.parametrize("rows", [3, 8, 40])
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_page_that_lacks_a_thin_piece_of_tissue_is_no_level(tmp_path: Path, rows: int, swapped: bool) -> None:  # noqa: FBT001
-    """An empty second page would make a needle biopsy vanish, and the reverse."""
+    """With an empty page as a level, a needle biopsy would vanish. The reverse would invent one."""
     glass = np.full((808, 2400, 3), 240, np.uint8)
     needle = glass.copy()
     needle[401 : 401 + rows, 200:2200] = (225, 150, 190)
@@ -270,7 +270,7 @@ def test_where_a_page_may_lie(stored: tuple[int, int], before: tuple[int, ...], 
 
 
 def emptied(path: Path, page: int, tiles: Callable[[int, int, int], bool]) -> Path:
-    """Take the bytes of some tiles away, by their column, row and number of columns."""
+    """Remove the bytes of the tiles that a function of column, row and number of columns selects."""
     with tifffile.TiffFile(path, mode="r+") as file:
         found = file.pages[page].aspage()
         columns = -(-found.imagewidth // found.tilewidth)
@@ -362,7 +362,7 @@ def test_a_mosaic_without_most_of_its_tiles_is_not_searched(tmp_path: Path, monk
 
 
 def test_the_padding_of_a_level_that_was_rounded_down_is_not_read(tmp_path: Path) -> None:
-    """Level 0 of 323 pixels and a level of 161, padded with white: its column 161 would be half of column 322."""
+    """Level 1 has 161 columns for 323, so column 322 has no full pixel there; the padding beside it is white."""
     full = scan(323, 261)
     full[:] = np.where(full > 230, 120, full)
     level = padded(shrunk(full, 2), 64)
@@ -372,7 +372,7 @@ def test_the_padding_of_a_level_that_was_rounded_down_is_not_read(tmp_path: Path
 
 
 def test_a_level_of_few_pixels_belongs_to_the_image_that_it_follows(tmp_path: Path) -> None:
-    """Also where another image further on has its shape; by their content alone so few pixels decide nothing."""
+    """A later image may have the same shape, and the content of so few pixels does not distinguish them."""
     full, other = scan(218, 288), scan(218, 288, seed=5)[::-1]
     written = [(full, TILED), (shrunk(full, 16), {**TILED, "subfiletype": 1}), (shrunk(other, 8), TILED)]
     info = inspect(pages(tmp_path / "a.tif", *written))
@@ -381,7 +381,7 @@ def test_a_level_of_few_pixels_belongs_to_the_image_that_it_follows(tmp_path: Pa
 
 
 def test_pages_of_an_ome_tiff_beyond_the_first_thousands_are_found(tmp_path: Path) -> None:
-    """Channels lie far apart where the order of dimensions has them last."""
+    """Where channels are the last axis, their pages lie thousands of pages apart."""
     count = 5000
     planes = np.zeros((2, count, 8, 8), np.uint8)
     planes[1] = 9

@@ -1,4 +1,4 @@
-"""Files that were copied in part: whatever a reader lacks of them, it says so before a pixel is read."""
+"""A file that was copied in part is refused before a pixel is read, whichever reader opens it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def noise(*shape: int) -> Any:
 
 
 def pages(path: Path, **how: Any) -> None:
-    """A chain of a picture and two others, which are none of its levels."""
+    """Write a chain of pages: a picture and two others that are no levels of it."""
     with tifffile.TiffWriter(path, **how) as writer:
         for side in (150, 75, 38):
             writer.write(noise(side, side, 3), metadata=None, **TILES)
 
 
 def sub_directories(path: Path, *, images: int = 1, **how: Any) -> None:
-    """Pictures with two levels each in SubIFDs."""
+    """Write pictures with two levels each in SubIFDs."""
     with tifffile.TiffWriter(path, **how) as writer:
         for index in range(images):
             writer.write(noise(150 - index, 150, 3), subifds=2, **TILES)
@@ -88,7 +88,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "picture.jp2": lambda path: raster(path, "JP2OpenJPEG"),
 }
 SPARE = {"imagej.tif": 16}
-"""Bytes at the end of a file that nothing refers to."""
+"""Bytes at the end of a file to which nothing in it refers."""
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -1,4 +1,4 @@
-"""Which pixels of a TIFF hold data: masks that codecs carry, tiles that were never written, and GDAL's word for it."""
+"""Codecs' masks and tiles that were never written decide which pixels of a TIFF hold data, as GDAL defines it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GDAL: dict[str, Any] = {"driver": "GTiff", "tiled": True, "blockxsize": 64, "blo
 
 
 def write_gdal(path: Path, planes: Array, **options: Any) -> Path:
-    """`(bands, height, width)` as GDAL writes them."""
+    """Let GDAL write samples `(bands, height, width)`."""
     count, height, width = planes.shape
     profile = GDAL | {"count": count, "height": height, "width": width, "dtype": planes.dtype.name} | options
     with rasterio.open(path, "w", **profile) as file:
@@ -77,7 +77,7 @@ def test_lerc_keeps_its_mask_of_whole_numbers(tmp_path: Path, bands: int, nodata
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])
 def test_lerc_in_a_big_endian_file_agrees_with_gdal(tmp_path: Path, dtype: str) -> None:
-    """libtiff compresses samples whose bytes it has exchanged."""
+    """libtiff exchanges the bytes of the samples before it compresses them."""
     planes = np.random.default_rng(9).integers(0, 120, (3, 70, 90)).astype(dtype)
     path = write_gdal(tmp_path / "a.tif", planes, compress="LERC", ENDIANNESS="BIG")
     with open_image(path) as image:
@@ -162,7 +162,10 @@ def test_a_tile_that_is_missing_in_some_bands_leaves_the_others(tmp_path: Path, 
 
 
 def rgb_and_infrared(kind: str, path: Path) -> Array:
-    """Four byte bands, `(height, width, bands)`, of which GDAL and PNG flag the last as alpha. It is 0 in a corner."""
+    """Write and return four byte bands `(height, width, bands)`.
+
+    GDAL and PNG mark the last band as alpha. It is 0 in a corner.
+    """
     planes = np.random.default_rng(7).integers(1, 256, (4, 90, 110)).astype(np.uint8)
     planes[3, 20:60, 30:70] = 0
     array: Array = np.moveaxis(planes, 0, 2)

@@ -1,4 +1,4 @@
-"""OME-Zarr: levels, axes, physical size, missing and damaged chunks."""
+"""OME-Zarr images: their levels, axes and physical size, and chunks that are missing or damaged."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_giant_chunk_is_refused(tmp_path: Path) -> None:
 
 
 def image_group(path: Path, arrays: dict[str, NDArray[Any]], *, axes: str, steps: dict[str, Any], version: int) -> Path:
-    """A group with the given arrays as levels, each with its coordinate transformations."""
+    """Write a group with the given arrays as levels, each with its coordinate transformations."""
     group = zarr.create_group(path, zarr_format=2 if version == 2 else 3)
     for name, array in arrays.items():
         group.create_array(name, data=array, chunks=tuple(min(side, 32) for side in array.shape))
@@ -142,7 +142,7 @@ def test_a_level_that_lies_elsewhere_is_no_level(tmp_path: Path, offset: float, 
 
 
 def bioformats2raw(path: Path, sizes: list[tuple[int, int]], *, listed: bool, version: int = 2) -> list[NDArray[Any]]:
-    """Series 0, 1, ... of `(height, width)`, half a micrometre times their number a pixel."""
+    """Write series 0, 1, ... of given sizes and return them; the pixels of series n measure (n + 1) / 2 micrometres."""
     root = zarr.create_group(path, zarr_format=2 if version == 2 else 3)
     layout = {"bioformats2raw.layout": 3}
     root.attrs.update(layout if version == 2 else {"ome": {"version": "0.5", **layout}})

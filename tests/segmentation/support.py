@@ -1,4 +1,4 @@
-"""Images, networks and sinks without files, for tests of the plumbing."""
+"""Images, networks and sinks in memory, for tests of a run without files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from magnet_cli.options.segment import SegmentOptions
 
 STEP = 40
-"""Grey values between two labels of a coded image."""
+"""Difference of grey values between two consecutive labels of a coded image."""
 
 
 def coded(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -86,11 +86,14 @@ class ArrayImage(Closing):
         return Region(pixels=np.floor(values + 0.5).clip(0, 255).astype(np.uint8), valid=valid)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Close nothing, because no file is open."""
 
 
 def area_weights(start: int, count: int, pitch: Fraction, length: int) -> NDArray[np.float64]:
-    """`(count, length)`: mean over what each pixel covers; two taps at its centre where it is smaller than a pixel."""
+    """Return weights `(count, length)` for the mean over the area of each pixel.
+
+    A pixel of the grid that is smaller than one of the image gets two weights, interpolated at its centre.
+    """
     weights = np.zeros((count, length))
     for row in range(count):
         left, right = float((start + row) * pitch), float((start + row + 1) * pitch)
@@ -108,11 +111,11 @@ def area_weights(start: int, count: int, pitch: Fraction, length: int) -> NDArra
 
 
 class CodedNetworks:
-    """Reads the label back from a coded image; its refiner says what the stage itself says (R = O).
+    """Networks that read the label from a coded image. The refiner repeats the backbone's result (R = O).
 
     Args:
-        classes: How many labels there are.
-        sharpness: How sure it is.
+        classes: Number of labels.
+        sharpness: Factor of the logits. The larger it is, the more certain the networks are.
     """
 
     def __init__(self, classes: int, sharpness: float = 60.0) -> None:
@@ -138,7 +141,7 @@ PLAIN = Normalisation(spans=((0, 255),) * 3, mean=(0, 0, 0), std=(1, 1, 1))
 
 @dataclass
 class MemorySink:
-    """Keeps everything; counts what was put."""
+    """A sink that keeps everything in memory, and counts how often each pixel was stored."""
 
     size: Size
     classes: int
@@ -189,7 +192,7 @@ class MemorySink:
 
 
 def facts(classes: int, *, input_side: int, scales: tuple[int, ...] = (), resolution: str | None = None) -> ModelFacts:
-    """Return a bundle's facts for coded images."""
+    """Return the facts of a bundle for coded images."""
     sizes = tuple(Size(width=side, height=side) for side in sorted(scales, reverse=True))
     return ModelFacts(
         name="coded",
@@ -234,7 +237,7 @@ def run(
 def run_in_turns(
     image: ArrayImage, model: ModelFacts, options: SegmentOptions, networks: Sequence[CodedNetworks]
 ) -> Outcome:
-    """The same in several runs that go on where the one before was interrupted: all but the last, by its networks."""
+    """Run once for each of the networks. Each run but the last is interrupted by them, and the next one resumes it."""
     plan = make_plan(image.info, model, options, MACHINE)
     sink = MemorySink(image.info.size, model.classes)
     progress: list[Progress] = []
@@ -247,7 +250,7 @@ def run_in_turns(
 
 
 def engine_over(image: ArrayImage, sink: MemorySink, *, readers: int = 0, **more: Any) -> Engine:
-    """Return an engine over an image in memory, whose results stay there."""
+    """Return an engine over an image in memory, whose results stay in memory."""
     return Engine(
         resources=Resources(image=image, results=sink, sink=sink, clock=Clock(ACTIVITIES)), readers=readers, **more
     )
@@ -260,7 +263,7 @@ def job_of(
     kind: type[SegmentJob] = SegmentJob,
     normalisation: Normalisation = PLAIN,
 ) -> SegmentJob:
-    """Return a plan and the networks that carry it out; nothing asks for a bundle."""
+    """Return the job that carries out a plan with some networks. It has no bundle, because nothing reads it."""
     return kind(plan=plan, bundle=cast("Bundle", None), networks=networks, normalisation=normalisation)
 
 
@@ -285,5 +288,5 @@ def sides(*values: int) -> tuple[Size, ...]:
 
 
 def count(*values: int) -> Rule:
-    """Return a rule that names counts."""
+    """Return a rule that names one count for each stage."""
     return Rule(kind="count", values=tuple(Fraction(value) for value in values))

@@ -27,18 +27,18 @@ WIDTH, HEIGHT = 6 * CELL - 10, 5 * CELL - 5
 
 
 def field_of(outcome: Outcome) -> NDArray[np.float64]:
-    """The probabilities of the last stage, `(classes, height, width)`."""
+    """Return the probabilities of the last stage, `(classes, height, width)`."""
     return outcome.sink.read_field("probabilities", Box.whole(outcome.plan.stages[-1].extent)).astype(np.float64)
 
 
 def ramp(pixels: NDArray[np.int64], border: int, blend: str) -> NDArray[np.float64]:
-    """Weights of what lies right of a border, as the documentation defines them."""
+    """Return the weights of the window to the right of a border, as docs/method.md defines them."""
     share = np.clip((pixels + 0.5 - (border - MARGIN)) / (2 * MARGIN), 0, 1)
     return {"linear": share, "spline": 3 * share**2 - 2 * share**3, "none": (share > 0.5).astype(float)}[blend]
 
 
 def weights(cell: int, cells: int, length: int, blend: str) -> NDArray[np.float64]:
-    """Weights of a window along an axis of the whole image."""
+    """Return the weights of a window along one axis of the whole image."""
     pixels = np.arange(length)
     left = ramp(pixels, cell * CELL, blend) if cell else np.ones(length)
     right = ramp(pixels, (cell + 1) * CELL, blend) if cell < cells - 1 else np.zeros(length)
@@ -47,7 +47,7 @@ def weights(cell: int, cells: int, length: int, blend: str) -> NDArray[np.float6
 
 @pytest.mark.parametrize("blend", ["linear", "spline", "none"])
 def test_every_window_counts_by_its_weight_inside_blocks_and_across_them(blend: str) -> None:
-    """Each window says its own number, so a probability is the weight of that window: no network could hide a seam."""
+    """Each window has a class of its own, so the probability of that class is the window's weight."""
     words: dict[str, Any] = {"overlap": 2 * MARGIN, "blend": blend, "probabilities": True, "num_workers": 0}
     options = SegmentOptions(scales=sides(INPUT), method="patch", **words)
     outcome = run(flat(WIDTH, HEIGHT), facts(30, input_side=INPUT), options, Numbering(30))
@@ -67,7 +67,7 @@ def test_every_window_counts_by_its_weight_inside_blocks_and_across_them(blend: 
 
 
 class Opposed(CodedNetworks):
-    """Says the first class at the coarse scale, the surer the brighter the image, and the second at the fine scale."""
+    """Networks that predict class 0 at the coarse scale, the surer the brighter, and class 1 at the fine one."""
 
     def predict(self, patches: Tensor, scale: Size) -> Tensor:
         first = 0.8 + 0.15 * patches[:, 0] if scale.width > INPUT else torch.full_like(patches[:, 0], 0.1)
@@ -112,7 +112,7 @@ def test_a_window_that_is_computed_leaves_no_edge_beside_others(blend: str, rule
 
 
 def beside(chosen: NDArray[np.bool_], row: int, column: int) -> bool:
-    """Whether a cell has a chosen one at one of its sides."""
+    """Return whether a chosen cell lies at one of the sides of a cell."""
     padded = np.pad(chosen, 1)
     row, column = row + 1, column + 1
     return bool(padded[row - 1 : row + 2, column].any() or padded[row, column - 1 : column + 2].any())

@@ -1,4 +1,4 @@
-"""The order in which a stage of a block is made, filled, finished and scored holds whatever a computer does."""
+"""A block's stage keeps its rules on the order of its steps, whatever a method does with it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLASSES = 3
 
 @pytest.fixture
 def state() -> BlockState:
-    """A block before its first stage."""
+    """Return a block before its first stage."""
     image = ArrayImage(np.full((64, 64, 3), 80, np.uint8))
     plan = make_plan(
         image.info, facts(CLASSES, input_side=32), SegmentOptions(scales=sides(64, 32), overlap=0), MACHINE
@@ -35,7 +35,7 @@ def state() -> BlockState:
 
 
 def filled(state: BlockState, number: int, label: int) -> BlockStage:
-    """A stage whose every window is sure of one class."""
+    """Return a stage in which every window is certain of one class."""
     stage = BlockStage(state, state.bound.step.stages[number])
     for window in stage.windows:
         under = None if stage.is_start else stage.field_under(window)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 OUT = f"s3://{NAME}/masks/"
 SMALL = 2000
-"""Bytes of a part in these tests, so that masks of tests have several."""
+"""Bytes of one uploaded part, few enough that the masks of these tests have several parts."""
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
 
 
 def outputs(finished: Path, name: str) -> BucketOutput:
-    """Copy a finished run to where it is uploaded from."""
+    """Copy a finished run to the folder from which it is uploaded."""
     place = BucketFolder(bucket=Bucket.open(NAME), folder=Path("work"))
     shutil.rmtree("work", ignore_errors=True)
     shutil.copytree(finished / f"out-{name}", "work/masks")
@@ -184,7 +184,7 @@ def outputs(finished: Path, name: str) -> BucketOutput:
 
 
 def is_whole(objects: dict[str, bytes], folders: list[Path]) -> None:
-    """Check what a reader finds in a bucket: whole files of one of the runs, and no Zarr or report before its time."""
+    """Check that a reader finds only whole files of one of the runs, and no Zarr or report that came too early."""
     files = [
         {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         for folder in folders
@@ -204,7 +204,11 @@ def is_whole(objects: dict[str, bytes], folders: list[Path]) -> None:
 
 
 def uploaded_with_kills(store: Store, finished: Path, before: str | None, names: list[str], step: int) -> int:
-    """Kill an upload before every `step`-th of its requests, and let it go on. Returns the number of the last."""
+    """Kill an upload before every `step`-th of its requests, and resume it.
+
+    Returns:
+        The number of the request before which the last kill came.
+    """
     folders = [finished / f"out-{name}" for name in names]
     kills = 0
     while True:
@@ -272,7 +276,7 @@ def answer(status: int, *, xml: str = "") -> Any:
 
 
 class Broken:
-    """Fails the first requests of some kind: with a status, or with an answer that is lost on its way."""
+    """A network fault: the first requests of some kind get an error status, or their answer is lost on its way."""
 
     def __init__(self, wanted: Callable[[str], bool], *, times: int, lost: bool = False) -> None:
         self.wanted, self.left, self.lost = wanted, times, lost

@@ -27,7 +27,7 @@ CLASSES = 4
 
 
 def field_of(outcome: Outcome) -> NDArray[np.float32]:
-    """The probabilities of the last stage, `(classes, height, width)`."""
+    """Return the probabilities of the last stage, `(classes, height, width)`."""
     field = outcome.sink.read_field("probabilities", Box.whole(outcome.plan.stages[-1].extent))
     return field.astype(np.float32)
 
@@ -86,7 +86,7 @@ def test_a_part_of_a_canvas_is_sampled_as_the_whole() -> None:
 
 
 def test_a_cell_too_thin_for_a_sample_says_nothing() -> None:
-    """The image's edge may leave less of a cell than there is between two sampled pixels."""
+    """A cell that the image's edge cuts may be thinner than the distance of two sampled pixels."""
     size = Size(width=128, height=128)
     stage = Stage(number=2, scale=size, input=size, margin=0, image=Size(width=129, height=128), working=LEVEL0)
     own = Box.whole(stage.image)

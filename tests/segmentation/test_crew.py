@@ -1,4 +1,4 @@
-"""Workers that are lost or fail: their task goes to another one, and no task is given out for ever."""
+"""A task of a worker that is lost or fails goes to another worker, and no task is repeated without end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from magnet_cli.segmentation.cluster.crew import MOST_LOSSES, Crew, Shift
 
 
 class Promise:
-    """A future that is done at once, or never."""
+    """A future that is done from the beginning, or never."""
 
     def __init__(self, found: dict[str, Any] | None) -> None:
         self.found = found
@@ -30,7 +30,7 @@ class Promise:
 
 @dataclass
 class Workers(Crew):
-    """Workers without a cluster: each answers by a script, or is lost with its task."""
+    """Workers without a cluster. A script gives the answers of each, or the worker is lost together with its task."""
 
     script: dict[str, list[dict[str, Any] | None]] = field(default_factory=dict)
     asked: list[tuple[str, Any]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Differences of the default method from the published arithmetic: each test is a row of a table in docs/method.md."""
+"""The default method differs from the published arithmetic: each test is a row of a table in docs/method.md."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Recording(CodedNetworks):
-    """Remembers what it was shown; says the label of a coded image, and refines to what the field was."""
+    """Networks that keep their inputs. They predict the label of a coded image, and the refiner returns the field."""
 
     def __init__(self, classes: int, *, sharpness: float = 60.0) -> None:
         super().__init__(classes, sharpness)
@@ -57,7 +57,7 @@ class Recording(CodedNetworks):
 
 
 class Doubting(CodedNetworks):
-    """Class 0 with little certainty in the first stage, class 1 with much where it refines."""
+    """Networks that predict class 0 with little certainty in the first stage, and refine to class 1 with much."""
 
     def predict(self, patches: Tensor, scale: Size) -> Tensor:
         self.batches.append(len(patches))
@@ -70,7 +70,7 @@ class Doubting(CodedNetworks):
 
 
 class Numbering(CodedNetworks):
-    """Says its own number in every window: 0 in the first one, 1 in the next."""
+    """Networks that predict the number of the window as its class: 0 in the first window, 1 in the next."""
 
     seen = 0
 
@@ -84,7 +84,7 @@ class Numbering(CodedNetworks):
 
 
 def constant(like: Tensor, values: Sequence[float]) -> Tensor:
-    """The same probabilities everywhere, over `(n, ..., h, w)`."""
+    """Return the same probabilities for every pixel of `(n, ..., h, w)`."""
     return torch.tensor(values).reshape(1, -1, 1, 1).expand(len(like), -1, *like.shape[2:]).clone()
 
 
@@ -93,7 +93,7 @@ def flat(width: int, height: int) -> ArrayImage:
 
 
 def published(*stages: int, crop: int, points: float = 1.0) -> PublishedSettings:
-    """Square stages; the networks see the crop as it is, not normalised."""
+    """Return settings with square stages in which networks see the crop as it is, without normalisation."""
     sizes = sides(*stages)
     side = Size(width=crop, height=crop)
     return PublishedSettings(
@@ -112,7 +112,7 @@ def points_chosen(outcome: Outcome, stage: int) -> list[int]:
 
 
 def test_reading_averages_areas() -> None:
-    """One bright column of four becomes a quarter as bright at a quarter of the size, and does not vanish."""
+    """Of one bright column in four, a quarter of the brightness remains at a quarter of the size."""
     pixels = np.zeros((128, 128, 3), np.uint8)
     pixels[:, 3::4] = 4 * STEP
     options = SegmentOptions(scales=sides(128), method="patch", num_workers=0)
@@ -122,7 +122,7 @@ def test_reading_averages_areas() -> None:
 
 
 def test_aspect_is_kept() -> None:
-    """An image half as high as a window fills its upper half and is reflected below; published, it is stretched."""
+    """A window of twice the image's height is filled by reflection; the published program stretches the image."""
     labels = np.random.default_rng(0).integers(0, 5, (64, 128), dtype=np.uint8)
     networks = Recording(5)
     options = SegmentOptions(scales=sides(128), method="patch", num_workers=0)
@@ -139,20 +139,20 @@ def test_aspect_is_kept() -> None:
 
 
 def ramp(side: int) -> NDArray[np.float64]:
-    """Grey that rises evenly from column to column, at the middle of the image from label 0 to label 1."""
+    """Return a grey ramp over the columns, which crosses the middle between labels 0 and 1 at the image's middle."""
     grey = STEP / 2 + (np.arange(side) - side / 2 + 0.5) * 0.25
     return np.asarray(np.repeat(np.broadcast_to(grey, (side, side))[..., None], 3, axis=2))
 
 
 def crossing(probs: Tensor) -> float:
-    """The column, in pixels from the left edge, where the second class begins to prevail; `(classes, h, w)`."""
+    """Return the column, in pixels from the left edge, where class 1 begins to prevail in `(classes, h, w)`."""
     difference = (probs[1] - probs[0])[probs.shape[1] // 2].double().numpy()
     right = int(np.argmax(difference > 0))
     return float(right - difference[right] / (difference[right] - difference[right - 1]) + 0.5)
 
 
 class Linear(Recording):
-    """Two classes whose probability follows the grey value, so that resampling does not move where they meet."""
+    """Networks of two classes whose probability is linear in the grey value, so that resampling moves no border."""
 
     def predict(self, patches: Tensor, scale: Size) -> Tensor:
         del scale
@@ -161,7 +161,7 @@ class Linear(Recording):
 
 
 def test_no_half_pixel_shift() -> None:
-    """What the first stage said arrives in the last one at the same place."""
+    """The result of the first stage lies at the same place in the last one."""
     side = 128
     image = ArrayImage(np.zeros((side, side, 3), np.uint8))
     image._pixels = ramp(side)
@@ -214,7 +214,7 @@ def test_windows_tile_the_image_without_blending(margin: int) -> None:
 
 
 def test_median_does_not_disfavour_the_border() -> None:
-    """A score that is everywhere the same is so at the corners too."""
+    """A score that is the same everywhere stays so in the corners."""
     score = torch.full((40, 40), 0.5)
     assert bool((median_blur(score, 11) == 0.5).all())
     assert not median_zero_padded(score, k=11)[0, 0]
@@ -225,7 +225,7 @@ def test_median_does_not_disfavour_the_border() -> None:
 
 
 class Grading(Doubting):
-    """Surer where it is brighter."""
+    """Networks whose refiner is more certain where it is brighter."""
 
     def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
         del own, scale
@@ -239,7 +239,7 @@ class Grading(Doubting):
 
 
 def test_counts_are_made_in_each_block() -> None:
-    """The left block scores higher than the right one everywhere; each gets its own count."""
+    """Scores are higher everywhere in the left block, and each block still gets its own count."""
     pixels = np.full((120, 240, 3), 120, np.uint8)
     pixels[:, :120] = 240
     options = SegmentOptions(
@@ -287,7 +287,7 @@ def test_all_points_are_the_default() -> None:
 
 
 class Unrefined(Recording):
-    """Networks without a refiner."""
+    """Networks without a refiner: a call of it fails."""
 
     def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
         raise AssertionError(own.shape, field.shape, scale)
@@ -327,7 +327,7 @@ def test_canvases_are_half_precision() -> None:
 
 
 def test_result_is_at_level_0() -> None:
-    """Between classes 0 and 2 there is no class 1, which interpolated colours would show."""
+    """Between classes 0 and 2 there is no class 1, which the interpolation of colours would produce."""
     labels = np.zeros((96, 96), np.uint8)
     labels[:, 48:] = 2
     networks = Recording(3)

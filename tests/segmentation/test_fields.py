@@ -1,4 +1,4 @@
-"""What a pass reads of the field of the pass before: all that its interpolation asks for."""
+"""A pass reads all pixels of the previous pass's field that its interpolation uses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Asked:
-    """Stands for the resources of a run, whose results note what they are asked for."""
+    """A stand-in for the resources of a run. It keeps which boxes of fields are read."""
 
     def __init__(self) -> None:
         self.results = self
@@ -38,7 +38,7 @@ class Asked:
 
 
 def taps(start: int, stop: int, ratio: Fraction) -> tuple[int, int]:
-    """The first pixel that bilinear interpolation of pixels `start` to `stop` reads, and one past the last."""
+    """Return the first pixel that bilinear interpolation of pixels `start` to `stop` uses, and one past the last."""
     return floor((start + 0.5) * ratio - 0.5), floor((stop - 0.5) * ratio - 0.5) + 2
 
 

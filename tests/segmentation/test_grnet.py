@@ -1,4 +1,4 @@
-"""`--method grnet`: on an image of one block what `refine/grnet.py` says, and the program's laws on larger ones."""
+"""`--method grnet` equals the arithmetic module on an image of one block, and keeps the laws on larger ones."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def grnet(folder: Path, *, fusion: str = "detail", selector: bool = True) -> Pat
 
 
 def picture(folder: Path, *, width: int = 64, height: int = 64) -> tuple[Path, NDArray[np.uint8]]:
-    """Pixels that are alike in twos, so that the mean of four is exact."""
+    """Write and return an image of 2 x 2 pixels of one colour, so that means of four are exact."""
     values = np.random.default_rng(1).integers(0, 256, (height // 2, width // 2, 3), dtype=np.uint8)
     pixels = np.kron(values, np.ones((2, 2, 1), np.uint8))
     path = folder / "image.tif"
@@ -76,7 +76,7 @@ def picture(folder: Path, *, width: int = 64, height: int = 64) -> tuple[Path, N
 
 
 class Parts:
-    """Loaded networks as `segmented` takes them."""
+    """Loaded networks in the form that `segmented` expects."""
 
     def __init__(self, networks: Networks) -> None:
         self.backbone, self.selector = networks.scores, networks.selected
@@ -90,7 +90,7 @@ class Parts:
 
 
 def on_tensors(weights: Path, pixels: NDArray[np.uint8], *, fusion: Fusion, variant: Variant) -> tuple[Outcome, Tensor]:
-    """What the mathematics makes of a picture of one block, and F^G."""
+    """Return what the arithmetic module computes for a picture of one block, and the scores F^G of all of it."""
     detail = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     overview = torch.nn.functional.avg_pool2d(detail, 2)
     parts, size = (
@@ -105,7 +105,7 @@ def on_tensors(weights: Path, pixels: NDArray[np.uint8], *, fusion: Fusion, vari
 
 
 def stages_of(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the report's entry of each stage."""
+    """Return the report's entry for each stage."""
     stages: list[dict[str, Any]] = report["passes"][0]["stages"]
     return stages
 
@@ -148,7 +148,7 @@ def test_an_image_of_one_block_is_the_papers(
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (150, 70)])
 def test_cells_by_themselves_are_the_papers(tmp_path: Path, width: int, height: int) -> None:
-    """LocalNet: neither saliency nor fusion, and no first look."""
+    """The paper's LocalNet has neither saliency nor fusion, and no first stage."""
     weights = grnet(tmp_path / "grnet")
     image, pixels = picture(tmp_path, width=width, height=height)
     mask, report = mask_of(image, weights, tmp_path / "mask.tif", method="grnet-local", overlap=0)
@@ -188,7 +188,7 @@ def test_literal_fusion_keeps_labels_inside_a_region_too(tmp_path: Path) -> None
 
 
 def test_a_cell_that_is_refined_leaves_no_edge_beside_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The selector takes the first cell of each block; without blending its rectangle is there to be seen."""
+    """The selector takes the first cell of each block. Without blending, the border of that cell shows."""
     only = torch.full((1, CELLS * CELLS), -9.0)
     only[0, 0] = 9
 

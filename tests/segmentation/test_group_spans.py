@@ -1,4 +1,4 @@
-"""Tasks over the missing groups of a pass: each group is in exactly one, and the last ones are small."""
+"""Tasks divide the missing groups of a pass: each group is in exactly one task, and the last tasks are small."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from magnet_cli.segmentation.cluster.group_spans import SECONDS, GroupSpan, Grou
 
 
 def taken(spans: GroupSpans, workers: int, seconds: float) -> list[GroupSpan]:
-    """Return all tasks of a pass whose groups take `seconds` each."""
+    """Return all tasks of a pass in which each group takes `seconds`."""
     found = []
     while (span := spans.following(workers)) is not None:
         found.append(span)

@@ -1,4 +1,4 @@
-"""Law 3 and 4 through the whole plumbing: an identity network gives the image's labels back."""
+"""Laws 3 and 4 hold for a whole run: an identity network gives the image's labels back."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_labels_come_back_exactly_where_scale_equals_input(
 def test_labels_come_back_exactly_at_a_pitch_that_is_no_whole_number(
     size: tuple[int, int], options: dict[str, Any], changed: dict[str, Any]
 ) -> None:
-    """Squares of three pixels are two working pixels: a drift of a sixth of a pixel would show at the far end."""
+    """Three pixels of level 0 are two of the working grid: a drift of a sixth of a pixel would show at the far end."""
     height, width = size
     labels = np.kron(labels_of(-(-height // 3), -(-width // 3)), np.ones((3, 3), np.uint8))[:height, :width]
     image = ArrayImage(coded(labels))
@@ -107,7 +107,7 @@ def test_slivers_of_data_that_no_window_looked_at_have_no_label(scales: tuple[in
 
 
 def ramp(size: Size, slope: float, offset: float, angle: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A grey ramp from label 0 to label 1, and the signed distance of each pixel's centre from the class border."""
+    """Return a grey ramp from label 0 to label 1, and the signed distance of pixel centres from the class border."""
     rows, columns = np.mgrid[: size.height, : size.width]
     distance = (columns + 0.5 - offset) * np.cos(angle) + (rows + 0.5 - size.height / 2) * np.sin(angle)
     grey = np.clip(20 + slope * 40 * distance, 0, 40)
@@ -115,7 +115,7 @@ def ramp(size: Size, slope: float, offset: float, angle: float) -> tuple[np.ndar
 
 
 class RampNetworks(CodedNetworks):
-    """Two classes whose probability is the grey value itself, so that its border is the ramp's."""
+    """Networks of two classes whose probability is the grey value, so that the border lies where the ramp has it."""
 
     def predict(self, patches: torch.Tensor, scale: Size) -> torch.Tensor:
         del scale

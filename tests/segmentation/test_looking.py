@@ -1,4 +1,4 @@
-"""Which windows a run that keeps to an area computes: all on which a label inside depends, and few others."""
+"""A run that keeps to an area computes all windows on which a label inside depends, and few others."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def chosen(plan: Plan, step: Pass, area: Polygons) -> dict[tuple[Index, int], li
 
 
 def reads(stage: Stage, window: Window, coarse: Stage, rim: int) -> Box:
-    """Canvas pixels of a coarser stage from which the field under a window is made."""
+    """Return the box of a coarser stage's canvas from which the field under a window is interpolated."""
     box = stage.pitch.level0(window.box.intersection(Box(x=0, y=0, width=10**6, height=10**6)))
     left, top = int(box.x / coarse.pitch.x) - rim, int(box.y / coarse.pitch.y) - rim
     right, bottom = int(box.right / coarse.pitch.x) + 1 + rim, int(box.bottom / coarse.pitch.y) + 1 + rim

@@ -1,4 +1,4 @@
-"""What a network sees where pixels have no data: the mean, whatever the file stores there."""
+"""Where pixels have no data a network sees the mean, whatever the file stores there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEAN, STD = (0.2, 0.3, 0.4), (0.1, 0.2, 0.3)
 
 
 class Watched(CodedNetworks):
-    """Notes the patches that it is given."""
+    """Networks that keep the patches that they receive."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)

@@ -1,4 +1,4 @@
-"""Choosing points and windows through the plumbing: counts, shares, thresholds, ties, and the block as one image."""
+"""Points and windows are chosen by counts, shares and thresholds, with fixed ties, and a block counts as one image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class NoisyNetworks(CodedNetworks):
-    """Says something different at each scale, so that every point matters."""
+    """Networks that predict other classes at each scale, so that every chosen point matters."""
 
     def predict(self, patches: Tensor, scale: Size) -> Tensor:
         values = patches[:, :1] * (7 + scale.width % 13)
@@ -32,14 +32,14 @@ class NoisyNetworks(CodedNetworks):
 
 
 class OpinionatedNetworks(NoisyNetworks):
-    """Has something to say of black pixels too."""
+    """Networks that also predict a mixture of classes for black pixels."""
 
     def predict(self, patches: Tensor, scale: Size) -> Tensor:
         return super().predict(patches + 0.3, scale)
 
 
 class RecordingNetworks(NoisyNetworks):
-    """Remembers how large each batch was."""
+    """Networks that keep the size of each batch."""
 
     def predict(self, patches: Tensor, scale: Size) -> Tensor:
         self.batches.append(len(patches))
@@ -96,9 +96,9 @@ def test_fast_gets_points_by_the_share_of_windows_selected() -> None:
 
 @pytest.mark.parametrize("missing", [0, 48])
 def test_one_block_equals_the_whole_stage_computed_at_once(missing: int) -> None:
-    """On an image of one block with margin 0 the stages are those of an independent, naive computation of the paper.
+    """One block without margins gives the stages of an independent, naive computation of the paper.
 
-    Rows that are missing are seen as the mean, which is 0 here, and take no points from the others.
+    Rows that are missing are seen as the mean, which is 0 here, and no point of them is chosen.
     """
     values = np.random.default_rng(5).integers(0, 255, (128, 128, 3), dtype=np.uint8)
     valid = np.broadcast_to(np.arange(128)[:, None] >= missing, (128, 128))
@@ -126,7 +126,7 @@ def test_one_block_equals_the_whole_stage_computed_at_once(missing: int) -> None
 
 
 def test_a_threshold_does_not_depend_on_the_blocks() -> None:
-    """Blocks of 2 x 2 and of 4 x 4 windows choose the same points with a threshold and enough margin."""
+    """With a threshold and enough margin, blocks of 2 x 2 and of 4 x 4 windows choose the same points."""
     rule = Rule(kind="threshold", values=(Fraction(1, 5),))
     labels = []
     for size in (200, 328):

@@ -1,4 +1,4 @@
-"""`--select ppn`: a network scores the windows of the next stage."""
+"""With `--select ppn` a network scores the windows of the next stage."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 INPUT, MARGIN = 32, 4
 CELL = INPUT - 2 * MARGIN
 COUNT = 4
-"""Squares a side of an image, which are the cells of the stage with windows of 64 pixels."""
+"""Squares along each side of the image. Each is a cell of the stage with windows of 64 pixels."""
 SQUARE = 2 * CELL
 
 
 class Proposing(CodedNetworks):
-    """Scores each pixel by its brightness, whatever the size of the next stage."""
+    """Networks whose selector scores each pixel by its brightness, for any size of the next stage."""
 
     def __init__(self, score: Callable[[Tensor, Tensor | None], Tensor] | None = None, *, after: int = 1000) -> None:
         super().__init__(4)
@@ -54,7 +54,7 @@ class Proposing(CodedNetworks):
 
 
 def squares(*, square: int = SQUARE, valid: bool = False) -> tuple[ArrayImage, NDArray[np.int64]]:
-    """An image of plain squares, no two alike, and their grey values; with `valid` a quarter lacks data."""
+    """Return an image of plain squares with different greys, and these greys. With `valid`, a quarter lacks data."""
     greys = np.random.default_rng(2).permutation(COUNT * COUNT).reshape(COUNT, COUNT) * 12
     pixels = np.kron(greys, np.ones((square, square), int))
     holding = np.ones(pixels.shape, bool)
@@ -104,7 +104,7 @@ def test_a_count_takes_the_best_of_each_block() -> None:
 
 @pytest.mark.parametrize("grey", [24, 96])
 def test_a_limit_is_one_of_probabilities(grey: int) -> None:
-    """sigmoid(constant - P) > 1/2 where P, minus the brightness, is below the constant."""
+    """With a score P of minus the brightness, sigmoid(constant - P) > 1/2 means that P is below the constant."""
     image, greys = squares()
     constant = -(grey + 6) / 255
     outcome = run(image, model(constant=constant), options(patches=parse_patches("u>0.5")), Proposing())
@@ -112,7 +112,7 @@ def test_a_limit_is_one_of_probabilities(grey: int) -> None:
 
 
 def test_the_papers_selector_compares_with_the_image() -> None:
-    """sigmoid(G - P) >= 1/2 where a cell's score is not above that of the whole image."""
+    """sigmoid(G - P) >= 1/2 means that a cell's score P is not above the score G of the whole image."""
     side = COUNT * 2 * INPUT
     image, greys = squares(square=2 * INPUT)
     given = options(scales=sides(side, 64), overlap=0, patches=parse_patches("u>0.5"))
@@ -122,10 +122,10 @@ def test_the_papers_selector_compares_with_the_image() -> None:
 
 
 def test_a_window_that_was_not_computed_keeps_what_was_said_before() -> None:
-    """The finer stage has low scores; where it was not computed, the scores of the first stage still count."""
+    """The finer stage gives low scores. Windows that it did not compute keep the scores of the first stage."""
 
     class Quieter(Proposing):
-        """Its scores depend on how close it looks."""
+        """Networks whose scores depend on the scale."""
 
         def predict(self, patches: Tensor, scale: Size) -> Tensor:
             self.score = lambda seen, _: -seen[:, 1] + (50 if scale.width == 2 * INPUT else 0)
@@ -180,7 +180,7 @@ def test_a_selector_is_asked_of_every_computed_window_but_the_last_stage() -> No
     ],
 )
 def test_an_interrupted_run_goes_on_to_the_same_mask(given: dict[str, Any], after: int) -> None:
-    """Scores are the same where they wait on disk with the field of a pass."""
+    """Scores that are kept on disk with the field of a pass do not change."""
     image, _ = squares(valid=True)
     asked = options(**given)
     whole = run(image, model(), asked, Proposing())

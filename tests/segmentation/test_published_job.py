@@ -1,4 +1,4 @@
-"""`--compat published` through the plumbing: validity and batches."""
+"""With `--compat published`, pixels without data get no label, and batches and windows have the planned counts."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_pixels_without_data_have_no_label_at_any_pixel_size(mpp: str | None) ->
 
 
 def test_the_only_group_notes_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a run that ends between it and the finished mask has worked."""
+    """The only group keeps the seconds of work for a run that ends before the mask is finished."""
     monkeypatch.setattr("magnet_cli.run.clock.NOTED_EVERY", 0.0)
     sink, _ = published(np.ones((64, 64), np.bool_), mpp=None)
     (group,) = (counts for groups in sink.groups.values() for counts in groups.values())

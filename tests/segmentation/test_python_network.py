@@ -1,4 +1,4 @@
-"""`segment` with a network of the caller's own, and masks as arrays."""
+"""`segment` runs a network of the caller, and returns masks as arrays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ON_CPU = SegmentOptions(device="cpu", num_workers=0)
 
 
 def brightest(patches: Tensor) -> Tensor:
-    """The class is the brightest of red, green and blue."""
+    """Return logits by which the class is the brightest of red, green and blue."""
     return 20 * patches
 
 

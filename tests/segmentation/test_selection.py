@@ -1,4 +1,4 @@
-"""Which windows are computed: the scores that they are compared by, and a budget for the whole image."""
+"""The windows that are computed are chosen by comparable scores, and a budget holds for the whole image."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ pytestmark = pytest.mark.full
 SIDE = 256
 INPUT = 32
 CELLS = (9, 36, 121)
-"""Windows of each stage."""
+"""Number of windows of each stage."""
 SCALES = sides(128, 64, 32)
 SELECTIONS = ("uncertainty", "change", "both")
 
 
 class Growing(CodedNetworks):
-    """Less sure of fine patterns, so that windows differ; surer, and of something else, the closer it looks."""
+    """Networks that are less certain of fine patterns; at finer scales they are more certain, and of other classes."""
 
     def predict(self, patches: torch.Tensor, scale: Size) -> torch.Tensor:
         centres = torch.arange(self.classes).reshape(1, -1, 1, 1) * (STEP / 255)
@@ -56,7 +56,7 @@ class Growing(CodedNetworks):
 
 
 class Failing(Growing):
-    """Raises an error after some batches."""
+    """Networks that raise an error after some batches."""
 
     def __init__(self, classes: int, *, after: int) -> None:
         super().__init__(classes)
@@ -69,7 +69,7 @@ class Failing(Growing):
 
 
 def textured(*, valid: bool = False) -> ArrayImage:
-    """Plain in one corner, busier towards the other; with `valid`, a quarter lacks data."""
+    """Return an image that is plain in one corner and busier towards the other. With `valid`, a quarter lacks data."""
     rng = np.random.default_rng(8)
     strength = np.add.outer(np.arange(SIDE), np.arange(SIDE)) / (2 * SIDE)
     grey = (STEP + strength * rng.normal(0, STEP, (SIDE, SIDE))).clip(0, 255)
@@ -86,7 +86,7 @@ def options(**more: Any) -> SegmentOptions:
 
 
 def totals(sink: MemorySink, step: int) -> dict[str, int]:
-    """What a pass of one stage did."""
+    """Return the counts of all groups of a pass that has one stage, added up."""
     found: dict[str, int] = {}
     for counts in sink.groups[step].values():
         (stage,) = dict(counts["stages"]).values()  # type: ignore[call-overload]
@@ -128,7 +128,7 @@ def test_a_budget_pays_for_its_share_of_the_image(by: str, share: str) -> None:
 
 
 def test_a_budget_buys_the_most_uncertain_windows_of_the_whole_image() -> None:
-    """Whatever block they lie in: an independent ranking of the first pass's field."""
+    """An independent ranking of the first pass's field takes the windows of all blocks together."""
     outcome = run(
         textured(),
         facts(4, input_side=INPUT),
@@ -180,7 +180,7 @@ def test_pixels_of_windows_that_nobody_pays_for_are_not_read() -> None:
 @pytest.mark.parametrize("by", SELECTIONS)
 @pytest.mark.parametrize("after", [1, 4, 9])
 def test_an_interrupted_run_goes_on_to_the_same_mask(by: Any, after: int) -> None:
-    """The threshold is found from what both runs have left, never from one of them alone."""
+    """The threshold is found from the results of both runs, never from those of one alone."""
     image, model, given = textured(), facts(4, input_side=INPUT), options(budget=Fraction(2, 5), select=by)
     whole = run(image, model, given, Growing(4))
     resumed = run_in_turns(image, model, given, (Failing(4, after=after), Growing(4)))
@@ -188,7 +188,7 @@ def test_an_interrupted_run_goes_on_to_the_same_mask(by: Any, after: int) -> Non
 
 
 def test_inside_a_block_windows_that_changed_are_chosen() -> None:
-    """In the last stage, by what the stage before did, and not by what is uncertain."""
+    """The last stage chooses by the change of the stage before, not by uncertainty."""
     found = {}
     for by in SELECTIONS:
         given = options(patches=None, select=by, scales=SCALES)
@@ -199,7 +199,7 @@ def test_inside_a_block_windows_that_changed_are_chosen() -> None:
 
 @pytest.mark.parametrize(("by", "limit"), [("change", 0.22), ("both", 0.05)])
 def test_what_a_pass_changed_is_known_in_the_next(by: Any, limit: float) -> None:
-    """As if both were one: runs that end one stage and two before say what is worth more than the limit."""
+    """Two passes choose as one would: runs with one and two stages fewer give the scores that exceed the limit."""
     image, model, scales = textured(), facts(4, input_side=INPUT), sides(192, 96, 64)
     given = {"patches": parse_patches(f"w>{limit}"), "select": by, "probabilities": True}
     whole, second, first = (
@@ -236,7 +236,7 @@ def probabilities(outcome: Outcome) -> torch.Tensor:
 
 
 def enlarged(maps: torch.Tensor, factor: float) -> torch.Tensor:
-    """`(channels, height, width)` on a grid so many times as fine."""
+    """Return maps `(channels, height, width)` interpolated to a grid that is `factor` times as fine."""
     return torch.nn.functional.interpolate(maps[None], scale_factor=factor, mode="bilinear")[0]
 
 
@@ -251,7 +251,7 @@ def enlarged(maps: torch.Tensor, factor: float) -> torch.Tensor:
     ],
 )
 def test_a_pass_leaves_what_it_changed_where_the_next_has_a_limit_on_it(more: dict[str, Any], bands: list[int]) -> None:
-    """A run's first stage has changed nothing, so its field has no band of changes; the plan counts what is kept."""
+    """The first stage of a run has changed nothing, so its field has no band of changes. The plan counts the bands."""
     outcome = run(textured(), facts(4, input_side=INPUT), options(**{"scales": sides(192, 96, 64), **more}), Growing(4))
     left = [outcome.sink.fields[f"pass{number}-00"][0][1].shape[0] for number in range(len(bands))]
     assert left == bands
@@ -292,7 +292,7 @@ def test_a_budget_is_spent_coarse_first(share: Fraction) -> None:
 
 
 def test_nothing_moves_where_nothing_was_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A window that is not computed has not changed, though rounding alters its probabilities."""
+    """A window that is not computed has not changed, although rounding alters its probabilities."""
     movement, found = BlockStage._movement, []
 
     def recorded(stage: BlockStage, before: Known | None) -> Canvas | None:

@@ -1,4 +1,4 @@
-"""The selectors of a stage: what they leave out, why, and that what is computed is their intersection."""
+"""Each selector of a stage leaves windows out for a reason, and those that all selectors keep are computed."""
 
 from __future__ import annotations
 
@@ -83,7 +83,10 @@ def test_a_run_has_the_selectors_that_its_options_name(
 
 
 def candidates(seed: int, plan: Plan) -> tuple[Candidates, dict[str, np.ndarray]]:
-    """Return a block with parts that lie outside, lack data, are certain or score low, and the parts, `(4, 4)` each."""
+    """Return the windows of a block and four maps of them, `(4, 4)` each.
+
+    The maps tell which windows lie inside the area, hold data and are uncertain, and how high they score.
+    """
     rng = np.random.default_rng(seed)
     step, stage = plan.passes[0], plan.stages[1]
     block = step.block(0)
@@ -141,7 +144,7 @@ def test_what_is_computed_is_the_intersection_and_each_other_window_has_one_reas
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_a_count_is_filled_with_windows_that_can_be_computed(seed: int) -> None:
-    """Windows without data or outside the area take no place among the best."""
+    """Windows without data or outside the area do not count among the best."""
     among, is_ = candidates(seed, BEST)
     found = select(among)
     possible = is_["inside"] & is_["holding"]

@@ -1,4 +1,4 @@
-"""Windows in which nothing can pass a threshold cost no forward pass, and leave the mask as it would be with one."""
+"""Windows in which no score can pass a threshold cost no forward pass, and the mask is the same."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.full
 
 
 class Doubtful(CodedNetworks):
-    """A refiner that is certain of another class everywhere, so that every chosen point shows."""
+    """Networks whose refiner is certain of another class everywhere, so that every chosen point changes the mask."""
 
     def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
         del field, scale
@@ -33,7 +33,7 @@ class Doubtful(CodedNetworks):
 
 
 def patchy(size: int) -> ArrayImage:
-    """Two plain halves, a few soft spots."""
+    """Return an image of two plain halves with a few uncertain spots."""
     rng = np.random.default_rng(3)
     grey = np.zeros((size, size))
     grey[:, size // 2 + 5 :] = STEP
@@ -58,7 +58,7 @@ def test_the_mask_is_that_of_looking_everywhere(points: str, median: int, monkey
 
 
 def test_a_median_that_reaches_around_a_corner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A window without one doubtful pixel, three of whose neighbours are full of them: they outvote its corner."""
+    """A window without an uncertain pixel has three uncertain neighbours, which decide the median in its corner."""
     grey = np.full((128, 128), STEP / 2 + 3)
     grey[60:, 60:] = STEP
     image = ArrayImage(np.repeat(grey[..., None], 3, axis=2).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Stains of a section: found once for the whole image, and prepared alike in every block."""
+"""The stains of a section are estimated once for the whole image, and prepared alike in every block."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LIGHT = 230
 
 
 def section(height: int = 160, width: int = 224) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """A section with known concentrations of hematoxylin and eosin, `(height, width, 2)`, and glass on its left."""
+    """Return a section, and the concentrations of hematoxylin and eosin, `(height, width, 2)`. On its left is glass."""
     rows, columns = np.mgrid[0:height, 0:width]
     amounts = np.stack((0.3 + 0.3 * np.sin(columns / 9), 0.3 + 0.3 * np.cos(rows / 13)), axis=2)
     amounts[:, : width // 4] = 0
@@ -96,7 +96,7 @@ def test_what_is_no_section_with_two_stains_is_refused() -> None:
 
 
 def bundle(folder: Path, preparation: str) -> str:
-    """A network whose two classes are eosin and hematoxylin, whichever there is more of."""
+    """Write a bundle of two classes, eosin and hematoxylin: the class is the one with the higher concentration."""
     weight = torch.tensor([[8.0, 0, 0], [0, 8.0, 0]]).reshape(2, 3, 1, 1)
     made = write_bundle(
         folder / preparation,

@@ -1,4 +1,4 @@
-"""`--tta` computes every window as often as it says, and the mask's hash knows of it."""
+"""With `--tta` every window is computed as often as the option says, and the options hash changes."""
 
 from __future__ import annotations
 
