@@ -154,7 +154,11 @@ def left_out_class_table() -> str:
 
 
 def left_out_difference_table() -> str:
-    """Paired differences: by scene, with Student's interval, and pooled, with an interval by bootstrap over scenes."""
+    """Paired differences: by scene and pooled.
+
+    Differences by scene have Student's interval over scenes; pooled ones have an interval by bootstrap over scenes, and
+    Student's interval over seeds where there are several.
+    """
     lines = []
     for first, second in PAIRS:
         pair = paired(first, second)
@@ -171,8 +175,10 @@ def left_out_difference_table() -> str:
             pooled = f"{np.mean(values):+.2f} ({low:+.2f} to {high:+.2f})"
             label = f"{NAMES.get(first, first)} - {NAMES.get(second, second)}, {what}"
             numbers = [f"{value:+.2f}" for value in each]
-            lines.append([label, *numbers, mean_and_half(each), pooled, ", ".join(f"{one:+.2f}" for one in values)])
-    header = ["", *shown_scenes(), "mean, Student's 95 %", "pooled, bootstrap's 95 %", "pooled, by seed"]
+            seeds = ", ".join(f"{one:+.2f}" for one in values)
+            lines.append([label, *numbers, mean_and_half(each), pooled, seeds, mean_and_half(values)])
+    columns = ["mean, Student's 95 %", "pooled, bootstrap's 95 %", "pooled, by seed", "over seeds, Student's 95 %"]
+    header = ["", *shown_scenes(), *columns]
     return markdown(header, lines)
 
 

@@ -136,4 +136,17 @@ def test_differences_are_paired_by_seed() -> None:
     pooled = 100 * (130 / 270 - 110 / 290)
     assert float(line["pooled, by seed"]) == pytest.approx(pooled, abs=0.005), "seed 2 has no patch"
     assert line["pooled, bootstrap's 95 %"].startswith(f"{pooled:+.2f} (")
+    assert line["over seeds, Student's 95 %"] == line["pooled, by seed"], "one seed has no interval"
     assert columns(table, 1)["tile1"] == "+10.00", "boundary accuracy"
+
+
+def test_differences_have_an_interval_over_seeds_once_there_are_two() -> None:
+    for seed, gain in ((1, 10), (2, 20)):
+        save("downsample", seed, {"tile1": 10, "tile2": 10})
+        save("patch", seed, {"tile1": 50, "tile2": 50})
+        save("geometric", seed, {"tile1": 50 + gain, "tile2": 50 + gain})
+    boundary = columns(left_out_difference_table(), 1)
+    assert boundary["pooled, by seed"] == "+10.00, +20.00"
+    # Of two values, Student's half width is 12.706 times half of their difference.
+    assert boundary["over seeds, Student's 95 %"] == "+15.00 ± 63.53"
+    assert boundary["mean, Student's 95 %"] == "+15.00 ± 0.00", "over scenes, of the mean over seeds"
