@@ -20,15 +20,15 @@ from magnet_cli.options.export import ExportOptions
 from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from magnet_cli.exports.destinations import ExportTarget
     from magnet_cli.options.export import ExportFormat
 
 
-MADE = 1
-"""Number that is raised when a version gives another file for the same mask and options. It is part of every identity,
-so that files of older versions are made again."""
+MADE: Mapping[str, int] = {"cog": 1, "ome-tiff": 1, "ome-zarr": 2, "geojson": 1}
+"""Number of each format, which is raised when a version gives another file for the same mask and options. It is part of
+the identity of a file, so that a file of an older version is not taken for one of this version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +216,7 @@ def _is_done(path: Path, identity: str, found: Callable[[Path], str | None], *, 
 
 def _identity(name: ExportFormat, digest: str, options: ExportOptions) -> str:
     """Return the SHA-256 of everything on which the content of an export depends."""
-    values: dict[str, object] = {"made": MADE, "format": name, "mask": digest}
+    values: dict[str, object] = {"made": MADE[name], "format": name, "mask": digest}
     if name == "geojson":
         values |= {"simplify": str(options.simplify), "min_area": options.min_area}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

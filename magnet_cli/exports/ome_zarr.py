@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 
 VERSION = "0.5"
 CHUNK = 1024
-"""Side of a chunk in pixels: large enough for few files, and small enough for little to load in a small view."""
+"""Side of a chunk in pixels, which viewers load as a whole: a small view needs few of them, and little beside it."""
+SHARD = 4 * CHUNK
+"""Side of a shard in pixels. A shard is a file of 16 chunks. Its 16 MiB of labels are in memory while it is written."""
 NAME = "classes"
 UNITS = {"um": "micrometer", "m": "meter"}
 
 
 def write_ome_zarr(mask: MaskFile, target: Path, *, identity: str) -> None:
-    """Write the mask, one chunk at a time; its overviews are the pyramid."""
+    """Write the mask, one shard at a time; its overviews are the pyramid."""
     with working_folder(target) as part:
         root = zarr.create_group(part, zarr_format=3, overwrite=False)
         labels = root.create_group("labels")
@@ -59,14 +61,16 @@ def _write_level(mask: MaskFile, level: int, group: zarr.Group) -> None:
         str(level),
         shape=(size.height, size.width),
         chunks=(CHUNK, CHUNK),
+        shards=(SHARD, SHARD),
         dtype=np.uint8,
-        # Chunks of 255 alone are not written: most of a slide is glass.
+        # Chunks and shards of 255 alone are not written: most of a slide is glass.
         fill_value=NODATA,
         compressors=ZstdCodec(level=3),
         dimension_names=("y", "x"),
     )
-    for share in parts(Box.whole(size), CHUNK):
-        # Parts are whole chunks, because a chunk that is written in parts is read, decoded and encoded again for each.
+    for share in parts(Box.whole(size), SHARD):
+        # A shard has one writer and is written once. Each writer of a part of it reads all of it, changes the part and
+        # writes all of it again, so that of several at a time one would undo the others, without an error.
         array[share.box.slices] = mask.read(share.box, level=level)
 
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from magnet_cli.options.segment import SegmentOptions
     from magnet_cli.segmentation.segment_model import Model
 
-FINISHING_BYTES = 48 << 20
-"""Memory in which a mask is written beside the computation of the next image, besides its journal's index."""
+FINISHING_BYTES = 64 << 20
+"""Memory in which a mask and its exports are written beside the computation of the next image, besides its journal's
+index. The most that was measured is 54 MiB, for an OME-Zarr of noise."""
 
 
 class SharedEvents(Events):

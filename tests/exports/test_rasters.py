@@ -176,6 +176,34 @@ def test_ome_zarr(tmp_path: Path, width: int, height: int, kind: str, compressio
     assert not list(made.path.glob("*lock*"))
 
 
+def test_an_ome_zarr_has_a_file_a_shard_that_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    store = zarr.storage.LocalStore.set
+
+    async def noted(self: Any, key: str, value: Any) -> None:
+        written.append(key)
+        await store(self, key, value)
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "set", noted)
+    labels = make_labels(9000, 130)
+    labels[:, 4096:8192] = 255
+    mask = write_mask(tmp_path / "m.tif", labels, tile=512)
+    (made,) = export(mask, "ome-zarr")
+    shards = [key for key in written if "/c/" in key]
+    assert len(shards) == len(set(shards))
+    # Shards of 4,096 pixels: the second of the first level has no label, so that it has no file.
+    found = [path.relative_to(made.path).as_posix() for path in made.path.rglob("*") if path.is_file()]
+    assert sorted(key for key in found if "/c/" in key) == sorted(shards)
+    assert [key for key in sorted(shards) if key.startswith("labels/classes/0/")] == [
+        "labels/classes/0/c/0/0",
+        "labels/classes/0/c/0/2",
+    ]
+    root: Any = zarr.open_group(made.path, mode="r")
+    assert_same([root[f"labels/classes/{level}"][:] for level in range(len(pyramid(mask)))], pyramid(mask))
+    array = root["labels/classes/0"]
+    assert (array.shards, array.chunks) == ((4096, 4096), (1024, 1024))
+
+
 @pytest.mark.parametrize(
     ("transform", "crs"),
     [(Affine(0.5, 0, 5e5 + 0.25, 0, -0.5, 4.6e6), "EPSG:32633"), (Affine(1.6, 1.2, 4e6, 1.2, -1.6, 3e6), "EPSG:3035")],

@@ -123,14 +123,14 @@ def test_a_format_is_added_to_a_mask_that_is_done(store: Store, colours: Path) -
 
 
 def test_other_options_are_refused_and_replaced_on_demand(store: Store, colours: Path) -> None:
-    run(write_image(Path("a.tif"), size=(40, 1100)), OUT, options(colours, "ome-zarr"))
+    run(write_image(Path("a.tif"), size=(40, 4200)), OUT, options(colours, "ome-zarr"))
     before = store.objects()
     image = write_image(Path("a.tif"), size=(90, 100))
     assert "made with other input" in failure(run(image, OUT, options(colours, "ome-zarr")))
     assert store.objects() == before
     assert run(image, OUT, options(colours, "ome-zarr", overwrite=True)).error is None
     run(image, "local", options(colours, "ome-zarr"))
-    # No chunk of the old and larger mask is left.
+    # No shard of the old and larger mask is left.
     local = {f"masks/{path.relative_to('local').as_posix()}" for path in Path("local").rglob("*") if path.is_file()}
     assert store.objects().keys() == local
     assert len(before) > len(local)
@@ -163,7 +163,7 @@ def test_an_object_that_appears_meanwhile_is_not_replaced(store: Store, colours:
 def finished(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
     """Return the local folder of two finished runs, which are `old` and `new`, with an OME-Zarr beside each mask."""
     folder = tmp_path_factory.mktemp("finished")
-    for name, size in (("old", (110, 1100)), ("new", (110, 150))):
+    for name, size in (("old", (30, 4200)), ("new", (110, 150))):
         image = write_image(folder / name / "a.tif", size=size)
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
