@@ -43,7 +43,7 @@ class Passes:
     made: list[tuple[str, tuple[int, ...], Size]] = field(default_factory=list)
 
     def noting(self, networks: type[Networks]) -> None:
-        """Note every forward pass from now on."""
+        """Record every forward pass while this context is open."""
         predict, refine = networks.predict, networks.refine
 
         def predicted(own: Networks, patches: torch.Tensor, scale: Size) -> torch.Tensor:
@@ -70,7 +70,7 @@ class Passes:
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Return CPU and wall seconds of some work, all threads of this process included."""
+    """Return CPU seconds and wall seconds of a call. The CPU seconds include all threads of this process."""
     cpu, wall = process_time(), perf_counter()
     work()
     return process_time() - cpu, perf_counter() - wall

@@ -39,30 +39,30 @@ TEXTS = (
     "genimages",
     "summary.txt",
 )
-"""Files beside the images."""
+"""Names of files that are no images."""
 OVERVIEW, CORNER = 1024, 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One file."""
+    """The facts of one file."""
 
     file: str
     reader: str = ""
     size: str = ""
     levels: str = ""
-    """Downsamples."""
+    """Downsamples of the levels."""
     bands: str = ""
     dtype: str = ""
     pixel: str = ""
-    """Physical size."""
+    """Physical size of a pixel."""
     crs: str = ""
     refusal: str = ""
-    """The message, where it was refused."""
+    """Message of the error, where the file was refused."""
 
 
 def find(folder: Path) -> Iterator[Path]:
-    """Files and zarr folders, sorted."""
+    """Yield files and Zarr folders in the order of their names."""
     for entry in sorted(folder.iterdir()):
         if entry.is_dir() and not is_zarr(entry):
             yield from find(entry)
@@ -71,7 +71,7 @@ def find(folder: Path) -> Iterator[Path]:
 
 
 def look(path: Path, root: Path) -> Row:
-    """What the readers make of a file."""
+    """Return what the readers find in a file."""
     name = path.relative_to(root).as_posix()
     with tempfile.TemporaryDirectory() as work:
         try:
@@ -84,7 +84,7 @@ def look(path: Path, root: Path) -> Row:
 
 
 def read(image: Image) -> None:
-    """All of it at low resolution, and a corner in full."""
+    """Read all of the image at low resolution, and a corner at full resolution."""
     size = image.info.size
     pitch = Pitch.square(max(1, -(-max(size.width, size.height) // OVERVIEW)))
     corner = Box.whole(size).intersection(Box(x=0, y=0, width=CORNER, height=CORNER))
@@ -100,7 +100,7 @@ def crs_name(crs: str | None) -> str:
 
 
 def row(name: str, info: ImageInfo) -> Row:
-    """The facts of an image that opened."""
+    """Return the facts of an image that opened."""
     pixel = info.resolution
     shown = ", ".join(info.bands) if len(info.bands) <= 4 else f"{len(info.bands)} bands"
     return Row(
@@ -116,7 +116,7 @@ def row(name: str, info: ImageInfo) -> Row:
 
 
 def tables(rows: list[Row]) -> str:
-    """The rows as Markdown: what opened, what was refused, and the damaged files."""
+    """Write the rows as Markdown: files that opened, files that were refused, and damaged files."""
     damaged = [one for one in rows if one.file.startswith("corrupt/")]
     whole = [one for one in rows if one not in damaged]
     opened, refused = ([one for one in whole if bool(one.refusal) is no] for no in (False, True))
@@ -134,7 +134,7 @@ def tables(rows: list[Row]) -> str:
 
 
 def opened_table(rows: list[Row]) -> str:
-    """A line a file that opened."""
+    """Write a table with a line for each file that opened."""
     lines = ["| file | reader | size | levels | bands | type | pixel size | CRS |", "|---|---|---|---|---|---|---|---|"]
     for one in rows:
         facts = (one.file, one.reader, one.size, one.levels, one.bands, one.dtype, one.pixel, one.crs)
@@ -143,18 +143,18 @@ def opened_table(rows: list[Row]) -> str:
 
 
 def refused_table(rows: list[Row]) -> str:
-    """A line a file that was refused."""
+    """Write a table with a line for each file that was refused."""
     lines = [f"| {escaped(one.file)} | {escaped(one.refusal)} |" for one in rows]
     return "\n".join(["| file | message |", "|---|---|", *lines])
 
 
 def escaped(text: str) -> str:
-    """Text for a cell of a Markdown table."""
+    """Return text for a cell of a Markdown table."""
     return "".join(f"\\{letter}" if letter in "|<>*_`\\" else letter for letter in text)
 
 
 def main() -> None:
-    """Make the tables."""
+    """Write the tables into the page, or print them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--json", action="store_true")

@@ -25,7 +25,7 @@ IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
 def settled(network: nn.Module, sample: torch.Tensor) -> nn.Module:
-    """The network with batch norms that have seen a sample: untrained ones let values grow from block to block."""
+    """Return the network with batch norms that have seen one sample, without which values grow from block to block."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
@@ -59,7 +59,7 @@ def write_fpn(folder: Path, *, seed: int = 0) -> None:
 
 
 def main() -> None:
-    """Write it where the command line says."""
+    """Write the bundle to the folder that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)

@@ -31,7 +31,7 @@ SCALES = (256, 512, 1024, 2048)
 
 
 class Row(TypedDict):
-    """One run."""
+    """The figures of one run."""
 
     side: int
     classes: int
@@ -43,7 +43,7 @@ class Row(TypedDict):
 
 
 def write_bundle_of(folder: Path, classes: int) -> None:
-    """A bundle of one seeded 3 x 3 convolution."""
+    """Write a bundle of one seeded 3 x 3 convolution."""
     torch.manual_seed(classes)
     network = build_backbone("conv", classes=classes, bands=3, options={"kernel": 3})
     description = describe(name="conv", classes=classes, size=256, scales=SCALES, backbone={"options": {"kernel": 3}})
@@ -51,7 +51,7 @@ def write_bundle_of(folder: Path, classes: int) -> None:
 
 
 def summed_pss(root: int) -> int:
-    """PSS in bytes of a process and its descendants; processes that end meanwhile count nothing."""
+    """Return the PSS in bytes of a process and its descendants. Processes that end meanwhile do not count."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -72,7 +72,11 @@ def summed_pss(root: int) -> int:
 
 
 def run(image: Path, bundle: Path, *, folder: Path, memory: str, workers: int) -> tuple[int, dict[str, object], float]:
-    """Segment an image. Gives the peak of memory as measured from outside (bytes), the report, and seconds."""
+    """Segment an image.
+
+    Returns:
+        The peak of memory as measured from outside in bytes, the report, and the seconds.
+    """
     command = [sys.executable, "-m", "magnet_cli.cli.app", "segment", str(image), "--weights", str(bundle)]
     command += ["-o", str(folder), "--memory", memory, "--num-workers", str(workers), "--json", "--no-progress"]
     started, peak = time.monotonic(), 0
@@ -119,7 +123,7 @@ def measure(sides: list[int], classes: list[int], *, memory: str, workers: int) 
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as Markdown."""
+    """Write the rows as Markdown."""
     lines = ["| image | classes | planned MiB | peak MiB | budget MiB |", "|---|---|---|---|---|"]
     lines += [
         f"| {row['side']:,} x {row['side']:,} | {row['classes']} | {row['planned'] / MIB:.0f} | "

@@ -53,24 +53,27 @@ class Contender:
 
 
 def outside(took: Took) -> float:
-    """Seconds outside the two networks."""
+    """Return the seconds outside the two networks."""
     return took.seconds - sum(took.parts.get(name, 0.0) for name in NETWORKS)
 
 
 def above(took: Took) -> float:
-    """Bytes above what the process took before the run."""
+    """Return the bytes above what the process took before the run."""
     assert took.host_peak is not None
     assert took.host_base is not None
     return float(took.host_peak - took.host_base)
 
 
 def spread(values: Sequence[float]) -> dict[str, object]:
-    """Median, range and all values of some runs, as JSON values."""
+    """Return median, range and all values of some runs as JSON values."""
     return {"median": median(values), "least": min(values), "most": max(values), "all": list(values)}
 
 
 def described(one: Contender) -> dict[str, object]:
-    """The runs of a contender as JSON values. Memory is of the first run: later runs reuse what the heap kept."""
+    """Return the runs of a contender as JSON values.
+
+    Memory is that of the first run, because later runs reuse what the heap kept.
+    """
     shares: dict[str, float] = {}
     for name in NETWORKS:
         if name in one.runs[0].parts:
@@ -87,7 +90,7 @@ def described(one: Contender) -> dict[str, object]:
 
 
 def compared(one: Contender, naive: Contender) -> dict[str, object]:
-    """Ratios of rounds: how many times as fast in all, and which share of the naive time and memory it takes."""
+    """Return ratios of rounds: the speed-up of the whole run, and the shares of the naive time and memory."""
 
     def ratios(value: Callable[[Took], float]) -> list[float]:
         return [value(mine) / value(theirs) for mine, theirs in zip(one.runs, naive.runs, strict=True)]

@@ -83,11 +83,11 @@ class Kinds:
     """What the border before each pixel of an axis is: positions in `KINDS`, `FREE` or `NEAR`."""
 
     values: NDArray[np.int8]
-    """`(across, along)`; the border of a value lies between it and the one before it, along the axis."""
+    """Values `(across, along)`. Each is of the border between its pixel and the one before it along the axis."""
 
     @classmethod
     def free(cls, *, along: int, across: int, cell: float, overlap: float) -> Kinds:
-        """Start with no border. Where everything is shared by some windows, nothing counts as shared."""
+        """Return values without a border. Where windows overlap everywhere, no place counts as inside an overlap."""
         values = np.full((across, along), FREE, np.int8)
         pixels = np.arange(along)
         last = ceil(along / cell) - 1
@@ -98,7 +98,7 @@ class Kinds:
         return cls(values=values)
 
     def mark(self, kind: str, borders: Iterable[int], rows: slice = slice(None)) -> None:
-        """Make borders of a kind, each with the places beside it, of all or of some rows."""
+        """Mark borders of a kind, each with the places beside it, in all or in some rows."""
         for place in borders:
             self.values[rows, max(0, place - BAND) : place + BAND + 1] = KINDS.index(kind)
 
@@ -142,12 +142,12 @@ def kinds_of(plan: Plan, computed: NDArray[np.bool_], *, down: bool) -> NDArray[
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """Changes along one axis of one run, over the area that all runs share."""
+    """The changes along one axis of one run, over the area that all runs share."""
 
     changes: NDArray[np.bool_]
     """Whether the class changes before each pixel, `(across, along)`."""
     kinds: NDArray[np.int8]
-    """What each of these places is, as in `Kinds`."""
+    """Kind of the border at each of these places, as in `Kinds`."""
 
 
 def axes_of(labels: NDArray[np.uint8], inner: Box, plan: Plan, computed: NDArray[np.bool_]) -> tuple[Axis, Axis]:
@@ -171,18 +171,18 @@ def axes_of(labels: NDArray[np.uint8], inner: Box, plan: Plan, computed: NDArray
 
 @dataclass(kw_only=True)
 class Seam:
-    """How often classes change around one kind of border."""
+    """Counts of changes around one kind of border."""
 
     changes: int = 0
-    """Changes around such borders."""
+    """Number of changes around such borders."""
     expected: float = 0
-    """Changes at the same places of other runs, where they are no borders: the mean over these runs."""
+    """Mean number of changes at the same places of other runs, where these have no borders."""
     pixels: int = 0
-    """Pairs of pixels that were compared."""
+    """Number of pairs of pixels that were compared."""
 
     @property
     def ratio(self) -> float:
-        """How many times as often classes change at the border as elsewhere."""
+        """Return how many times as often classes change at the border as elsewhere."""
         return self.changes / self.expected if self.expected else float("nan")
 
     def add(self, other: Seam) -> None:
@@ -194,12 +194,12 @@ class Seam:
 
 @dataclass(kw_only=True)
 class Measured:
-    """The counts of an image, or of several."""
+    """The counts of one image, or of several."""
 
     seams: dict[str, Seam] = field(default_factory=dict)
-    """By kind of border; kinds that do not occur are left out."""
+    """Counts by kind of border. Kinds that do not occur are left out."""
     elsewhere: Seam = field(default_factory=Seam)
-    """All places that are no borders. Nothing is expected of them."""
+    """Counts of all places that are no borders. For them no changes are expected."""
     windows: int = 0
     seconds: float = 0
 

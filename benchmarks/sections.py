@@ -60,12 +60,12 @@ PALETTE = np.array([[60, 16, 152], [226, 169, 41], [225, 225, 225], [255, 255, 2
 
 @dataclass(frozen=True, kw_only=True)
 class Took:
-    """What a command took."""
+    """The cost of a command."""
 
     command: str
     seconds: float
     processor: float
-    """Seconds of all its threads."""
+    """Processor seconds of all its threads."""
     peak: int
     """Largest resident memory in MiB."""
 
@@ -85,7 +85,7 @@ def make_slide(section: Path, slide: Path, side: int) -> None:
 
 
 def took(name: str, words: Sequence[str], packages: str) -> Took:
-    """Run a command in one thread, and say what it took.
+    """Run a command in one thread, and return its cost.
 
     Raises:
         subprocess.CalledProcessError: The command failed.
@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def grid(path: Path, step: int) -> NDArray[np.uint8]:
-    """Every `step`-th pixel of an image, from the middle of the first square, `(rows, columns, bands)`."""
+    """Return every `step`-th pixel of an image, `(rows, columns, bands)`, from the middle of the first square."""
     half = step // 2
     with tifffile.TiffFile(path) as file:
         stored: Any = zarr.open(file.series[0].aszarr(level=0), mode="r")
@@ -155,12 +155,12 @@ def grid(path: Path, step: int) -> NDArray[np.uint8]:
 
 
 def labels_of_raw(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The classes of the package's raw bands: lumen goes before epithelium, and neither is the rest."""
+    """Return the classes of the package's raw bands. Lumen has priority over epithelium; the rest is neither."""
     return np.where(raw[..., 0] > 0, 0, np.where(raw[..., 1] > 0, 1, 2)).astype(np.uint8)
 
 
 def agreement(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> str:
-    """Share of equal labels, and the IoU of each class."""
+    """Return the share of equal labels, and the IoU of each class."""
     known = (first != 255) & (second != 255)
     first, second = first[known], second[known]
     ious = []

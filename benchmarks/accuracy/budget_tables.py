@@ -44,16 +44,16 @@ COMPARED = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run over a scene. Its counts are of the pixels that the truth labels."""
+    """One run over a scene, with counts of the pixels that the truth labels."""
 
     windows: int
-    """Windows that were computed, in all stages together."""
+    """Number of computed windows in all stages together."""
     truth: tuple[int, ...]
-    """Pixels by true class."""
+    """Number of pixels of each true class."""
     mask: tuple[int, ...]
-    """Pixels by predicted class."""
+    """Number of pixels of each predicted class."""
     both: tuple[int, ...]
-    """Pixels where truth and mask agree, by class."""
+    """Number of pixels of each class where truth and mask agree."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +61,11 @@ class Curve:
     """The runs of one selector on one scene."""
 
     windows: int
-    """Windows of all stages together, computed or not."""
+    """Number of windows in all stages together, computed or not."""
     runs: tuple[Run, ...]
 
     def miou(self, share: float) -> float:
-        """Mean IoU in percent where a share of all windows is computed, interpolated linearly between runs."""
+        """Return mean IoU in percent at a share of all windows, interpolated linearly between runs."""
         points = sorted((run.windows / self.windows, miou([run])) for run in self.runs)
         shares, scores = zip(*points, strict=True)
         return float(np.interp(share, shares, scores))
@@ -73,7 +73,7 @@ class Curve:
 
 @cache
 def curves() -> dict[tuple[str, str], Curve]:
-    """All curves by scene and selector."""
+    """Return all curves by scene and selector."""
     found = {}
     for line in lines_of("budget"):
         runs = tuple(
@@ -90,21 +90,21 @@ def curves() -> dict[tuple[str, str], Curve]:
 
 
 def scored(scene: str, selector: str, share: float) -> float | None:
-    """Mean IoU in percent where a share of a scene's windows is computed. None where that was not measured."""
+    """Return mean IoU in percent at a share of a scene's windows, or None where it was not measured."""
     names = [f"{selector}{seed}" for seed in DRAWS] if selector.endswith("random") else [selector]
     known = [curve for name in names if (curve := curves().get((scene, name))) is not None]
     return float(np.mean([curve.miou(share) for curve in known])) if len(known) == len(names) else None
 
 
 def mean(scenes: Sequence[str], selector: str, share: float) -> float | None:
-    """Mean over scenes of `scored`. None unless every scene was measured."""
+    """Return the mean of `scored` over scenes, or None unless every scene was measured."""
     found = [scored(scene, selector, share) for scene in scenes]
     known = [one for one in found if one is not None]
     return float(np.mean(known)) if len(known) == len(scenes) else None
 
 
 def kept(scenes: Sequence[str], selector: str, share: float) -> float | None:
-    """Percent of the gain of all windows over the coarsest stage alone that a selector keeps."""
+    """Return how much of the gain of all windows over the coarsest stage a selector keeps, in percent."""
     found, least, most = (mean(scenes, *point) for point in ((selector, share), ("uncertainty", 0), ("uncertainty", 1)))
     if found is None or least is None or most is None:
         return None
@@ -112,7 +112,7 @@ def kept(scenes: Sequence[str], selector: str, share: float) -> float | None:
 
 
 def share_table(scenes: Sequence[str]) -> Callable[[], str]:
-    """Mean IoU by the share of windows, mean over scenes, as `--budget` spends it: coarse stages first."""
+    """Write mean IoU by the share of windows, averaged over scenes; as with `--budget`, coarse stages come first."""
 
     def make() -> str:
         shares = (0.0, *SHARES, 1.0)
@@ -127,7 +127,7 @@ def share_table(scenes: Sequence[str]) -> Callable[[], str]:
 
 
 def tile_table() -> str:
-    """Mean IoU of each held-out tile at one share of the windows, by selector and by spread."""
+    """Write mean IoU of each held-out tile at one share of the windows, by selector and by spread."""
     lines = []
     for label, selector, share in (
         ("no window after the coarsest", "uncertainty", 0.0),
@@ -146,7 +146,7 @@ def tile_table() -> str:
 
 
 def agreement_table() -> str:
-    """Share of the pixels on which the simulation and the program agree."""
+    """Write on which share of the pixels the simulation and the program agree."""
     lines = [[line["run"], number(100 * line["alike"], 3)] for line in lines_of("budget-agreement")]
     return markdown(["scene, budget, `--select`", "pixels alike, %"], lines)
 

@@ -26,11 +26,11 @@ class Boundary:
     """Counts of the pixels near a border of the truth, one number for each radius."""
 
     radii: tuple[float, ...]
-    """Largest distance from the border, in pixels."""
+    """Largest distances from the border, in pixels."""
     near: tuple[int, ...]
-    """Labelled pixels within the radius."""
+    """Number of labelled pixels within each radius."""
     right: tuple[int, ...]
-    """Those of them whose class is right."""
+    """Number of those pixels whose class is right."""
 
 
 class Counted(Protocol):
@@ -38,15 +38,15 @@ class Counted(Protocol):
 
     @property
     def truth(self) -> tuple[int, ...]:
-        """Pixels by true class."""
+        """Number of pixels of each true class."""
 
     @property
     def mask(self) -> tuple[int, ...]:
-        """Pixels by predicted class."""
+        """Number of pixels of each predicted class."""
 
     @property
     def both(self) -> tuple[int, ...]:
-        """Pixels where truth and mask agree, by class."""
+        """Number of pixels of each class where truth and mask agree."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +57,14 @@ class Cell:
     """The method's name in its table."""
     scene: str
     truth: tuple[int, ...]
-    """Labelled pixels by true class."""
+    """Number of labelled pixels of each true class."""
     mask: tuple[int, ...]
-    """Labelled pixels by predicted class."""
+    """Number of labelled pixels of each predicted class."""
     both: tuple[int, ...]
-    """Labelled pixels where truth and mask agree, by class."""
+    """Number of labelled pixels of each class where truth and mask agree."""
     boundary: Boundary | None = None
     windows: int | None = None
-    """Forward passes."""
+    """Number of forward passes."""
     gmac: float | None = None
     """Multiplications of all forward passes on the scene, backbone and refiner, in units of 10^9."""
     megapixels: float | None = None
@@ -75,27 +75,27 @@ class Cell:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """The cell that a line of a file holds."""
+        """Return the cell that a line of a file holds."""
         lists = {key: tuple(values[key]) for key in ("truth", "mask", "both")}
         near = values.get("boundary")
         boundary = near and Boundary(**{key: tuple(numbers) for key, numbers in near.items()})
         return cls(**{**values, **lists, "boundary": boundary})
 
     def line(self) -> str:
-        """The cell as a line of a file. Fields without a value are left out."""
+        """Return the cell as a line of a file, without the fields that have no value."""
         values = asdict(self).items()
         return json.dumps({key: value for key, value in values if value not in (None, "", {})}) + "\n"
 
 
 def lines_of(table: str) -> list[dict[str, Any]]:
-    """All rows of a table's file, as JSON objects. There are none where nothing has been measured."""
+    """Return all rows of a table's file as JSON objects. There are none where nothing has been measured."""
     path = RESULTS / f"{table}.jsonl"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [json.loads(line) for line in text.splitlines()]
 
 
 def load_cells(table: str) -> dict[tuple[str, str], Cell]:
-    """All cells of a table by row and scene, in the order of the file."""
+    """Return all cells of a table by row and scene, in the order of the file."""
     cells = [Cell.of(values) for values in lines_of(table)]
     return {(cell.row, cell.scene): cell for cell in cells}
 
@@ -113,7 +113,7 @@ def save_cell(table: str, cell: Cell) -> None:
 
 
 def row_cells(table: str, row: str, scenes: Iterable[str]) -> list[Cell] | None:
-    """The cells of a row, one for each scene. None unless every scene has been measured."""
+    """Return the cells of a row, one for each scene, or None unless every scene has been measured."""
     cells = load_cells(table)
     found = [cells.get((row, scene)) for scene in scenes]
     complete = [cell for cell in found if cell is not None]
@@ -121,7 +121,7 @@ def row_cells(table: str, row: str, scenes: Iterable[str]) -> list[Cell] | None:
 
 
 def ious(cells: Iterable[Counted]) -> NDArray[np.float64]:
-    """IoU of each class (0 to 1) with the counts of all cells added up. NaN for a class that none of them has."""
+    """Return the IoU of each class (0 to 1) over the counts of all cells: NaN for a class that none of them has."""
     total = np.array([[cell.truth, cell.mask, cell.both] for cell in cells], np.float64).sum(axis=0)
     union = total[0] + total[1] - total[2]
     found: NDArray[np.float64] = np.divide(total[2], union, out=np.full(union.shape, np.nan), where=union > 0)
@@ -129,12 +129,12 @@ def ious(cells: Iterable[Counted]) -> NDArray[np.float64]:
 
 
 def miou(cells: Iterable[Counted]) -> float:
-    """Mean IoU in percent over the classes that occur, with the counts of all cells added up."""
+    """Return the mean IoU in percent over the classes that occur, with the counts of all cells added up."""
     return float(100 * np.nanmean(ious(cells)))
 
 
 def mba(cells: Iterable[Cell]) -> float | None:
-    """Mean boundary accuracy in percent, with the boundary pixels of all cells added up. None where a cell has none."""
+    """Return the mean boundary accuracy in percent over the pixels of all cells, or None where a cell has none."""
     found = [cell.boundary for cell in cells]
     if not found or any(one is None for one in found):
         return None
@@ -144,12 +144,12 @@ def mba(cells: Iterable[Cell]) -> float | None:
 
 
 def markdown(header: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
-    """A table in Markdown. All columns but the first are aligned as numbers."""
+    """Write a table in Markdown. All columns but the first are aligned as numbers."""
     heads = list(header)
     rule = ["---", *("---:" for _ in heads[1:])]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *lines)) + "\n"
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A number with a fixed count of decimals. None becomes a dash."""
+    """Write a number with a fixed count of decimals. None becomes a dash."""
     return "-" if value is None else f"{value:,.{digits}f}"

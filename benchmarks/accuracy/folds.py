@@ -31,16 +31,16 @@ REFINER_CONFIG = WEIGHTS / "refiner.toml"
 TILES = ("tile1", "tile2", "tile3", "tile4", "tile6", "tile7")
 HELD_OUT = ("tile4", "tile6", "tile7")
 INNER = 1000
-"""Iterations of a backbone without two scenes, which only makes fields that a refiner is fitted to."""
+"""Iterations of a backbone without two scenes, which only makes the fields to which a refiner is fitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a backbone without one scene is trained."""
+    """A way to train a backbone without one scene."""
 
     config: Path
     iterations: Mapping[str, int] = field(default_factory=dict)
-    """Iterations by held-out scene, where they are not the configuration's."""
+    """Iterations by held-out scene, where they differ from the configuration's."""
 
 
 RECIPES = {
@@ -50,12 +50,12 @@ RECIPES = {
 
 
 def named(out: tuple[str, ...]) -> str:
-    """Name of the bundle without some scenes, such as `out47`."""
+    """Return the name of the bundle without some scenes, such as `out47`."""
     return "out" + "".join(sorted(scene.removeprefix("tile") for scene in out))
 
 
 def replaced(text: str, key: str, value: str) -> str:
-    """A TOML text with the first line of a key changed."""
+    """Return a TOML text with the first line of a key changed."""
     found, count = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, count=1, flags=re.MULTILINE)
     if not count:
         message = f"the configuration has no key {key}"
@@ -64,7 +64,7 @@ def replaced(text: str, key: str, value: str) -> str:
 
 
 def backbone_config(out: tuple[str, ...], recipe: Recipe = RECIPES["aerial"]) -> TrainConfig:
-    """The configuration of a recipe without some scenes."""
+    """Return the configuration of a recipe without some scenes."""
     text = recipe.config.read_text(encoding="utf-8")
     text = replaced(text, "scenes", str([tile for tile in TILES if tile not in out]).replace("'", '"'))
     iterations = INNER if len(out) > 1 else recipe.iterations.get(out[0])
@@ -72,10 +72,10 @@ def backbone_config(out: tuple[str, ...], recipe: Recipe = RECIPES["aerial"]) ->
 
 
 def refiner_config(scene: str, bundles: Path) -> TrainConfig:
-    """The configuration weights/refiner.toml for a held-out scene.
+    """Return the configuration weights/refiner.toml for a held-out scene.
 
     Args:
-        scene: The scene that is held out. Of tile 7, where another scene is held out, only a part is fitted to.
+        scene: The scene that is held out. Where it is not tile 7, the refiner is fitted only to a part of tile 7.
         bundles: The folder of the backbones that were trained without two scenes.
     """
     inner = [other for other in HELD_OUT if other != scene]
@@ -88,7 +88,7 @@ def refiner_config(scene: str, bundles: Path) -> TrainConfig:
 
 
 def backbone(work: Path, out: tuple[str, ...], recipe: Recipe = RECIPES["aerial"]) -> Path:
-    """The bundle of a backbone without some scenes. A missing bundle is trained."""
+    """Return the bundle of a backbone without some scenes. A missing bundle is trained."""
     folder = work / "bundles" / named(out)
     if not (folder / DESCRIPTION).exists():
         train_backbone(work / "dubai" / "scenes.csv", folder, backbone_config(out, recipe), progress=print)

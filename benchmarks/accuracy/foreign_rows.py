@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from magnet_cli.models.bundle import Bundle
 
 ONNX_FROM = "lite0-seed1"
-"""The bundle of benchmarks/accuracy/pretrained.py that becomes an ONNX file."""
+"""Name of the bundle of benchmarks/accuracy/pretrained.py that becomes an ONNX file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +49,18 @@ class ForeignPlace(Place):
 
     @property
     def bundle(self) -> Path:
-        """The folder of the imported network."""
+        """Return the folder of the imported network."""
         return self.work / "bundles" / f"foreign-{self.network}"
 
     @property
     def saved(self) -> Path:
-        """The network as its own library saved it."""
+        """Return the path of the network as its own library saved it."""
         suffix = ".onnx" if self.network == ONNX else FOREIGN[self.network].suffix
         return self.work / "networks" / f"{self.network}{suffix}"
 
 
 def imported(place: ForeignPlace) -> Bundle:
-    """The network as a bundle, which is made where it is missing."""
+    """Return the network as a bundle, which is made where it is missing."""
     if not (place.bundle / DESCRIPTION).exists():
         if place.network == ONNX and not place.saved.exists():
             onnx_network(load_bundle(str(place.work / "bundles" / ONNX_FROM)), place.saved)
@@ -69,12 +69,12 @@ def imported(place: ForeignPlace) -> Bundle:
 
 
 def loaded(place: ForeignPlace) -> torch.nn.Module:
-    """The network as its own library loads it, without this program."""
+    """Return the network as its own library loads it, without this program."""
     return FOREIGN[place.network].load(place.saved).eval()
 
 
 def gmac(place: ForeignPlace) -> float:
-    """Multiplications of one forward pass in units of 10^9, counted on the network of its own library."""
+    """Return the multiplications of one forward pass in units of 10^9, counted on the library's own network."""
     counted: Any
     if place.network == ONNX:
         bundle = load_bundle(str(place.work / "bundles" / ONNX_FROM))
@@ -109,7 +109,7 @@ def by_magnet(place: ForeignPlace, name: str, options: dict[str, Any]) -> Cell:
 
 
 def by_monai(place: ForeignPlace, name: str) -> Cell:
-    """Measure the network, as its own library loads it, in MONAI's sliding window."""
+    """Measure the network, loaded by its own library, in MONAI's sliding window."""
     known, network = FOREIGN[place.network], loaded(place)
     overlap = 2 * imported(place).magnet.margin / INPUT
     pixels = torch.from_numpy(place.pixels()).permute(2, 0, 1).float()[None] / 255
@@ -141,7 +141,7 @@ def by_monai(place: ForeignPlace, name: str) -> Cell:
 
 
 def weights_digest(place: ForeignPlace) -> str:
-    """First 12 digits of the SHA-256 of the network's weights."""
+    """Return the first 12 digits of the SHA-256 of the network's weights."""
     saved = place.saved
     return digest(saved / "model.safetensors" if saved.is_dir() else saved)
 

@@ -1,4 +1,4 @@
-"""The tables of docs/networks.md on networks of other libraries: beside MONAI, and at coarser scales."""
+"""The tables of docs/networks.md on networks of other libraries: compared with MONAI, and at coarser scales."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from benchmarks.accuracy.cells import Cell
 
 TABLE = "scales"
-"""The file of results."""
+"""Name of the file of results."""
 OWN, MONAI = "own", "monai"
 NETWORK_ROWS: dict[str, dict[str, Any]] = {
     OWN: {},
@@ -43,7 +43,7 @@ BESIDE_MONAI = ("smp-fpn",)
 """Networks that are compared with MONAI on whole scenes."""
 WHOLE_SCENES = ("tile5", "tile7")
 SCALE_SCENES = ("tile5", "tile7-part")
-"""Scenes on which scales are compared: the second has a quarter of tile 7, houses, roads, gardens and sand."""
+"""Scenes on which scales are compared. The second is a quarter of tile 7 with houses, roads, gardens and sand."""
 FOREIGN_SCENES = ("tile5", "tile7-part", "tile7")
 
 
@@ -53,7 +53,7 @@ def foreign_row(network: str, row: str) -> str:
 
 
 def monai_table() -> str:
-    """A network in this program and in MONAI's sliding window, with the same windows and overlap."""
+    """Compare each network in this program with MONAI's sliding window, with the same windows and overlap."""
     lines = []
     for network in BESIDE_MONAI:
         for row, label in ((OWN, "`magnet segment --weights BUNDLE`"), (MONAI, "MONAI's `SlidingWindowInferer`")):
@@ -65,7 +65,7 @@ def monai_table() -> str:
 
 
 def scales_table() -> str:
-    """Each network at its own scale and coarser ones: scores, and what they cost."""
+    """Compare each network at its own scale with coarser ones, by scores and costs."""
     lines = []
     for network, label in NETWORK_LABELS.items():
         own = row_cells(TABLE, foreign_row(network, OWN), SCALE_SCENES)

@@ -43,13 +43,13 @@ class Scene:
     """A scene in memory."""
 
     pixels: NDArray[np.uint8]
-    """`(rows, columns, 3)`."""
+    """Pixels `(rows, columns, 3)`."""
     labels: NDArray[np.uint8]
-    """`(rows, columns)`, 255 where nothing is labelled."""
+    """Labels `(rows, columns)`, 255 where nothing is labelled."""
 
 
 def load_scenes(work: Path) -> list[Scene]:
-    """The scenes that networks are trained on."""
+    """Return the scenes on which networks are trained."""
     folder = work / "dubai"
     return [
         Scene(tifffile.imread(folder / f"{name}.tif"), tifffile.imread(folder / f"{name}-labels.tif"))
@@ -58,7 +58,7 @@ def load_scenes(work: Path) -> list[Scene]:
 
 
 def class_weights(scenes: list[Scene]) -> Tensor:
-    """One over the square root of each class's share, with a mean over pixels of one."""
+    """Return one over the square root of each class's share, scaled so that the mean over pixels is one."""
     counts = sum(np.bincount(scene.labels.ravel(), minlength=IGNORE + 1)[: len(CLASSES)] for scene in scenes)
     share = torch.as_tensor(counts, dtype=torch.float64)
     share = share / share.sum()
@@ -67,7 +67,7 @@ def class_weights(scenes: list[Scene]) -> Tensor:
 
 
 def batch(scenes: list[Scene], iteration: int, network: TrainedNetwork) -> tuple[Tensor, Tensor]:
-    """Normalised windows `(n, 3, 256, 256)` and labels `(n, 256, 256)` of an iteration, whatever came before it."""
+    """Return normalised windows `(n, 3, 256, 256)` and labels `(n, 256, 256)`, which depend on the iteration alone."""
     rng = np.random.default_rng([1, iteration])
     shares = np.array([scene.labels.size for scene in scenes], np.float64)
     chosen = rng.choice(len(scenes), size=BATCH, p=shares / shares.sum())
@@ -78,7 +78,7 @@ def batch(scenes: list[Scene], iteration: int, network: TrainedNetwork) -> tuple
 
 
 def window(scene: Scene, rng: np.random.Generator, enlargement: float) -> tuple[Tensor, Tensor]:
-    """A window of a scene with values from 0 to 1, and its labels."""
+    """Return a window of a scene with values from 0 to 1, and its labels."""
     side = round(INPUT / enlargement ** rng.uniform(-1, 1))
     rows, columns = scene.labels.shape
     y, x = int(rng.integers(rows - side + 1)), int(rng.integers(columns - side + 1))
@@ -106,7 +106,7 @@ def keep_depthwise_exact(network: nn.Module) -> None:
 
 
 def exact(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """A forward pass in float32, whatever surrounds it."""
+    """Make a forward pass in float32, whatever precision is set around it."""
 
     def call(x: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):

@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 CONFIG = Path(__file__).with_name("grnet.toml")
 TABLE = "grnet"
 CELLS = 4
-"""Cells along each side of an image, as in the configuration."""
+"""Number of cells along each side of an image, as in the configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A training, as changes of the configuration."""
+    """A training, given by its changes of the configuration."""
 
     changes: Mapping[str, str] = field(default_factory=dict)
     is_backbone: bool = False
@@ -70,8 +70,11 @@ MODELS = {
         changes={"scales": "[{ width = 128, height = 128 }]", "iterations": "600", "batch": "16"}, is_backbone=True
     ),
 }
-"""Each part has as many iterations as in a GRNet: the global branch 900, the local one 300 of four images. The selected
-half of the cells of those images is as many windows as 600 iterations of 16."""
+"""Trainings by name. Each part gets as many iterations as in a GRNet.
+
+The global branch has 900, and the local one 300 of four images. The selected half of the cells of those images is as
+many windows as 600 iterations of 16.
+"""
 
 GRNET = {"method": "grnet"}
 ROWS = {
@@ -89,7 +92,7 @@ ROWS = {
 
 
 def grnet_config(model: Model, scene: str) -> TrainConfig:
-    """The configuration of grnet.toml with a model's changes, without a scene."""
+    """Return the configuration grnet.toml with a model's changes, without a scene."""
     text = replaced(
         CONFIG.read_text(encoding="utf-8"), "scenes", str([t for t in TILES if t != scene]).replace("'", '"')
     )
@@ -99,7 +102,7 @@ def grnet_config(model: Model, scene: str) -> TrainConfig:
 
 
 def trained(work: Path, name: str, scene: str) -> Path:
-    """The bundle of a model that was trained without a scene. A missing bundle is trained."""
+    """Return the bundle of a model that was trained without a scene. A missing bundle is trained."""
     model = MODELS[name]
     folder = work / "bundles" / f"{named((scene,))}-grnet-{name}"
     if not (folder / DESCRIPTION).exists():
@@ -109,14 +112,14 @@ def trained(work: Path, name: str, scene: str) -> Path:
 
 
 def counted(look: Any) -> float:
-    """Multiplications of a call, in units of 10^9."""
+    """Return the multiplications of a call, in units of 10^9."""
     with FlopCounterMode(display=False) as counter:
         look()
     return float(counter.get_total_flops() / 2e9)
 
 
 def macs(bundle: Bundle) -> tuple[float, float, float]:
-    """GMAC of one pass of the global branch, of the selector (0 without one), and of local branch and fusion."""
+    """Return the GMAC of the global branch, of the selector (0 without one), and of local branch with fusion."""
     networks = load_networks(bundle, device="cpu", precision="float32")
     size = bundle.input.size
     patch = torch.zeros((1, len(bundle.input.bands), size.height, size.width))
@@ -131,7 +134,7 @@ def macs(bundle: Bundle) -> tuple[float, float, float]:
 
 
 def cost(bundle: Bundle, report: Mapping[str, Any]) -> float:
-    """GMAC of a run, from its report."""
+    """Return the GMAC of a run from its report."""
     first, selector, local = macs(bundle)
     windows, method = windows_run(report), report["options"]["method"]
     if method == "grnet-local":
@@ -141,7 +144,7 @@ def cost(bundle: Bundle, report: Mapping[str, Any]) -> float:
 
 
 def looked_at(report: Mapping[str, Any]) -> float | None:
-    """Share of the cells that were computed. None where the method has no cells."""
+    """Return the share of the cells that were computed, or None where the method has no cells."""
     method, last = report["options"]["method"], report["passes"][-1]["stages"][-1]
     return round(last["windows_run"] / last["windows"], 4) if method in OF_GRNETS else None
 

@@ -1,4 +1,4 @@
-"""Tables on the recipe of `aerial` with each of the seven scenes left out in turn: scores, classes, differences."""
+"""The tables on the recipe of `aerial` with each of the seven scenes left out in turn: scores, classes, differences."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LEFT_OUT = {
     "magnet-x2": "stage by stage, input of 512, windows of 512 to 4096",
 }
 BASIC = ("downsample", "patch", "geometric")
-"""A scene belongs to the tables once these rows of the first seed were measured on it."""
+"""Rows of the first seed that must be measured on a scene before the tables include it."""
 BETTER = "better"
 PAIRS = (
     ("geometric", BETTER),
@@ -48,7 +48,7 @@ PAIRS = (
     ("budget20", "patch"),
     ("budget40", "patch"),
 )
-"""Rows whose paired differences are shown, the second taken from the first."""
+"""Pairs of rows whose differences are shown: the first minus the second."""
 NAMES = {
     BETTER: "the better of downsample and patch",
     "geometric": "default",
@@ -63,9 +63,9 @@ NAMES = {
     "budget40": "`--budget 40%`",
 }
 DRAWS = 10_000
-"""Resamples of a bootstrap."""
+"""Number of bootstrap resamples."""
 Score = Callable[[Sequence[Cell]], float]
-"""A score of one seed's cells, pooled over their scenes."""
+"""A function that returns the score of one seed's cells, pooled over their scenes."""
 
 
 def left_out_row(seed: int, method: str) -> str:
@@ -85,7 +85,7 @@ class Measured:
         return Measured(seeds={seed: self.seeds[seed] for seed in seeds})
 
     def spread(self, score: Score) -> str:
-        """Write the mean of a pooled score over the seeds, and its lowest and highest value where there are several."""
+        """Write the mean of a pooled score over the seeds, with the lowest and highest where there are several."""
         values = [score(cells) for cells in self.seeds.values()]
         text = number(float(np.mean(values)))
         return text if len(values) == 1 else f"{text} ({min(values):.1f} to {max(values):.1f})"
@@ -126,7 +126,7 @@ def boundary(cells: Sequence[Cell]) -> float:
 
 
 def left_out_table() -> str:
-    """Every method on scenes that its networks have not seen."""
+    """Write the scores of every method on scenes that its networks have not seen."""
     scenes, lines = shown_scenes(), []
     for method, label in LEFT_OUT.items():
         found = measured(method)
@@ -143,7 +143,7 @@ def left_out_table() -> str:
 
 
 def left_out_class_table() -> str:
-    """IoU by class, pooled over the scenes: the mean over seeds."""
+    """Write the IoU by class, pooled over the scenes and averaged over seeds."""
     lines = []
     for method, label in LEFT_OUT.items():
         found = measured(method)
@@ -154,7 +154,7 @@ def left_out_class_table() -> str:
 
 
 def left_out_difference_table() -> str:
-    """Paired differences: by scene and pooled.
+    """Write paired differences by scene and pooled.
 
     Differences by scene have Student's interval over scenes; pooled ones have an interval by bootstrap over scenes, and
     Student's interval over seeds where there are several.
@@ -183,11 +183,11 @@ def left_out_difference_table() -> str:
 
 
 def paired(first: str, second: str) -> tuple[Measured, list[Measured]] | None:
-    """Return a row and those that it is compared with, with the seeds that all of them have. None without such a seed.
+    """Return a row and those with which it is compared, with the seeds that all of them have. None without such a seed.
 
     Args:
         first: The row.
-        second: The other row, or `BETTER`: two rows, of which the better one counts.
+        second: The other row, or `BETTER`, which stands for two rows, of which the better one counts.
     """
     names = (first, *(("downsample", "patch") if second == BETTER else (second,)))
     rows = [row for row in map(measured, names) if row is not None]
@@ -199,7 +199,7 @@ def paired(first: str, second: str) -> tuple[Measured, list[Measured]] | None:
 
 
 def mean_and_half(differences: Sequence[float]) -> str:
-    """Write the mean of some differences with Student's 95 % interval; the mean alone where there is one."""
+    """Write the mean of some differences with Student's 95 % interval, or a single difference alone."""
     if len(differences) == 1:
         return f"{differences[0]:+.2f}"
     mean, half = interval(differences)

@@ -23,7 +23,7 @@ from benchmarks.accuracy.rows import BACKBONE, Row, digest, measured
 from benchmarks.accuracy.segmented_tables import OVERLAP_METHODS, OVERLAP_SCENES, OVERLAPS, SEEDS, overlap_row
 
 SCALES_APART = 4
-"""Network pixels by which windows of several scales overlap at least, so that blocks do not need their neighbours."""
+"""Least overlap in network pixels of windows of several scales, with which blocks do not need their neighbours."""
 
 
 def row_of(method: str, overlap: int) -> Row:
@@ -31,7 +31,7 @@ def row_of(method: str, overlap: int) -> Row:
 
     Args:
         method: A method of `OVERLAP_METHODS`.
-        overlap: Network pixels that neighbouring windows share; with 0 no window is blended.
+        overlap: Network pixels that neighbouring windows share. With 0 no window is blended.
     """
     options = dict(OVERLAP_METHODS[method].options)
     if overlap:

@@ -31,7 +31,7 @@ PAGES = {PAGE: TABLES, NETWORKS_PAGE: FOREIGN_TABLES}
 
 
 def filled(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
-    """A page with its tables made again."""
+    """Return a page with its tables made again."""
     return MARK.sub(lambda match: f"{match[1]}{tables[match[2]]()}{match[3]}", text)
 
 

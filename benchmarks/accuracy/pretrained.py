@@ -44,12 +44,12 @@ class HeldOutPlace(Place):
 
     @property
     def bundle(self) -> Path:
-        """The folder of the bundle of this seed."""
+        """Return the folder of the bundle of this seed."""
         return self.work / "bundles" / f"lite0-seed{self.seed}"
 
 
 def config_of(seed: int) -> TrainConfig:
-    """The configuration of `aerial` without the held-out scenes."""
+    """Return the configuration of `aerial` without the held-out scenes."""
     text = replaced(CONFIG.read_text(encoding="utf-8"), "scenes", str(list(TRAINING)).replace("'", '"'))
     return TrainConfig.parse(replaced(text, "seed", str(seed)), folder=CONFIG.parent)
 

@@ -37,12 +37,14 @@ if TYPE_CHECKING:
     from magnet_cli.options.segment import Method, RefineMethod
 
 TILES = {"tile4": "tile4", "tile6": "tile6", "tile7": "tile7-part"}
-"""Name of a part, and of the scene whose middle it is."""
+"""Name of a part, and of the scene from whose middle it is cut."""
 RETINAS = ("04_dr", "04_g", "04_h")
 TILE_SIDE, RETINA_SIDE = 2048, 1024
 SCALES = (1024, 512, 256, 128)
-"""Windows on tiles, for networks with an input of 128 x 128 pixels. The coarsest are shrunk eight times, as those of
-the bundle `aerial` are."""
+"""Window sizes on tiles, for networks with an input of 128 x 128 pixels.
+
+The coarsest are reduced eight times, like those of the bundle `aerial`.
+"""
 TILE_CLASSES = ("building", "land", "road", "vegetation", "water")
 RETINA_CLASSES = ("background", "vessel")
 KINDS: tuple[Method, ...] = ("downsample", "patch", "magnet")
@@ -54,40 +56,40 @@ MEMORY = 6 << 30
 
 
 class Part(SceneFiles):
-    """The middle of a scene that the network behind its masks was not trained on, as an image of its own."""
+    """The middle of a scene, as an image. The network behind its masks was not trained on the scene."""
 
     @property
     def is_retina(self) -> bool:
-        """Whether the scene is a retina and not a part of a city."""
+        """Return whether the scene is a retina and not a part of a city."""
         return self.name in RETINAS
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes by label."""
+        """Return the names of the classes by label."""
         return RETINA_CLASSES if self.is_retina else TILE_CLASSES
 
     @property
     def alone(self) -> str:
-        """The class that is also scored alone, against all others. Of a retina's two classes it is the only score."""
+        """Return the class that is also scored alone, against all others. A retina has only this score."""
         return "vessel" if self.is_retina else "building"
 
     @property
     def folder(self) -> Path:
-        """The folder of everything that is made of the part."""
+        """Return the folder of everything that is made of the part."""
         return self.work / "refined" / self.name
 
     @property
     def image(self) -> Path:
-        """The pixels."""
+        """Return the file of the pixels."""
         return self.folder / "image.tif"
 
     @property
     def truth(self) -> Path:
-        """The labels, 255 where unknown."""
+        """Return the file of the labels, 255 where unknown."""
         return self.folder / "truth.tif"
 
     def mask(self, kind: Method) -> Path:
-        """The mask that a method of `magnet segment` makes, with its probabilities beside it."""
+        """Return the mask that a method of `magnet segment` makes, with its probabilities beside it."""
         return self.folder / f"{kind}.tif"
 
     def prepare(self) -> None:
@@ -117,19 +119,19 @@ class Part(SceneFiles):
             raise result.error
 
     def only(self, labels: Path) -> Path:
-        """A copy of a file of labels with 1 for the class that is scored alone and 0 for all others. 255 stays."""
+        """Return a copy of a file of labels with 1 for the class that is scored alone and 0 for others; 255 stays."""
         path = labels.with_name(f"{labels.stem}-{self.alone}.tif")
         write_labels(path, one_class(tifffile.imread(labels), self.classes.index(self.alone)))
         return path
 
 
 def middle(size: Size, side: int) -> Box:
-    """A square in the middle of an image."""
+    """Return a square in the middle of an image."""
     return Box(x=(size.width - side) // 2, y=(size.height - side) // 2, width=side, height=side)
 
 
 def one_class(labels: NDArray[np.uint8], label: int) -> NDArray[np.uint8]:
-    """1 for a label and 0 for all others. 255, which is unknown, stays."""
+    """Return 1 for a label and 0 for all others. The label 255, which is unknown, stays."""
     return np.where(labels == IGNORE, np.uint8(IGNORE), (labels == label).astype(np.uint8))
 
 
@@ -141,7 +143,7 @@ class Cascade(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """First 12 digits of the SHA-256 of its weights."""
+        """Return the first 12 digits of the SHA-256 of its weights."""
         return digest(Path(self.weights) / CASCADE_FILE)
 
 
@@ -167,7 +169,11 @@ def measure(part: Part, kind: Method, *, cascade: Cascade | None, seed: int) -> 
 
 
 def refine(part: Part, mask: Path, options: RefineOptions) -> tuple[Path, dict[str, Any]]:
-    """Refine a mask. Gives the file, and seconds of CPU time and forward passes as arguments of `Cell`."""
+    """Refine a mask.
+
+    Returns:
+        The file, and seconds of CPU time and forward passes as arguments of `Cell`.
+    """
     output = mask.with_name(f"{mask.stem}-{options.method}.tif")
     started = time.process_time()
     report: dict[str, Any] = magnet_cli.refine(part.image, mask, output, options).report
@@ -177,12 +183,12 @@ def refine(part: Part, mask: Path, options: RefineOptions) -> tuple[Path, dict[s
 
 
 def tables(part: Part) -> list[str]:
-    """The tables in which masks of all classes are scored."""
+    """Return the tables in which masks of all classes are scored."""
     return [part.alone] if part.is_retina else [EVERY, part.alone]
 
 
 def missing(part: Part, row: str, names: list[str], cascade: Cascade | None = None) -> bool:
-    """Whether one of the tables lacks a row of the part, or has it with another cascade's weights."""
+    """Return whether a table lacks a row of the part, or has it for a cascade with other weights."""
     cells = [load_cells(f"refined-{name}").get((row, part.name)) for name in names]
     return any(cell is None or (cascade is not None and cell.backbone != cascade.digest) for cell in cells)
 
@@ -204,7 +210,7 @@ def score(part: Part, table: str, row: str, mask: Path, **more: Any) -> None:
 
 
 def named_cascade(text: str) -> Cascade:
-    """The cascade that `vessel=FOLDER` or `building=FOLDER` names."""
+    """Return the cascade that `vessel=FOLDER` or `building=FOLDER` names."""
     table, _, weights = text.partition("=")
     if table not in {"building", "vessel"} or not weights:
         message = f"--cascade takes building=FOLDER or vessel=FOLDER, not {text}"

@@ -24,22 +24,22 @@ METHODS = {
 SEEDS = (1, 2)
 """Seeds with which the cascade for buildings was trained."""
 EVERY = "refined-every"
-"""The table of masks of all classes. The others are of one class against the rest."""
+"""The table of masks of all classes. The other tables are of one class against the rest."""
 SETTINGS = "refined-settings"
 RETINA = "04_h"
-"""The picture on which the settings of a cascade are compared."""
+"""The picture on which settings of a cascade are compared."""
 LENGTHS = (256, 384, 512, 1024)
 DIVISORS = (1, 2, 4)
 
 
 def scores(cells: Sequence[Cell], table: str) -> tuple[float, float]:
-    """Mean IoU of all classes, or IoU of the one class of the table, and mBA: percent, counts of all cells added up."""
+    """Return mean IoU of all classes, or IoU of the table's class, and mBA, in percent over the counts of all cells."""
     iou = miou(cells) if table == EVERY else 100 * float(ious(cells)[1])
     return iou, mba(cells) or 0.0
 
 
 def method_table(table: str, scenes: Sequence[str]) -> Callable[[], str]:
-    """Each kind of mask, as it is and refined by each method, with the differences."""
+    """Write the scores of each kind of mask before and after each method, with the differences."""
 
     def by_class(cells: Sequence[Cell]) -> list[str]:
         return [number(100 * value) for value in ious(cells)] if table == EVERY else []
@@ -65,7 +65,7 @@ def method_table(table: str, scenes: Sequence[str]) -> Callable[[], str]:
 
 
 def tiles_table() -> str:
-    """Buildings of each tile by itself, also by a second training of the cascade."""
+    """Write the scores of buildings for each tile, also with a second training of the cascade."""
     table = "refined-building"
     lines = []
     for tile, (kind, label), seed in product(TILES, KINDS.items(), SEEDS):
@@ -81,7 +81,7 @@ def tiles_table() -> str:
 
 
 def steps_table() -> str:
-    """One step of a cascade alone, and both (CascadePSP, Table 2)."""
+    """Write the scores of one step of a cascade alone and of both (CascadePSP, Table 2)."""
     cells = load_cells(SETTINGS)
     lines = []
     for label, cell in (
@@ -96,7 +96,7 @@ def steps_table() -> str:
 
 
 def lengths_table() -> str:
-    """Scores and memory against L (CascadePSP, Figure 6)."""
+    """Write scores and memory against L (CascadePSP, Figure 6)."""
     cells = load_cells(SETTINGS)
     lines = []
     for length in LENGTHS:
@@ -107,7 +107,7 @@ def lengths_table() -> str:
 
 
 def sizes_table() -> str:
-    """With and without the local step at several sizes of the picture (CascadePSP, Figure 7)."""
+    """Write the scores with and without the local step at several sizes of the picture (CascadePSP, Figure 7)."""
     cells = load_cells(SETTINGS)
     lines = []
     for divisor in DIVISORS:
@@ -119,7 +119,7 @@ def sizes_table() -> str:
 
 
 def peak(cell: Cell) -> str:
-    """Peak host memory of a run in MiB. Empty where nothing ran."""
+    """Write the peak host memory of a run in MiB, or nothing where nothing ran."""
     found = cell.more.get("host_peak")
     return "" if found is None else str(round(int(str(found)) / 2**20))
 

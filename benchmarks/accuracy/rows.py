@@ -52,43 +52,43 @@ class Place(SceneFiles):
 
     @property
     def is_fundus(self) -> bool:
-        """Whether it is a retina, not a city."""
+        """Return whether the scene is a retina, not a city."""
         return self.name in FUNDUS
 
     @property
     def table(self) -> str:
-        """The file of results that the scene's rows belong to."""
+        """Return the file of results to which the scene's rows belong."""
         return "fundus" if self.is_fundus else "main"
 
     @property
     def image(self) -> Path:
-        """The image file."""
+        """Return the image file."""
         return self.work / (f"hrf/{self.name}.jpg" if self.is_fundus else f"dubai/{self.name}.tif")
 
     @property
     def truth(self) -> Path:
-        """The labels of the image, 255 where unknown."""
+        """Return the file of the image's labels, 255 where unknown."""
         return self.image.with_name(f"{self.name}-labels.tif")
 
     @property
     def bundle(self) -> Path:
-        """The folder of the bundle that was trained on the other scenes."""
+        """Return the folder of the bundle that was trained on the other scenes."""
         name = "fundus" if self.is_fundus else f"out{self.name.removeprefix('tile')}"
         return self.work / "bundles" / name
 
     def mask(self, row: str) -> Path:
-        """The mask that a row predicts."""
+        """Return the file of the mask that a row predicts."""
         return self.work / "masks" / self.name / f"{row}.tif"
 
     def pixels(self) -> NDArray[np.uint8]:
-        """All pixels of the image, `(rows, columns, bands)`."""
+        """Return all pixels of the image, `(rows, columns, bands)`."""
         pixels: NDArray[np.uint8] = (imagecodecs.imread if self.is_fundus else tifffile.imread)(self.image)
         return pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A method as the program runs it."""
+    """A method with its options."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of `SegmentOptions`."""
@@ -108,7 +108,7 @@ ROWS: dict[str, Row | dict[str, Any]] = {
 
 
 def magnified(bundle: Path, factor: int) -> Path:
-    """A copy of a bundle with the same weights, whose input and windows are larger by a factor."""
+    """Return a copy of a bundle with the same weights, whose input and windows are larger by a factor."""
     folder = bundle.with_name(f"{bundle.name}-x{factor}")
     shutil.copytree(bundle, folder, dirs_exist_ok=True)
     description = json.loads((bundle / DESCRIPTION).read_text(encoding="utf-8"))
@@ -122,12 +122,12 @@ def magnified(bundle: Path, factor: int) -> Path:
 
 
 def enlarged(scale: str, factor: int) -> str:
-    """A scale such as `256` or `256x128` with each side larger by a factor."""
+    """Return a scale such as `256` or `256x128` with each side larger by a factor."""
     return "x".join(str(int(side) * factor) for side in scale.split("x"))
 
 
 def macs(bundle: Bundle) -> tuple[float, float]:
-    """Multiplications of one forward pass in units of 10^9: of the backbone, and of the refiner (0 without one)."""
+    """Return the multiplications of a forward pass of backbone and refiner (0 without one), in units of 10^9."""
     networks = load_networks(bundle, device="cpu", precision="float32")
     size, scale = bundle.input.size, bundle.scales[0]
     found = []
@@ -143,12 +143,12 @@ def macs(bundle: Bundle) -> tuple[float, float]:
 
 
 def windows_run(report: Mapping[str, Any]) -> list[int]:
-    """Forward passes of the backbone by stage."""
+    """Return the number of forward passes of the backbone by stage."""
     return [stage["windows_run"] for step in report["passes"] for stage in step["stages"]]
 
 
 def scored(mask: Path, truth: Path, names: tuple[str, ...] | None = None) -> dict[str, Any]:
-    """Counts of a mask against its truth, as arguments of `Cell`. Without `names` the classes are the mask's own."""
+    """Return the counts of a mask against its truth as arguments of `Cell`. The mask or `names` name the classes."""
     found = evaluate(mask, truth, EvaluationOptions(boundary="fixed", names=names))
     near = found.boundary
     return {
@@ -161,7 +161,7 @@ def scored(mask: Path, truth: Path, names: tuple[str, ...] | None = None) -> dic
 
 
 def digest(weights: Path) -> str:
-    """First 12 digits of the SHA-256 of a file of weights."""
+    """Return the first 12 digits of the SHA-256 of a file of weights."""
     return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
 
 

@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 TILES = ("tile1", "tile2", "tile3", "tile4", "tile6")
 MOSAICS = ("tile5", "tile7")
-"""Tiles that are there whole."""
+"""Tiles that the data has as whole images."""
 WHOLE = "tile7"
 PART = "tile7-part"
 PART_AT = (slice(600, 3400), slice(1200, 4000))
-"""Rows and columns of tile 7 that stand for it where something is fitted to fields: houses, roads, gardens, sand."""
+"""Rows and columns of the part of tile 7 to which fields are fitted. It has houses, roads, gardens and sand."""
 IGNORE = 255
 METHODS = ("downsample", "patch", "magnet")
-"""Of `magnet segment`, whose masks a cascade learns to sharpen."""
+"""Methods of `magnet segment` whose masks a cascade learns to sharpen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +50,19 @@ class SceneFiles:
     """The files that belong to one scene."""
 
     work: Path
-    """WORK."""
+    """The folder WORK."""
     name: str
-    """The name of the scene."""
 
 
 def write_labels(path: Path, labels: NDArray[np.uint8], *, classes: Sequence[str] = ()) -> None:
-    """Class indices as a tiled TIFF, with the names of the classes where they are given."""
+    """Write class indices as a tiled TIFF, with the names of the classes where they are given."""
     named = [{"name": name, "color": class_color(label)} for label, name in enumerate(classes)]
     description = json.dumps({"classes": named}) if named else None
     tifffile.imwrite(path, labels, tile=(256, 256), compression="zlib", description=description)
 
 
 def write_list(folder: Path, names: Iterable[str], *, suffix: str = ".tif") -> None:
-    """The CSV file that training and evaluation read."""
+    """Write the CSV file that training and evaluation read."""
     with (folder / "scenes.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["name", "image", "label"])
@@ -71,7 +70,7 @@ def write_list(folder: Path, names: Iterable[str], *, suffix: str = ".tif") -> N
 
 
 def prepare_dubai(data: Path, folder: Path) -> None:
-    """Nine parts a tile put together; tiles 5 and 7 as they are."""
+    """Join the nine parts of each tile, and take tiles 5 and 7 as they are."""
     folder.mkdir(parents=True, exist_ok=True)
     for scene in load_scenes(data, DataConfig(scenes=TILES, grid=(3, 3))):
         pixels = scene.pixels.read(0, Box.whole(scene.size))
@@ -89,7 +88,7 @@ def prepare_dubai(data: Path, folder: Path) -> None:
 
 
 def prepare_hrf(data: Path, folder: Path) -> None:
-    """Vessels as 0 and 1 inside the field of view, 255 outside it."""
+    """Write vessels as 0 and 1 inside the field of view, and 255 outside it."""
     folder.mkdir(parents=True, exist_ok=True)
     names = []
     for vessels in sorted((data / "vessels").iterdir()):
@@ -105,7 +104,7 @@ def prepare_hrf(data: Path, folder: Path) -> None:
 
 
 def write_joint_list(work: Path) -> None:
-    """One CSV file of the scenes of every folder."""
+    """Write one CSV file of the scenes of every folder."""
     with (work / "scenes.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["name", "image", "label"])
@@ -116,7 +115,7 @@ def write_joint_list(work: Path) -> None:
 
 
 def write_mask_list(work: Path) -> None:
-    """One CSV file of the retinas, once for each method, with the masks to be sharpened."""
+    """Write a CSV file that lists each retina once for each method, with the mask that is to be sharpened."""
     names = sorted(path.stem for path in (work / "hrf").glob("*.jpg"))
     with (work / "masks.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -128,7 +127,7 @@ def write_mask_list(work: Path) -> None:
 
 
 def main() -> None:
-    """Prepare what DATA has."""
+    """Prepare all data that DATA holds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("accuracy-work"))

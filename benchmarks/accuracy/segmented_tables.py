@@ -39,7 +39,7 @@ PRETRAINED = {
 }
 OVERLAP_SCENES = ("tile5", "tile7-part")
 OVERLAPS = (0, 16, 32, 64, 128)
-"""Network pixels of 256 that neighbouring windows share; with 0 nothing is blended."""
+"""Network pixels of 256 that neighbouring windows share. With 0 nothing is blended."""
 DEFAULT_OVERLAP = 32
 GRNET_SCENE = "tile7"
 GRNET_CELLS = {"cells4": "4 cells", "cells16": "16 cells", "cells64": "64 cells"}
@@ -81,7 +81,7 @@ OVERLAP_METHODS = {
 
 
 def measured(table: str, labels: Mapping[str, str], scenes: Sequence[str]) -> list[tuple[str, list[Cell]]]:
-    """Labels and cells of the rows that were measured on every scene."""
+    """Return labels and cells of the rows that were measured on every scene."""
     found = [(label, row_cells(table, row, scenes)) for row, label in labels.items()]
     return [(label, cells) for label, cells in found if cells is not None]
 
@@ -92,7 +92,7 @@ def pretrained_row(seed: int, method: str) -> str:
 
 
 def pretrained_table() -> str:
-    """The recipe of `aerial` on two scenes that its networks have not seen: means, and the spread over three seeds."""
+    """Write the scores of the recipe of `aerial` on two unseen scenes: means, and the spread over three seeds."""
     lines = []
     for method, label in PRETRAINED.items():
         rows = [row_cells("main", pretrained_row(seed, method), PRETRAINED_HELD_OUT) for seed in SEEDS]
@@ -113,7 +113,7 @@ def overlap_row(seed: int, method: str, overlap: int) -> str:
 
 
 def overlap_table() -> str:
-    """Each method with each overlap on scenes that the networks have not seen.
+    """Write the scores of each method with each overlap on scenes that the networks have not seen.
 
     A run is one network on one scene. Differences and ratios are to the same runs with the default overlap.
     """
@@ -131,10 +131,10 @@ def overlap_table() -> str:
 
 
 def compared(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
-    """Return mean scores and windows of some cells, and what they are to those of others.
+    """Return mean scores and windows of some cells, and how they compare with those of others.
 
     Args:
-        pairs: Each a cell, and the one that it is compared with.
+        pairs: Pairs of a cell and the one with which it is compared.
     """
     found = []
     for score in (miou, mba):
@@ -153,12 +153,12 @@ def overlap_cells(method: str, overlap: int) -> dict[tuple[int, str], Cell]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """The mean of a score over seeds, with its lowest and highest value."""
+    """Write the mean of a score over seeds, with its lowest and highest value."""
     return f"{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def fundus_table() -> str:
-    """Every method on the retinas that the bundle `fundus` has not seen."""
+    """Write the scores of every method on the retinas that the bundle `fundus` has not seen."""
     lines = []
     for label, cells in measured("fundus", LABELS, RETINAS):
         each = [miou([cell]) for cell in cells]
@@ -168,14 +168,14 @@ def fundus_table() -> str:
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:
-    """Mean and half width of Student's 95 % interval of paired differences."""
+    """Return mean and half width of Student's 95 % interval of paired differences."""
     values = np.asarray(differences)
     half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean()), float(half)
 
 
 def option_table(table: str, scenes: Sequence[str] = TILES) -> Callable[[], str]:
-    """Mean IoU by scene of the rows of a table, in the order of its file."""
+    """Write the mean IoU by scene of the rows of a table, in the order of its file."""
 
     def make() -> str:
         rows = dict.fromkeys(row for row, _ in load_cells(table))
@@ -189,7 +189,7 @@ def option_table(table: str, scenes: Sequence[str] = TILES) -> Callable[[], str]
 
 
 def grnet_table(labels: Mapping[str, str]) -> Callable[[], str]:
-    """Scores and costs of some rows of GRNets."""
+    """Write scores and costs of some rows of GRNets."""
 
     def make() -> str:
         lines = []

@@ -1,4 +1,4 @@
-"""What other programs do with a large image: patches that overlap, or that are seen in mirror images too."""
+"""Other ways to segment a large image: patches that overlap, or whose mirror images are averaged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
 
 @dataclass(frozen=True, kw_only=True)
 class Patching:
-    """Patches of the network's input size; probabilities are added up where they meet.
+    """Plain patching: patches have the network's input size, and probabilities are added up where they overlap.
 
     The picture is continued by reflection.
     """
@@ -39,7 +39,7 @@ class Patching:
     """Whether each patch counts as the mean over its four mirror images."""
 
     def run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
-        """Labels `(rows, columns)` of a picture `(rows, columns, bands)`, and the number of forward passes."""
+        """Return labels `(rows, columns)` of a picture `(rows, columns, bands)`, and the number of forward passes."""
         networks = load_networks(self.bundle, device="cpu", precision="float32")
         side = self.bundle.input.size.width
         kept = side - 2 * self.margin
@@ -60,7 +60,7 @@ class Patching:
         return mask, len(corners) * (len(FLIPS) if self.flips else 1)
 
     def _probs(self, networks: Networks, patches: Tensor) -> Tensor:
-        """Probabilities of what is kept, `(n, classes, kept, kept)`."""
+        """Return the probabilities of patches without their margin, `(n, classes, kept, kept)`."""
         spec = self.bundle.input
         spans = (spec.range,) * len(spec.bands)
         normal = Normalisation(spans=spans, mean=tuple(spec.mean), std=tuple(spec.std)).apply(patches)

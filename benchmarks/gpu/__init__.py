@@ -1,1 +1,1 @@
-"""What only a GPU can show, in parts that are processes of their own: `scripts/gpu` runs them all."""
+"""Checks that only a GPU can make, in parts that are processes of their own. `scripts/gpu` runs them all."""

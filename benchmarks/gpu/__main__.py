@@ -1,4 +1,4 @@
-"""Everything that only a GPU can show, in one command: `scripts/gpu --device cuda:0 --out FOLDER`."""
+"""Run all checks that only a GPU can make: `scripts/gpu --device cuda:0 --out FOLDER`."""
 
 from __future__ import annotations
 

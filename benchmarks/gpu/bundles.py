@@ -1,4 +1,4 @@
-"""The bundles that the parts run."""
+"""The bundles that the parts of the check run."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SHORT_SCALES = (512, 256)
 
 
 def aerial() -> str:
-    """The shipped bundle."""
+    """Return the folder of the shipped bundle."""
     return str(ROOT / "weights" / "aerial")
 
 
 def fpn508(folder: Path) -> str:
-    """The paper's networks with seeded weights, written where they are not there yet."""
+    """Return the paper's networks with seeded weights, which are written where they are missing."""
     path = folder / "fpn508"
     if not path.exists():
         write_fpn(path)
@@ -34,7 +34,7 @@ def fpn508(folder: Path) -> str:
 
 
 def convolution(folder: Path) -> str:
-    """One seeded convolution of five classes."""
+    """Return a bundle of one seeded convolution with five classes."""
     path = folder / "convolution"
     if not path.exists():
         write_bundle_of(path, CONVOLUTION_CLASSES)
@@ -42,12 +42,12 @@ def convolution(folder: Path) -> str:
 
 
 def paper(setting: Setting, **options: Any) -> SegmentOptions:
-    """Options with the paper's networks; in a short run with one convolution, in blocks of 512 pixels."""
+    """Return options with the paper's networks. A short run has one convolution instead, and blocks of 512 pixels."""
     return _options(setting, fpn508, options)
 
 
 def shipped(setting: Setting, **options: Any) -> SegmentOptions:
-    """Options with the shipped bundle; in a short run likewise with one convolution."""
+    """Return options with the shipped bundle. A short run has one convolution instead."""
     return _options(setting, lambda _: aerial(), options)
 
 

@@ -1,4 +1,4 @@
-"""Speed beside the ceiling, and MONAI's sliding window beside both, in turn in one process."""
+"""Speed is compared with the ceiling and with MONAI's sliding window, in turn in one process."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from magnet_cli.options.segment import SegmentOptions
 
 AIMS = {("fpn508", "patch"): 0.92, ("fpn508", "magnet"): 0.88, ("aerial", "patch"): 0.80, ("aerial", "magnet"): 0.70}
-"""Of the ceiling."""
+"""Least share of the ceiling's speed, by bundle and method."""
 MONAI_AIMS = dict(zip(KINDS, (1.5, 0.95), strict=True))
-"""Times as fast as MONAI's sliding window."""
+"""Least speed as a multiple of MONAI's sliding window, by kind of bundle."""
 ROUNDS = 2
 
 
@@ -92,7 +92,7 @@ def _measure(setting: Setting, findings: Findings, task: Task[SegmentOptions], *
 
 
 def _whole(setting: Setting, findings: Findings, options: SegmentOptions) -> None:
-    """One whole run of a larger image: what finishing a mask takes."""
+    """Segment a larger image as a whole, and add how long finishing the mask takes."""
     side = 24_576
     image: Path = draw(setting.folder / "larger.tif", side)
     warm = setting.folder / "warm.tif"

@@ -1,4 +1,4 @@
-"""Runs the parts as processes with time limits, and writes one JSON and one Markdown table as they end."""
+"""Run the parts as processes with time limits, and write one JSON and one Markdown table as they end."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 POLL = 0.2
-"""Seconds between two looks at the parts."""
+"""Seconds between two checks whether a part has ended."""
 GRACE = 5.0
-"""Seconds between asking a part to end and ending it."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One process of the check."""
+    """One part of the check, which is a process of its own."""
 
     name: str
     module: str
-    """In this package."""
+    """Name of the module in this package."""
     function: str
     seconds: float
-    """After which it is ended."""
+    """Time limit."""
     alone: bool
-    """Whether what it measures would change beside other parts."""
+    """Whether other parts must not run beside it, because they would change what it measures."""
     title: str
 
 
@@ -58,37 +58,37 @@ PARTS = (
     Part(name="switches", module="switches", function="run", seconds=75, alone=True, title="The forward pass"),
     Part(name="ceiling", module="ceilings", function="run", seconds=85, alone=True, title="Beside the ceiling"),
 )
-"""Those that may run beside others first, together; then the rest, one after the other."""
+"""All parts. Those that may run beside others come first and run together; the rest run one after another."""
 
 
 @dataclass(kw_only=True)
 class Running:
-    """A part's process."""
+    """A part, its process and its state."""
 
     part: Part
     folder: Path
     process: subprocess.Popen[bytes] | None = None
     since: float = 0.0
-    """When it was let begin, by `time.monotonic`."""
+    """Moment at which the part was allowed to begin, by `time.monotonic`."""
     state: str = "not run"
     seconds: float = 0.0
 
     @property
     def file(self) -> Path:
-        """Of its findings."""
+        """Return the file of the part's findings."""
         return self.folder / "rows.json"
 
     @property
     def go(self) -> Path:
-        """The file that lets it begin."""
+        """Return the file whose existence lets the part begin."""
         return self.folder / "go"
 
     def rows(self) -> list[dict[str, Any]]:
-        """What it has found so far."""
+        """Return the findings so far."""
         return json.loads(self.file.read_text()) if self.file.exists() else []
 
     def describe(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the part and its findings as JSON values."""
         return {
             "part": self.part.name,
             "title": self.part.title,
@@ -101,7 +101,7 @@ class Running:
 
 @dataclass(kw_only=True)
 class Conductor:
-    """All parts of a check."""
+    """A run of all parts of a check."""
 
     device: str
     short: bool
@@ -112,11 +112,11 @@ class Conductor:
 
     @property
     def left(self) -> float:
-        """Seconds of the budget."""
+        """Return the seconds that are left of the budget."""
         return self.budget - (time.monotonic() - self.started)
 
     def run(self) -> None:
-        """Run the parts that may run together, then the others; each is loaded while the one before it runs."""
+        """Run the parts that may run together, then the others. Each of these is loaded while another one runs."""
         together = [one for one in self.parts if not one.part.alone]
         alone = [one for one in self.parts if one.part.alone]
         try:
@@ -158,7 +158,7 @@ class Conductor:
         one.go.touch()
 
     def _wait(self, running: Sequence[Running]) -> None:
-        """Until all have ended by themselves or by a time limit."""
+        """Wait until all parts have ended by themselves or by a time limit."""
         waiting = [one for one in running if one.process is not None]
         while waiting:
             time.sleep(POLL)
@@ -189,7 +189,7 @@ class Conductor:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a part and what it started."""
+    """End a part and the processes that it started."""
     for sent, wait in ((signal.SIGTERM, GRACE), (signal.SIGKILL, None)):
         try:
             os.killpg(process.pid, sent)
@@ -204,7 +204,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 @cache
 def machine(device: str) -> dict[str, Any]:
-    """What the figures were measured on; without torch, whose context would count among the parts' memory."""
+    """Return facts of the machine without loading torch, whose context would count among the parts' memory."""
     found = {
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -220,7 +220,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The findings as Markdown."""
+    """Write the findings as Markdown."""
     facts = ", ".join(f"{key} {value}" for key, value in found["machine"].items())
     lines = [f"# GPU check: {found['seconds']:.0f} s", "", facts, ""]
     if found["short"]:
@@ -237,7 +237,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def run_part(setting: Setting, name: str) -> None:
-    """Load a part, wait for its turn and run it, in this process."""
+    """Load a part, wait for its turn and run it in this process."""
     part = next(one for one in PARTS if one.name == name)
     # As the command line does it, whose runs these stand for.
     keep_heap_steady()
@@ -247,7 +247,7 @@ def run_part(setting: Setting, name: str) -> None:
 
 
 def main() -> None:
-    """Run the check, or one part of it for the check."""
+    """Run the check, or one part of it in a process of the check."""
     parser = argparse.ArgumentParser(prog="scripts/gpu", description=__doc__)
     parser.add_argument("--device", default="cuda:0", help="cuda:0, or cpu to see that the parts work")
     parser.add_argument("--out", type=Path, required=True, help="folder for gpu.json, gpu.md and a log for each part")

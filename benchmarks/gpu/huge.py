@@ -1,4 +1,4 @@
-"""A generated JPEG pyramid of 100,000 x 100,000 pixels for a bounded time: the rate, and what waits for what."""
+"""Segment a generated JPEG pyramid of 100,000 x 100,000 pixels for a bounded time, and measure rates and waiting."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from magnet_cli.segmentation.segment_model import Model
 
 AIMS = {"magnet": 75.0, "magnet-fast": 30.0}
-"""Seconds that the whole image may take on one H200."""
+"""Most seconds that the whole image may take on one H200, by method."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One way to run, for a bounded time."""
+    """A way to run for a bounded time."""
 
     name: str
     method: Any
@@ -76,7 +76,7 @@ def run(setting: Setting, findings: Findings) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What every variant runs on."""
+    """The image and the model of all variants."""
 
     image: Path
     side: int
@@ -136,7 +136,7 @@ def _measure(setting: Setting, findings: Findings, variant: Variant, scene: Scen
 
 @contextmanager
 def _reading(*, threads: bool) -> Iterator[None]:
-    """Let threads read what is too large for them."""
+    """Let threads read also images for which processes would be started."""
     before = reading_processes.LEAST_PIXELS
     if threads:
         reading_processes.LEAST_PIXELS = 1 << 62
@@ -147,7 +147,7 @@ def _reading(*, threads: bool) -> Iterator[None]:
 
 
 class _Profile:
-    """The kernels of a few groups in the middle of a run."""
+    """A profiler of the device's kernels in a few groups in the middle of a run."""
 
     AFTER, UNTIL = 3, 6
 
@@ -157,7 +157,7 @@ class _Profile:
         self._began = 0.0
 
     def at_group(self, done: int) -> None:
-        """Begin or end, by the number of groups that are done."""
+        """Begin or end profiling at certain numbers of finished groups."""
         import torch  # noqa: PLC0415 - the program's own import has been made by now
         from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415
 

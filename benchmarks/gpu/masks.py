@@ -1,4 +1,4 @@
-"""Masks of the device beside those of the CPU in float32."""
+"""Masks of the device are compared with those of the CPU in float32."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 Method = Literal["magnet", "magnet-fast", "patch"]
 METHODS: tuple[Method, ...] = ("magnet", "magnet-fast", "patch")
 AIMS = {"float32": 0.9995, "bfloat16": 0.999, "float16": 0.999}
-"""Share of pixels that get one label."""
+"""Least share of pixels with equal labels, by precision."""
 BATCH = 4
-"""Of both: another batch alone flips a few pixels."""
+"""Batch size on both devices, because another batch alone changes a few pixels."""
 
 
 def run(setting: Setting, findings: Findings) -> None:
@@ -44,7 +44,7 @@ def run(setting: Setting, findings: Findings) -> None:
 
 
 def _refine(setting: Setting, findings: Findings, image: Path, mask: Path) -> None:
-    """Sharpen the buildings of the CPU's mask on both devices."""
+    """Refine the buildings of the CPU's mask on both devices."""
     # They need zarr, which a machine without a network may lack: the other masks do not.
     from magnet_cli.options.refine import RefineOptions  # noqa: PLC0415
     from magnet_cli.refinement.api import refine  # noqa: PLC0415
@@ -62,7 +62,7 @@ def _refine(setting: Setting, findings: Findings, image: Path, mask: Path) -> No
 
 
 def _published(setting: Setting, findings: Findings) -> None:
-    """The published arithmetic keeps the whole image's canvases: on both devices, of an image of one block."""
+    """Compare both devices on an image of one block with `--compat published`, which keeps whole canvases."""
     small = draw(setting.folder / "small.tif", 1200, 1100)
     found = []
     for number, device in enumerate(("cpu", setting.device)):
@@ -82,7 +82,7 @@ def _add_share(
     remark: str = "",
     **more: float,
 ) -> None:
-    """Add the share of equal labels of the CPU's mask and the device's, beside what the precision aims at."""
+    """Add the share of equal labels of the CPU's mask and the device's, with the aim for the precision."""
     share, aim = agreement(expected, found), AIMS[precision]
     findings.add(
         f"{what}, {precision}: labels equal to the CPU's",
@@ -116,7 +116,7 @@ def _compare(setting: Setting, findings: Findings, name: str, options: SegmentOp
 def _masks(
     options: SegmentOptions, image: Path, folder: Path, methods: tuple[Method, ...]
 ) -> dict[str, tuple[Path, float]]:
-    """A mask and its seconds for each method."""
+    """Return the mask and the seconds of each method."""
     found: dict[str, tuple[Path, float]] = {}
     model = load_model(options, Events())
     for method in methods:

@@ -1,4 +1,4 @@
-"""Device memory: flat over the image's size with a network of one convolution, and small with the paper's."""
+"""Device memory does not grow with the image's size, and is small with the paper's networks."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 PROCESS, RESERVED = 1_500_000_000, 700_000_000
-"""Bytes that the paper's network may take with the smallest batch; the paper reports 1,559 MB."""
+"""Most bytes of the paper's networks with the smallest batch: of the process, and reserved. The paper has 1,559 MB."""
 
 
 def run_flat(setting: Setting, findings: Findings) -> None:
-    """Segment ever larger images for a bounded time each, and compare the peaks."""
+    """Segment images of growing size for a bounded time each, and compare the peaks."""
     sides = (600, 1100) if setting.short else (5_000, 12_000, 100_000)
     seconds = 3.0 if setting.short else 10.0
     options = SegmentOptions(weights=convolution(setting.folder), device=setting.device, precision="float32")
@@ -61,7 +61,7 @@ def run_flat(setting: Setting, findings: Findings) -> None:
 
 
 def run_small(setting: Setting, findings: Findings) -> None:
-    """Run the paper's network with one patch a forward pass and look at what the driver counts."""
+    """Run the paper's networks with one patch in each forward pass, and read the driver's counters."""
     side = 600 if setting.short else 9_800
     image = draw(setting.folder / "scene.tif", side)
     for precision in ("float32",) if setting.short else ("float32", "bfloat16"):
@@ -98,7 +98,7 @@ def _small(setting: Setting, findings: Findings, image: Path, precision: Any) ->
 
 
 def _peak(model: Model, image: Path, folder: Path, options: SegmentOptions, *, seconds: float) -> dict[str, int]:
-    """What a bounded run took at most."""
+    """Return the peak memory of a bounded run."""
     gc.collect()
     release_device_memory(options.device)
     reset_device_peak(options.device)
@@ -114,7 +114,7 @@ def _told(peak: dict[str, Any]) -> str:
 
 
 def driver_memory() -> list[dict[str, int]] | None:
-    """What the driver counts for each process that it lists; None where it cannot be asked."""
+    """Return the memory of each process that the driver lists, or None where the driver cannot be read."""
     try:
         import pynvml  # noqa: PLC0415 - where there is a GPU alone
     except ImportError:

@@ -1,4 +1,4 @@
-"""What a part of the check is given, and the rows that it finds."""
+"""The setting of a part of the check, and the rows that it finds."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 POLL = 0.05
-"""Seconds between two looks for the file that lets a part begin."""
+"""Seconds between two checks whether the file that lets a part begin exists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where a part runs, and how much of it."""
+    """The device and the limits of a part."""
 
     device: str
     short: bool
-    """Whether images are so small that a CPU runs the part in seconds: its figures then mean nothing."""
+    """Whether images are so small that a CPU runs the part in seconds. The figures then mean nothing."""
     folder: Path
-    """For what the part writes; it exists and is the part's own."""
+    """Existing folder for the files of this part alone."""
     seconds: float
-    """After which the part is ended."""
+    """Time limit of the part."""
 
     @property
     def kind(self) -> str:
-        """`cpu` or `cuda`."""
+        """Return `cpu` or `cuda`."""
         return self.device.partition(":")[0]
 
 
 @dataclass(kw_only=True)
 class Findings:
-    """Rows of a part, written to its file as they are found: a part that is ended keeps those it has."""
+    """Rows of a part. Each is written to the file at once, so that a part that is ended loses none."""
 
     path: Path
     rows: list[dict[str, Any]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
     def add(self, what: str, value: object, *, aim: str = "", met: bool | None = None, **more: Any) -> None:
-        """Keep a row.
+        """Add a row and write it to the file.
 
         Args:
-            what: Was measured.
+            what: Name of the measured quantity.
             value: A number with its unit, or words.
-            aim: What is wanted, in words; empty for a figure without an aim.
-            met: Whether the value reaches the aim; None for a figure without one.
+            aim: The aim in words. It is empty for a figure without an aim.
+            met: Whether the value reaches the aim. None is for a figure without one.
             more: Raw numbers, as JSON values.
         """
         row = {"what": what, "value": value, "aim": aim, "met": met, "after": round(self.elapsed, 1), **more}
@@ -61,12 +61,12 @@ class Findings:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the part began."""
+        """Return the seconds since the part began."""
         return time.monotonic() - self.started
 
     @contextmanager
     def guarded(self, what: str) -> Iterator[None]:
-        """Keep an error of one piece of a part as a row that missed its aim, and go on with the next piece."""
+        """Turn an error in the block into a row that missed its aim, so that the part goes on after the block."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - the other pieces are still worth their time
@@ -77,6 +77,6 @@ class Findings:
 
 
 def wait_for(path: Path | None) -> None:
-    """Wait until a file is there; at once where none is named."""
+    """Wait until a file exists, or not at all without a file."""
     while path is not None and not path.exists():
         time.sleep(POLL)

@@ -1,4 +1,4 @@
-"""Runs of the program inside a part: bounded in time or groups, watched, and compared with each other."""
+"""Runs of the program inside a part: bounded in time or groups, observed, and compared with each other."""
 
 from __future__ import annotations
 
@@ -29,32 +29,29 @@ if TYPE_CHECKING:
 
 
 class EnoughError(Exception):
-    """A bounded run has done what was wanted of it."""
+    """The end of a bounded run that has reached its bound."""
 
 
 @dataclass(kw_only=True)
 class Watch(Events):
-    """Notes when groups end, and ends a run after a time or a number of groups.
-
-    It stands between the engine and nobody: what it hears is kept for the part's findings.
-    """
+    """Events that record when groups end, and end a run after a time or a number of groups."""
 
     seconds: float | None = None
     groups: int | None = None
     at_group: Callable[[int], None] | None = None
-    """Called with the number of groups that are done, whenever one is."""
+    """Function that is called with the number of finished groups whenever a group ends."""
     messages: list[str] = field(default_factory=list)
     done: list[tuple[float, int]] = field(default_factory=list)
-    """Seconds since the run began, and groups done then."""
+    """Seconds since the run began and number of finished groups, for each group."""
     total: int = 0
     _started: float = field(default_factory=time.monotonic)
 
     def message(self, text: str) -> None:
-        """Keep it."""
+        """Keep a message of the run."""
         self.messages.append(text)
 
     def step(self, step: Step) -> None:
-        """Count a group, and end the run if it was the last that is wanted."""
+        """Count a group, and end the run at its bound."""
         if not step.what.startswith("pass"):
             return
         elapsed = time.monotonic() - self._started
@@ -75,10 +72,13 @@ def draw(path: Path, width: int, height: int | None = None) -> Path:
 
 
 def run_once(image: Path, mask: Path, model: Model, options: SegmentOptions, watch: Watch | None = None) -> Any:
-    """Segment an image; the report, or None where the watch ended the run.
+    """Segment an image.
+
+    Returns:
+        The report, or None where the watch ended the run.
 
     Raises:
-        MagnetError: It failed.
+        MagnetError: The run failed.
     """
     mask.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -91,19 +91,22 @@ def run_once(image: Path, mask: Path, model: Model, options: SegmentOptions, wat
 
 
 def labels(mask: Path) -> NDArray[np.uint8]:
-    """The labels of a finished mask at full size."""
+    """Return the labels of a finished mask at full size."""
     found: NDArray[np.uint8] = tifffile.imread(mask, key=0)
     return found
 
 
 def agreement(one: Path, other: Path) -> float:
-    """The share of pixels at which two masks have one label."""
+    """Return the share of pixels with equal labels in two masks."""
     return float(np.mean(labels(one) == labels(other)))
 
 
 @contextmanager
 def clocks() -> Iterator[list[Clock]]:
-    """The clocks that runs inside make: a run that is ended early writes no report that would hold its seconds."""
+    """Yield a list to which every new clock of a run is added.
+
+    A run that is ended early writes no report with its seconds, so they are read from its clock.
+    """
     made: list[Clock] = []
     original = Clock.__init__
 

@@ -1,4 +1,4 @@
-"""How busy a GPU is, read from its driver by a process of its own: `python -m benchmarks.gpu.sampler 0 FILE`."""
+"""Read from the driver how busy a GPU is, in a process of its own: `python -m benchmarks.gpu.sampler 0 FILE`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EVERY = 0.1
-"""Seconds between samples; the driver's own period is about a sixth of a second."""
+"""Seconds between samples. The driver's own period is about a sixth of a second."""
 
 
 @dataclass(kw_only=True)
 class Busy:
-    """The driver's samples."""
+    """The samples of the driver in a file."""
 
     path: Path
 
     def share(self, since: float, until: float) -> float | None:
-        """The mean share of the time in which a kernel ran, between two moments of `time.time`; None without samples.
+        """Return the mean share of the time in which a kernel ran, or None without samples.
 
-        The driver's figure says whether any kernel ran, not how much of the GPU it filled.
+        The driver's figure says whether any kernel ran, not how much of the GPU it used. The times are those of
+        `time.time`.
         """
         if not self.path.exists():
             return None
@@ -39,7 +40,7 @@ class Busy:
 
 @contextmanager
 def sampled(device: str, path: Path) -> Iterator[Busy]:
-    """Sample while something runs; nothing is sampled on a CPU."""
+    """Sample while the context is open. On a CPU nothing is sampled."""
     if not device.startswith("cuda"):
         yield Busy(path=path)
         return

@@ -1,4 +1,4 @@
-"""Memory that runs out: survived with the same mask, or ended with exit code 6 and everything that was finished."""
+"""Where memory runs out, a run continues to the same mask, or ends with exit code 6 and keeps all finished groups."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MIB = 1 << 20
 
 
 def run(setting: Setting, findings: Findings) -> None:
-    """Provoke it before the first group, in the middle, and by a budget."""
+    """Let memory run out before the first group, in the middle, and by a budget."""
     image = draw(setting.folder / "scene.tif", 1900 if setting.short else 7_300)
     options = paper(setting, precision="float32")
     if not setting.short:
@@ -50,7 +50,7 @@ def run(setting: Setting, findings: Findings) -> None:
 
 
 def _halved(setting: Setting, findings: Findings, image: Path, model: Model, options: SegmentOptions) -> None:
-    """No batch above a quarter of the first fits: the mask is that of networks which refuse larger ones."""
+    """Allow no batch above a quarter of the first. The mask has to be that of networks that refuse larger batches."""
     batch = 4 if setting.short else 32
     options = replace(options, batch_size=batch)
     watch = Watch()
@@ -72,7 +72,7 @@ def _halved(setting: Setting, findings: Findings, image: Path, model: Model, opt
 
 
 def _repeated(setting: Setting, findings: Findings, image: Path, model: Model, options: SegmentOptions) -> None:
-    """Two runs with memory in plenty, and one with hardly more than they took."""
+    """Compare two runs with plenty of memory and one with hardly more than they took."""
     names = ("plain", "again", "tight")
     peak = 0
     for name in names:
@@ -100,7 +100,7 @@ def _repeated(setting: Setting, findings: Findings, image: Path, model: Model, o
 
 
 def _alone(setting: Setting, findings: Findings, image: Path, model: Model, options: SegmentOptions) -> None:
-    """Memory is short once: the group is computed again with nothing beside it."""
+    """Let memory run out once. The group has to be computed again with nothing beside it."""
     plain, once = setting.folder / "plain.tif", setting.folder / "once.tif"
     failing = _Failing(model.networks, at_call=9)
     watch = Watch()
@@ -116,7 +116,10 @@ def _alone(setting: Setting, findings: Findings, image: Path, model: Model, opti
 
 
 def _middle(setting: Setting, findings: Findings, image: Path, model: Model, options: SegmentOptions) -> None:
-    """Memory goes for good after some groups: exit code 6; with memory again the same command ends the mask."""
+    """Let memory run out after some groups.
+
+    The run has to end with exit code 6, and the same command with memory again has to finish the mask.
+    """
     mask = setting.folder / "middle.tif"
     hog = _Hog(setting, model)
     watch, error = Watch(at_group=hog.at_group), None
@@ -140,7 +143,7 @@ def _middle(setting: Setting, findings: Findings, image: Path, model: Model, opt
 
 
 def _budget(setting: Setting, findings: Findings, image: Path, options: SegmentOptions) -> None:
-    """A budget that is as large as what is planned is kept; a smaller one is refused before any work."""
+    """Set a budget of exactly the planned bytes, which has to be kept, and a smaller one, which has to be refused."""
     options = replace(options, batch_size=4)
     model = load_model(options, Events())
     planned = plan_image(image, model.facts, options, model.machine).memory.device
@@ -182,13 +185,13 @@ def _budget(setting: Setting, findings: Findings, image: Path, options: SegmentO
 
 @dataclass
 class _Failing:
-    """Networks that run out of memory, as a device without any left would say."""
+    """Networks that raise the error of a device without free memory."""
 
     networks: Networks
     at_call: int | None = None
-    """The call that fails; None for none."""
+    """Number of the call that fails. None lets no call fail."""
     above: int | None = None
-    """Patches that are too many."""
+    """Largest batch that succeeds."""
     always: bool = False
     failed: bool = False
     calls: int = field(default=0)
@@ -197,7 +200,7 @@ class _Failing:
         return getattr(self.networks, name)
 
     def predict(self, patches: Tensor, scale: Size) -> Tensor:
-        """Of the networks, or no memory."""
+        """Predict, or run out of memory."""
         self.calls += 1
         if self.always or self.calls == self.at_call or (self.above is not None and len(patches) > self.above):
             self.failed = True
@@ -209,10 +212,10 @@ class _Failing:
 def _short_of_memory(
     setting: Setting, model: Model, options: SegmentOptions, image: Path, *, above: int
 ) -> Iterator[Model]:
-    """A model on a device where batches of more than so many patches do not fit.
+    """Yield a model on a device on which larger batches do not fit.
 
-    On a GPU its allocator is capped at hardly more than a run takes whose networks refuse larger batches; elsewhere the
-    networks refuse them.
+    On a GPU its allocator is limited to hardly more than a run takes whose networks refuse larger batches. Elsewhere
+    the networks refuse them.
     """
     picky = replace(model, networks=cast("Networks", _Failing(model.networks, above=above)))
     if setting.kind != "cuda":
@@ -241,12 +244,15 @@ def _uncap(setting: Setting) -> None:
 
 
 def _failed_allocations(setting: Setting) -> int:
-    """How often the allocator had nothing left, also where an operation then took another way without a word."""
+    """Return how often the allocator had no memory, also where an operation silently took another way."""
     return int(torch.cuda.memory_stats(setting.device).get("num_ooms", 0)) if setting.kind == "cuda" else 0
 
 
 class _Hog:
-    """Takes the device's memory after the first groups: its allocator's on a GPU, the networks' word elsewhere."""
+    """Takes all memory of the device after the first groups.
+
+    On a GPU it is the allocator's memory. Elsewhere the networks raise the error.
+    """
 
     AFTER = 2
 
@@ -256,7 +262,7 @@ class _Hog:
         self.model = model if setting.kind == "cuda" else replace(model, networks=cast("Networks", self._failing))
 
     def at_group(self, done: int) -> None:
-        """Take everything once enough groups are done."""
+        """Take all memory once enough groups are done."""
         if done < self.AFTER:
             return
         self._failing.always = True
@@ -266,7 +272,7 @@ class _Hog:
             release_device_memory(self._setting.device)
 
     def release(self) -> None:
-        """Give it back."""
+        """Free the memory."""
         self._failing.always = False
         if self._setting.kind == "cuda":
             torch.cuda.set_per_process_memory_fraction(1.0, self._setting.device)

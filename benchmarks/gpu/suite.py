@@ -1,4 +1,4 @@
-"""The suite's tests marked `gpu`."""
+"""Run the tests marked `gpu` of the suite."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MARKED = re.compile(r"pytest\.mark\.gpu\b")
 
 
 def files() -> list[Path]:
-    """The test files that hold such tests: others may import packages that a machine with a GPU lacks."""
+    """Return the files with tests marked `gpu`. Other files may import packages that a machine with a GPU lacks."""
     return sorted(path for path in (ROOT / "tests").rglob("test_*.py") if MARKED.search(path.read_text()))
 
 
 def run(setting: Setting, findings: Findings) -> None:
-    """Run them, and count."""
+    """Run the tests, and add their counts."""
     report = setting.folder / "tests.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "-W", "default"]
     command += [f"--junitxml={report}", f"--basetemp={setting.folder / 'tests'}", *map(str, files())]

@@ -1,4 +1,7 @@
-"""What could make a forward pass faster, each on and off: layouts, autotuning, graphs, compiling, copies beside it."""
+"""Each setting that could make a forward pass faster is timed on and off.
+
+They are layouts, autotuning, CUDA graphs, compilation, and copies beside the passes.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from magnet_cli.models.networks import Networks
 
 GIGAFLOP = {"backbone": 85.6, "refiner": 44.8}
-"""Of the paper's networks for a window of 508 pixels."""
+"""GFLOP of the paper's networks for a window of 508 pixels."""
 BATCH = 16
 
 
@@ -51,7 +54,7 @@ def run(setting: Setting, findings: Findings) -> None:
 
 
 class _Bench:
-    """The networks of one precision."""
+    """The timings of the networks in one precision."""
 
     def __init__(self, setting: Setting, findings: Findings, networks: Networks, precision: str) -> None:
         self._setting = setting
@@ -64,7 +67,7 @@ class _Bench:
         self._least = 0.2 if setting.short else 0.35
 
     def eager(self) -> None:
-        """As the program runs them, then each setting turned."""
+        """Time the networks as the program runs them, then with each setting changed."""
         batches = (2,) if self._setting.short else (1, 4, BATCH, 64)
         for batch in batches:
             self._row("backbone", f"as the program runs it, batch {batch}", self._plain(batch), batch)
@@ -85,7 +88,7 @@ class _Bench:
         self._row("backbone", "with softmax and checks (predict)", lambda: self._networks.predict(whole, scale), BATCH)
 
     def graphs(self) -> None:
-        """The backbone replayed as a CUDA graph."""
+        """Time the backbone replayed as a CUDA graph."""
         for batch in (1, BATCH):
             with self._findings.guarded(f"{self._precision}: CUDA graph"):
                 run = self._plain(batch)
@@ -98,7 +101,7 @@ class _Bench:
                 self._row("backbone", f"CUDA graph, batch {batch}", graph.replay, batch)
 
     def compiled(self) -> None:
-        """The backbone through `torch.compile`."""
+        """Time the backbone compiled by `torch.compile`."""
         started = time.monotonic()
         network: Any = torch.compile(self._networks.backbone)
         run = self._running(network, self._patches(BATCH).contiguous(memory_format=torch.channels_last))
@@ -108,7 +111,7 @@ class _Bench:
         self._row("backbone", "torch.compile", run, BATCH, compiled_in=round(took, 1))
 
     def copies(self) -> None:
-        """Pixels copied to the device beside the passes: pageable and pinned memory, one stream and two."""
+        """Time copies of pixels beside the passes, from pageable and pinned memory, in one stream and in two."""
         run = self._plain(BATCH)
         pixels = torch.randint(0, 255, (BATCH, *self._side, self._bands), dtype=torch.uint8)
         pinned = pixels.pin_memory()
@@ -184,7 +187,7 @@ class _Bench:
 
 
 def _layout(layout: torch.memory_format) -> dict[str, Any]:
-    """Some versions of torch declare no `memory_format` for modules, though all take it."""
+    """Return the argument for a layout, which some versions of torch accept without declaring it."""
     return {"memory_format": layout}
 
 
@@ -197,7 +200,7 @@ def _inferring(run: Callable[[], object]) -> Callable[[], object]:
 
 
 def _limits(setting: Setting, findings: Findings) -> None:
-    """What the device multiplies and copies at most, by the libraries that are there."""
+    """Add the largest rates of multiplications and copies that the device reaches with the installed libraries."""
     for dtype, side in ((torch.bfloat16, 8192), (torch.float32, 4096)):
         one, other = (torch.randn(side, side, device=setting.device, dtype=dtype) for _ in range(2))
         seconds, _ = _timed(lambda: one @ other, least=0.3, device=setting.device)  # noqa: B023 - called in the loop
@@ -223,7 +226,7 @@ def _limits(setting: Setting, findings: Findings) -> None:
 
 
 def _timed(run: Callable[[], object], *, least: float, device: str) -> tuple[float, float]:
-    """Seconds of a call, the median of several bursts, and of those the seconds that the host was busy."""
+    """Return the seconds of a call, the median of several bursts, and those seconds in which the host was busy."""
     on_device = device.startswith("cuda")
     for _ in range(3):
         run()

@@ -1,4 +1,4 @@
-"""Where the threads of this process are, sampled: which function of the program each is in, and how often."""
+"""Samples of the threads of this process: which function of the program each thread is in, and how often."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ WAITS = ("wait", "_worker", "result", "acquire", "get", "shutdown")
 
 
 class Places:
-    """Samples by kind of thread and place."""
+    """Counts of samples by kind of thread and place."""
 
     def __init__(self) -> None:
         self.found: dict[str, Counter[str]] = {}
         self.rounds = 0
 
     def take(self, own: int) -> None:
-        """One sample of every thread but the one that takes it."""
+        """Take one sample of every thread but the sampling one."""
         names = {thread.ident: _kind(thread.name) for thread in threading.enumerate()}
         self.rounds += 1
         for identity, frame in sys._current_frames().items():  # noqa: SLF001 - there is no public one
@@ -35,7 +35,7 @@ class Places:
                 self.found.setdefault(names[identity], Counter())[_place(frame)] += 1
 
     def shares(self, most: int = 8) -> dict[str, dict[str, float]]:
-        """For each kind of thread the most frequent places, in threads that are there on the average."""
+        """Return the most frequent places by kind of thread, in the mean number of threads that are there."""
         return {
             kind: {place: round(count / self.rounds, 3) for place, count in places.most_common(most)}
             for kind, places in sorted(self.found.items())
@@ -43,12 +43,12 @@ class Places:
 
 
 def _kind(name: str) -> str:
-    """A pool's threads are `read_0`, `read_1`, ..."""
+    """Return the name of a thread without its number, as pools name their threads `read_0`, `read_1`, ..."""
     return re.sub(r"[_-]?\d+.*$", "", name)
 
 
 def _place(frame: FrameType | None) -> str:
-    """The innermost function, and the innermost one of the program around it."""
+    """Return the innermost function, and the innermost one of the program around it."""
     if frame is None:
         return "?"
     inner = frame.f_code.co_name
@@ -63,7 +63,7 @@ def _place(frame: FrameType | None) -> str:
 
 @contextmanager
 def sampled_threads() -> Iterator[Places]:
-    """Sample while something runs."""
+    """Sample while the context is open."""
     places, ended = Places(), threading.Event()
 
     def take() -> None:

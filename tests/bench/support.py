@@ -1,4 +1,4 @@
-"""A bench small enough for a test."""
+"""Tasks for a bench that are small enough for tests."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from magnet_cli.options.segment import Method
 
 SIDE = 150
-"""Side of the image in pixels, which is no multiple of any tile or window."""
+"""Side of the image in pixels. It is no multiple of any tile or window."""
 SCALES = (32, 64, 128)
 L = 96
 SIDE_OF_MASK = 300
-"""More pixels than a unit of that L, though the whole is no large object."""
+"""Side of the mask in pixels, larger than a unit of refinement with that L, and small enough to be no large object."""
 
 
 def task(
     folder: Path, *, method: Method = "magnet", side: int = SIDE, timed: bool = False, bundle: Path | None = None
 ) -> Task[SegmentOptions]:
-    """Return a task on a generated image; without a bundle it gets one of one-convolution networks."""
+    """Return a task on a generated image. Without a bundle it gets one whose networks are single convolutions."""
     bundle = bundle or blurry_bundle(folder / "bundle", scales=SCALES)
     write_repeated(folder / "image.tif", size=Size(width=side, height=side))
     write_repeated(folder / "warm.tif", size=Size(width=64, height=64))
@@ -46,7 +46,7 @@ def task(
 
 
 def cascade_bundle(folder: Path, **changes: Any) -> Path:
-    """Return a cascade of one convolution, which gives back the mask that it is shown, a little blurred by tanh."""
+    """Return a cascade of one convolution, which returns its mask, slightly blurred by tanh."""
     network = build_cascade("conv", options={})
     weight = torch.zeros(1, BANDS + MASKS, 1, 1)
     weight[0, BANDS] = 4

@@ -1,4 +1,4 @@
-"""A bench of `magnet refine`: what its contenders count, refuse and leave behind; never how fast it is."""
+"""A bench of `magnet refine` counts, refuses and leaves behind what it should. Its speed is not tested."""
 
 from __future__ import annotations
 

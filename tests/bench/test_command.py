@@ -1,4 +1,4 @@
-"""`magnet bench` as a command: one small run of the whole, wrong words, and an interruption."""
+"""`magnet bench` works as a command: in one small run, with wrong options, and when it is interrupted."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _check_setting(found: dict[str, Any]) -> None:
 
 
 def _check_plan(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Before the bench the time is unknown; after it, it is what the stored speed says."""
+    """Check that `plan` states no time before the bench, and the one of the stored speed after it."""
     assert before["images"][0]["seconds"] is None
     [figure] = stored_figures()
     windows = sum(stage["windows"] for step in after["images"][0]["passes"] for stage in step["stages"])

@@ -1,4 +1,4 @@
-"""What each contender counts, refuses and leaves behind; never how fast it is."""
+"""Each contender of a bench counts, refuses and leaves behind what it should. Its speed is not tested."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_program_reports_a_real_run_and_leaves_nothing(tmp_path: Path) -> No
 
 
 class Classes(pickle.Unpickler):
-    """Remembers the modules that unpickling asks for."""
+    """An unpickler that keeps the names of the modules that it imports."""
 
     def __init__(self, value: object) -> None:
         super().__init__(BytesIO(pickle.dumps(value)))
@@ -92,7 +92,7 @@ def test_the_ceiling_stands_for_the_windows_that_the_program_ran(tmp_path: Path)
 
 
 class Asked:
-    """Networks that note who was asked about how many patches."""
+    """Networks that count the patches of each call."""
 
     NAMES = ("predict", "refine", "scores", "selected", "score_map", "cell_scores", "aggregate")
 
@@ -131,7 +131,7 @@ LAST = {"predict": 1, "refine": 1}
 def test_the_ceiling_asks_each_network_that_a_run_asks(
     tmp_path: Path, method: Any, fusion: Fusion | None, changes: dict[str, Any], wanted: list[dict[str, int]]
 ) -> None:
-    """Once for each window, and in a run for no other."""
+    """Each network of the ceiling computes each window once, and networks that a run does not use compute none."""
     folder = tmp_path / "of-it"
     bundle = blurry_bundle(folder, scales=SCALES, selector=True) if fusion is None else grnet(folder, fusion=fusion)
     given = task(tmp_path, method=method, bundle=bundle)
@@ -182,7 +182,7 @@ def test_a_grnet_has_a_ceiling_alone(tmp_path: Path, kind: type[Patching | Naive
 
 
 def test_bands_and_values_of_an_image_are_not_those_of_the_drawn_one(tmp_path: Path) -> None:
-    """The image has four bands of 16 bits, the one that everything is warmed up on the bundle's bands of 8."""
+    """The image has four bands of 16 bits. The generated image for the warm-up has the bundle's bands of 8 bits."""
     given = task(tmp_path, method="patch")
     values = np.random.default_rng(0).integers(0, 10000, (SIDE, SIDE, 4)).astype(np.uint16)
     tifffile.imwrite(given.image, values, photometric="minisblack", planarconfig="contig", tile=(64, 64))

@@ -1,4 +1,4 @@
-"""Stored speeds: what was measured comes back for the very case, and for no other."""
+"""A stored speed is found again for exactly the case in which it was measured, and for no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The naive arithmetic meets the published program's values: it is no straw man's arithmetic."""
+"""The naive arithmetic, with which a bench compares, gives the values of the published program."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Seeded:
-    """The published networks with the golden case's weights."""
+    """The published networks with the weights of the golden values."""
 
     backbone: torch.nn.Module
     refiner: torch.nn.Module

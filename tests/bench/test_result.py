@@ -1,4 +1,4 @@
-"""Ratios are made within a round, and what is shown follows from them."""
+"""Ratios are computed within a round, and the table follows from them."""
 
 from __future__ import annotations
 

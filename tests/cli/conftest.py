@@ -1,4 +1,4 @@
-"""A folder to work in, an image and a bundle."""
+"""Tests of the command line have a folder of their own, an image and a bundle."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def image(here: Path) -> Path:
-    """`s.tif` in the current folder, by its relative name."""
+    """Write `s.tif` into the current folder, and return its relative name."""
     write_image(here / "s.tif")
     return Path("s.tif")
 
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many writes to journals the disk takes yet; anything may be written where the list is empty."""
+    """Let writes to journals fail as on a full disk.
+
+    Returns:
+        A list whose only number is how many writes succeed before that. All succeed while it is empty.
+    """
     room: list[int] = []
     write_at = durable.write_at
 
@@ -44,5 +48,5 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks this small only wait for each other's threads, the longer the busier the machine is."""
+    """Compute in one thread, because threads of networks this small mostly wait for each other."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)

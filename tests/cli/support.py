@@ -1,4 +1,4 @@
-"""Small images and a small bundle, and two ways to run the program: inside this process, or as a program of its own."""
+"""Small images and a small bundle, and two ways to run the program: in this process, or as a process of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIZE = (110, 150)
 
 
 def write_image(path: Path, *, bands: int = 3, seed: int = 0, size: tuple[int, int] = SIZE) -> Path:
-    """Return a tiled TIFF whose left part is red, the middle green and the right blue, with a little noise."""
+    """Write a tiled TIFF: red on the left, green in the middle, blue on the right, with a little noise."""
     height, width = size
     values = np.random.default_rng(seed).integers(0, 20, (height, width, bands), dtype=np.uint8)
     for column in range(width):
@@ -46,13 +46,13 @@ def write_image(path: Path, *, bands: int = 3, seed: int = 0, size: tuple[int, i
 
 
 def expected_labels(size: tuple[int, int] = SIZE) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """What the bundle says about `write_image`: red 0, green 1, blue 2."""
+    """Return the labels that the bundle gives to `write_image`: red is 0, green 1, blue 2."""
     height, width = size
     return np.tile((np.arange(width) * 3 // width).astype(np.uint8), (height, 1))
 
 
 def write_colours_bundle(folder: Path, *, side: int = 32) -> Path:
-    """A bundle whose class is the brightest of red, green and blue; its network sees squares of `side` pixels."""
+    """Write a bundle whose class is the brightest of red, green and blue. Its network sees squares of `side` pixels."""
     network = build_backbone("conv", classes=3, bands=3, options={})
     with torch.no_grad():
         for parameter in network.parameters():
@@ -68,7 +68,7 @@ def write_colours_bundle(folder: Path, *, side: int = 32) -> Path:
 
 
 def invoke(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Result:
-    """Run the program in this process. Anything but an exit code is a bug and raises."""
+    """Run the program in this process. Any exception is raised again, because it would be a bug."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], env=env)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -76,7 +76,7 @@ def invoke(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Resu
 
 
 def invoke_json(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
-    """Return the one object that a command prints with --json."""
+    """Return the JSON object that a command prints with --json."""
     result = invoke(*arguments, "--json")
     assert result.exit_code == code, result.stderr
     found = json.loads(result.stdout)
@@ -91,7 +91,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    """Return the program as a command line."""
+    """Return the words that start the program with arguments as a process of its own."""
     return [sys.executable, "-m", "magnet_cli.cli.program", *map(str, arguments)]
 
 
@@ -103,7 +103,7 @@ def run(*arguments: str | Path, cwd: Path, **env: str) -> subprocess.CompletedPr
 
 
 def one_line(result: Result) -> str:
-    """Return the only line on standard error; standard output is empty."""
+    """Check that standard output is empty, and return the only line of standard error."""
     assert result.stdout == ""
     lines = result.stderr.splitlines()
     assert len(lines) == 1, result.stderr

@@ -1,4 +1,4 @@
-"""`--bands` and `--value-range` through every command that reads images."""
+"""Every command that reads images has `--bands` and `--value-range`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORDS = ("--bands", "3,2,1", "--value-range", "0,10000")
 
 @pytest.fixture
 def reflectance(here: Path) -> Path:
-    """`r.tif`: blue, green, red and near infrared from 0 to 10000, in 16 bits; some pixels are brighter."""
+    """Write `r.tif` with blue, green, red and near infrared from 0 to 10000 in 16 bits. A few pixels are brighter."""
     seen = tifffile.imread(write_image(here / "rgb.tif")).astype(np.uint16)
     values = np.concatenate([seen[:, :, ::-1] * 39, np.full((*seen.shape[:2], 1), 9999, np.uint16)], axis=2)
     values[5:9, 5:9, :3] = (20000, 30000, 60000)
@@ -59,7 +59,7 @@ def test_bands_and_values_are_the_users(reflectance: Path, bundle: Path) -> None
 
 
 def test_values_beyond_the_range_are_its_end(here: Path, bundle: Path) -> None:
-    """Twice as red as white is as red as white, and so no redder than green."""
+    """A value beyond the end of the range counts as its end: red at twice the end equals green at the end."""
     values = np.zeros((64, 96, 3), np.uint16)
     values[:, :48] = (30000, 10000, 0)
     values[:, 48:] = (9000, 9999, 0)

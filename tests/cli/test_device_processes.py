@@ -1,4 +1,4 @@
-"""A run on several devices: a process each, one mask, and the signals, failures and exit codes of all of them."""
+"""A run on several devices has a process for each, one mask, and one way to end on signals and failures."""
 
 from __future__ import annotations
 

@@ -28,12 +28,12 @@ FORMER_NAMES = {"jp2"}
 
 
 def findings(code: int = 0) -> dict[tuple[str, str], dict[str, Any]]:
-    """What the JSON object says, by part and name."""
+    """Return the findings of `magnet doctor --json` by part and name."""
     return {(each["part"], each["name"]): each for each in invoke_json("doctor", code=code)["findings"]}
 
 
 def without(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
-    """Let every import of a library fail, as where it is not installed."""
+    """Let every import of a library fail, as if it were not installed."""
     real = builtins.__import__
 
     def refusing(name: str, *rest: Any, **more: Any) -> Any:

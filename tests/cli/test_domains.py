@@ -1,4 +1,4 @@
-"""A bundle looks only at the kind of image that it was trained on, unless somebody insists."""
+"""A bundle refuses images of another kind than it was trained on, unless the user insists."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GEO_KEYS = (34735, 3, 16, (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1,
 
 
 def of_domain(folder: Path, domain: object) -> Path:
-    """A small bundle of a domain."""
+    """Write a small bundle for a kind of image."""
     write_colours_bundle(folder)
     file = folder / DESCRIPTION
     file.write_text(json.dumps({**json.loads(file.read_text()), "domain": domain}))
@@ -39,7 +39,7 @@ def of_domain(folder: Path, domain: object) -> Path:
 
 
 def pixels() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Red, green and blue stripes."""
+    """Return red, green and blue stripes."""
     found = np.zeros((96, 120, 3), np.uint8)
     for band in range(3):
         found[:, 40 * band : 40 * (band + 1), band] = 200
@@ -61,7 +61,7 @@ def write_map(path: Path) -> Path:
 
 
 def write_microscope_pyramid(path: Path) -> Path:
-    """An OME-TIFF of several levels whose pixels measure a quarter of a micrometre."""
+    """Write an OME-TIFF of several levels whose pixels measure a quarter of a micrometre."""
     about = {"axes": "YXS", **{f"PhysicalSize{axis}": 0.25 for axis in "XY"}}
     with tifffile.TiffWriter(path, ome=True) as file:
         file.write(pixels(), tile=(32, 32), photometric="rgb", subifds=1, metadata=about)

@@ -1,4 +1,4 @@
-"""What ends a command from outside is named in one true line: lost folders, loops of links, limits of memory."""
+"""What ends a command from outside is named in one true line: folders that vanish, loops of links, limits of memory."""
 
 from __future__ import annotations
 

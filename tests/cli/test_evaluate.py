@@ -1,4 +1,4 @@
-"""`magnet evaluate`: the same figures as the library, as a table and as JSON."""
+"""`magnet evaluate` prints the figures of the library as a table and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`magnet export`, and the formats that `magnet segment` writes besides its own."""
+"""`magnet export` writes other formats of a finished mask, as `magnet segment` does beside its own."""
 
 from __future__ import annotations
 

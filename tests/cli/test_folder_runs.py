@@ -1,4 +1,4 @@
-"""Runs over several images: the summary beside the masks, lists with options of each image, and parts of a folder."""
+"""A run over several images has a summary beside the masks, takes lists with options for each image, and has parts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PATCH = ("--method", "patch")
 
 @pytest.fixture
 def folder(here: Path) -> Path:
-    """Three images, of which two have one name in two folders, and one that is none."""
+    """Write three images, of which two have the same name in two folders, and a file that is no image."""
     write_image(here / "in" / "a.tif")
     write_image(here / "in" / "sub" / "a.tif", seed=1)
     write_image(here / "in" / "z.tif", seed=2)
@@ -79,9 +79,9 @@ def segment_and_die(folder: Path, bundle: Path, death: int) -> None:
     """Segment the images of a folder, and die by SIGKILL at some step of writing its list.
 
     Args:
-        folder: The current folder of the run.
-        bundle: The weights.
-        death: The number of the step, from 0. Each writing has four: before the working file is made, with half of it
+        folder: Current folder of the run.
+        bundle: Folder of the bundle.
+        death: Number of the step, from 0. Each writing has four: before the working file is made, with half of it
             written, before it gets its name, and after.
     """
     os.chdir(folder)
@@ -124,7 +124,7 @@ def segment_and_die(folder: Path, bundle: Path, death: int) -> None:
 
 
 def table(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of a list without what differs between two runs."""
+    """Return the rows of a list without the columns that differ between two runs."""
     return [{key: row[key] for key in row if key not in ("status", "seconds", "mask")} for row in found["images"]]
 
 

@@ -27,13 +27,16 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="file names ther
 
 SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 EVIL = "\x1b]0;owned\x07\r\n/etc/x.tif: done\u202e\udc9b\u2028"
-"""A part of a name that would set a title, forge a line, turn the line's direction, and is not valid UTF-8."""
+"""Part of a name that would set the terminal's title, forge a line and reverse its direction. It is no valid UTF-8."""
 CLASS = EVIL.replace("\udc9b", "\x00</Item>&")
-"""A class of that kind, which JSON can name, and XML not."""
+"""A class name of that kind. JSON can hold it and XML cannot."""
 
 
 def clean(result: Result, *, lines: int | None = None) -> str:
-    """Both streams of a command, which hold nothing that a terminal obeys; how many lines standard error has."""
+    """Return both streams of a command.
+
+    They must hold no control sequence, and standard error must have as many lines as `lines` says.
+    """
     found = result.stdout_bytes + result.stderr_bytes
     for bad in (b"\x1b", b"\r", b"\x07", "\u202e".encode(), "\u2028".encode()):
         assert bad not in found
@@ -82,7 +85,7 @@ def test_words_of_the_command_line_forge_no_line() -> None:
 
 
 def check_files(folder: Path) -> None:
-    """XML and JSON of a mask and its exports are well-formed, and no page has signs that change how it is shown."""
+    """Check that XML and JSON of a mask and its exports are well-formed, and that pages hold no signs of direction."""
     for name in ("m.tif", "m.cog.tif", "m.ome.tif"):
         with tifffile.TiffFile(folder / name) as file:
             tags = file.pages.first.tags

@@ -1,4 +1,4 @@
-"""Help and wrong words answer before anything heavy is loaded."""
+"""Help and refusals of wrong options come before heavy libraries are loaded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ for words in json.loads(sys.argv[1]):
     except SystemExit as end:
         print("\\nLOADED", end.code, *sys.modules)
 """
-"""Runs commands in one process, and prints the exit code and all modules that are loaded after each of them."""
+"""A script that runs commands in one process. After each it prints the exit code and all loaded modules."""
 
 
 CALLS: list[tuple[list[str], int]] = [
@@ -76,7 +76,7 @@ FOR_FILES = sorted(set(ROOT.commands) - set(GROUPS))
 
 
 def variable(entry: Any, option: str) -> str | None:
-    """The environment variable of an option."""
+    """Return the name of an option's environment variable."""
     return next(str(each.envvar) for each in entry.params if option in each.opts)
 
 
@@ -97,7 +97,7 @@ MOST_USED = ["--output", "--weights", "--scales", "--method", "--slide-mpp", "--
 
 
 def panels(*words: str) -> dict[str, list[str]]:
-    """The sections of a command's help, with the longest word of each option."""
+    """Return the sections of a command's help, with the longest spelling of each option."""
     found: dict[str, list[str]] = {}
     for line in invoke(*words, "--help").stdout.splitlines():
         if line.endswith(":") and not line.startswith(" "):

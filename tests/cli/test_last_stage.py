@@ -1,4 +1,4 @@
-"""`magnet segment --refine` from its words to its files."""
+"""`magnet segment --refine` works from its options to its files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FAST = ("--method", "patch", "--weights", "bundle", "--device", "cpu")
 
 
 class Next(Same):
-    """The class after the most probable one."""
+    """A method that replaces each class by the next one."""
 
     def apply(self, probs: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.roll(super().apply(probs, image), 1, axis=0)
@@ -44,7 +44,7 @@ class Next(Same):
 
 @pytest.fixture
 def images(here: Path) -> tuple[str, str]:
-    """Two images, and a bundle for them."""
+    """Write two images and a bundle for them."""
     write_colours_bundle(here / "bundle")
     for seed, name in enumerate(("a.tif", "b.tif")):
         write_image(here / name, seed=seed)
@@ -93,7 +93,7 @@ def test_every_image_gets_both_masks_and_all_that_is_shown_is_the_refined_one(
 
 
 def json_words(row: dict[str, Any]) -> list[str]:
-    """The command of a report, without the program's name."""
+    """Return the command of a report without the program's name."""
     return [str(word) for word in row["report"]["command"]][1:]
 
 

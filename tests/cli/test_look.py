@@ -1,4 +1,4 @@
-"""`plan`, `info` and `verify`, as text and as JSON."""
+"""`plan`, `info` and `verify` print text and JSON."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_what_sizes_and_levels_refer_to_is_shown(here: Path) -> None:
     ],
 )
 def test_an_image_is_read_at_a_stored_level(here: Path, bundle: Path, words: tuple[str, ...], asked: str) -> None:
-    """Squares of two pixels, so that the level has all there is to see: the labels are those of the full resolution."""
+    """The image consists of squares of two pixels, so the reduced level gives the labels of the full resolution."""
     labels = write_levels(here / "s.svs", "Aperio Image Library v11\r\nx|AppMag = 40|MPP = 0.2500")
     scales = words if "--scales" in words else ("--scales", "32", *words)
     run: tuple[str | Path, ...] = ("s.svs", "--weights", bundle, "--tissue", "none", *scales)
@@ -105,7 +105,7 @@ def test_an_image_is_read_at_a_stored_level(here: Path, bundle: Path, words: tup
 
 
 def write_levels(path: Path, description: str) -> NDArray[np.uint8]:
-    """Write a slide of two levels in squares of two pixels of one colour; return the bundle's labels of it."""
+    """Write a slide of two levels that consists of plain squares of two pixels; return its labels."""
     small = np.random.default_rng(0).integers(0, 3, (56, 76)).astype(np.uint8)
     coarse = (np.eye(3, dtype=np.uint8) * 200)[small]
     with tifffile.TiffWriter(path) as writer:

@@ -1,4 +1,4 @@
-"""Several images: one that fails stops no other, and the exit code and the JSON say which did."""
+"""One of several images that fails does not stop the others, and the exit code and the JSON name it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATCH = ("--method", "patch")
 
 @pytest.fixture
 def folder(here: Path) -> Path:
-    """Two images and between them one that is none."""
+    """Write two images and a file that is no image."""
     write_image(here / "in" / "a.tif")
     (here / "in" / "b.tif").write_text("no image")
     write_image(here / "in" / "c.tif", seed=1)

@@ -1,4 +1,4 @@
-"""The places of masks and of files beside them, and what a second run does with them."""
+"""Masks and files beside them get their places, and a second run treats them by rules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cli.support import SIZE, expected_labels, invoke, invoke_json, one_li
 from tests.files import tree
 
 PATCH = ("--method", "patch")
-"""One stage alone, so that the mask is exactly the brightest band."""
+"""Options for one stage, so that the mask is exactly the brightest band."""
 
 
 def test_a_mask_and_its_report_in_the_current_folder(here: Path, image: Path, bundle: Path) -> None:

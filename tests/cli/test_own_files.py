@@ -1,4 +1,4 @@
-"""No command replaces a file that it reads, or one that another program wrote, with `--overwrite` neither."""
+"""Even with `--overwrite`, no command replaces a file that it reads or that another program wrote."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOT_OURS = "magnet has not written it: it is not replaced, not even with --overw
 
 
 def refused(code: int, *words: str | Path) -> str:
-    """The message of a command that ends with an exit code and changes no file."""
+    """Return the message of a command that ends with an exit code and changes no file."""
     before = tree(Path())
     result = invoke(*words)
     assert result.exit_code == code, result.stderr

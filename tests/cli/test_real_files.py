@@ -1,4 +1,4 @@
-"""Real images from end to end: the masks as tifffile, OpenSlide and rasterio see them."""
+"""Real images become masks that tifffile, OpenSlide and rasterio read as they should."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.cli.support import invoke, invoke_json, write_colours_bundle
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A file and how to segment it quickly."""
+    """A file, and options with which it is segmented quickly."""
 
     name: str
     scales: str = "256,512"
@@ -50,7 +50,7 @@ def large_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def segmented(case: Case, *, data: Path, bundle: Path) -> tuple[Path, dict[str, Any]]:
-    """The file, and its entry in the JSON."""
+    """Segment a file, and return its path and its entry in the JSON."""
     path = data / case.name
     if not path.is_file():
         pytest.skip(f"no {case.name}")

@@ -1,4 +1,4 @@
-"""`magnet refine` from its words to its exit code."""
+"""`magnet refine` works from its options to its exit code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRUTH = discs(SHAPE, (70, 70, 40))
 
 @pytest.fixture
 def pair(here: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """An image and a mask beside it, and a network that mends it."""
+    """Write an image and a coarse mask, and let a network correct the mask."""
     use(monkeypatch, Bright())
     write_image(here / "i.tif", TRUTH)
     write_grey(here / "coarse.tif", np.roll(TRUTH, 3, axis=0).astype(np.uint8))

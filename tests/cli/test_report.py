@@ -1,4 +1,4 @@
-"""What the report beside a mask says."""
+"""The report beside a mask has the facts of the run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
 
 @pytest.fixture
 def report(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Return the report that was printed. The current folder is the run's."""
+    """Return the report that was printed, and enter the folder of the run."""
     monkeypatch.chdir(folder)
     found = json.loads(Path("printed.json").read_text())["images"][0]["report"]
     assert isinstance(found, dict)

@@ -1,4 +1,4 @@
-"""The submit scripts of docs/scale.md, run locally: one job of an array after another, and what they made together."""
+"""The submit scripts of docs/scale.md work: their jobs run here one after another, and together make every mask."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.cli.support import ROOT, invoke, write_image
 PAGE = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
 SCRIPTS = dict(re.findall(r"### ([^\n]+)\n.*?```bash\n(.*?)```", PAGE, flags=re.DOTALL))
 JOBS = 16
-"""Jobs that the scripts ask for."""
+"""Number of jobs in an array of the scripts."""
 
 
 def environment(system: str, index: int) -> dict[str, str]:
-    """What a system says to one of its jobs."""
+    """Return the environment variables that a scheduler sets for one of its jobs."""
     if system == "SLURM":
         edges = {"SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": str(JOBS - 1), "SLURM_ARRAY_TASK_STEP": "1"}
         return {"SLURM_ARRAY_TASK_ID": str(index), "SLURM_ARRAY_TASK_COUNT": str(JOBS), **edges}
@@ -28,7 +28,7 @@ def environment(system: str, index: int) -> dict[str, str]:
 
 
 def words(script: str) -> list[str]:
-    """The words behind `magnet` in a script."""
+    """Return the words that follow `magnet` in a script."""
     (line,) = [line for line in script.splitlines() if "magnet " in line]
     return shlex.split(line)[shlex.split(line).index("magnet") + 1 :]
 

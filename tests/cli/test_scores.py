@@ -1,4 +1,4 @@
-"""`magnet evaluate --data`: methods compared over several images, as tables, JSON and a picture."""
+"""`magnet evaluate --data` compares methods over several images in tables, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ METHODS = ("--methods", "downsample,patch,magnet")
 
 @pytest.fixture
 def data(here: Path) -> Path:
-    """Two images and their truth; half of the second is wrong."""
+    """Write two images and their truth. Half of the second truth is wrong."""
     lines = ["name,image,label"]
     for number, size in enumerate(SIZES):
         write_image(here / f"{number}" / "i.tif", seed=number, size=size)

@@ -1,4 +1,4 @@
-"""`--series` through every command that reads images: which of a file's images is meant."""
+"""With `--series` every command that reads images chooses one of a file's images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL, LARGE = (60, 90), (110, 150)
 
 @pytest.fixture
 def two(here: Path) -> Path:
-    """`two.ome.tif`: an overview, and a scan that is its mirror image but larger."""
+    """Write `two.ome.tif`: an overview, and a larger scan that is its mirror image."""
     overview = tifffile.imread(write_image(here / "overview.tif", size=SMALL))
     scan = tifffile.imread(write_image(here / "scan.tif", size=LARGE))[:, ::-1]
     with tifffile.TiffWriter(here / "two.ome.tif", ome=True) as writer:

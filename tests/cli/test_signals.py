@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="wants signals")
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
 DEFAULT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-"""Programs that begin in the background of a shell inherit that SIGINT is ignored."""
+"""A program that starts in the background of a shell ignores SIGINT unless it does this."""
 STARTING = """
 import os, sys
 
@@ -54,7 +54,7 @@ for _ in range(2):
 
 
 def ended(code: str, number: int, *more: str | Path) -> tuple[int, str]:
-    """The exit code and the messages of a program that gets a signal."""
+    """Return the exit code and the messages of a program that gets a signal."""
     done = subprocess.run(
         [sys.executable, "-c", code, str(int(number)), *map(str, more)],
         env=environment(),

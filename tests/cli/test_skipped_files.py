@@ -1,4 +1,4 @@
-"""Files of a folder that look like images and are not taken: every one of them is named."""
+"""Every file of a folder that looks like an image and is not taken is named."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cli.support import invoke, invoke_json, write_image
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An image, slides in formats that are not read, and a file with a mask's name."""
+    """Write an image, slides in formats that are not read, and a file with the name of a mask."""
     slides = tmp_path / "slides"
     write_image(slides / "a.tif")
     write_image(slides / "case.mask.tif")

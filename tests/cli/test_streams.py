@@ -1,4 +1,4 @@
-"""The program as a process: its streams, its bar on a terminal, and what a signal does.
+"""The program as a process has clean streams, a bar on a terminal, and an end by signals.
 
 Where the start and the end of an interpreter do not matter, the process is forked from one with loaded libraries.
 """
@@ -48,7 +48,7 @@ def held(self, given, known):
 PassRunner.compute = held
 program.main()
 """
-"""The program as its script starts it. It waits before its fifth group, so that it cannot end before a signal comes."""
+"""The program as its script starts it, but it waits before its fifth group, so that it cannot end before a signal."""
 
 
 def test_json_alone_goes_to_standard_output(here: Path, image: Path, bundle: Path) -> None:
@@ -68,7 +68,7 @@ def test_json_alone_goes_to_standard_output(here: Path, image: Path, bundle: Pat
 
 
 def screen(data: str) -> list[str]:
-    """The lines that a terminal shows in the end: text, new lines, cursor up, and erasing of lines."""
+    """Return the lines that a terminal shows at the end, after new lines, moves of the cursor and erased lines."""
     lines, row, column = [""], 0, 0
     for text, moves, count in re.findall(r"([^\x1b]+)|\x1b\[\??([\d;]*)([A-Za-z])", data):
         if count == "A":

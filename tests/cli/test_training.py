@@ -1,4 +1,4 @@
-"""`magnet train backbone` as a person meets it: lines, a bar, an interruption."""
+"""`magnet train backbone` prints lines and a bar, and resumes after an interruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images behind URLs on the command line: names, resumption, and what goes wrong."""
+"""The command line takes images behind URLs: their masks get names, runs resume, and failures are named."""
 
 from __future__ import annotations
 

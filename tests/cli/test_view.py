@@ -1,4 +1,4 @@
-"""The command `magnet view`, as a program of its own."""
+"""The command `magnet view` works as a program of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "view.md"
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make the files that the page names, in the current folder."""
+    """Write an image, a mask and a truth into the current folder."""
     monkeypatch.chdir(tmp_path)
     image = write_image(tmp_path / "city.tif")
     for path in (tmp_path / "masks" / "city.tif", tmp_path / "city-truth.tif"):

@@ -1,4 +1,4 @@
-"""What a run says to somebody who sees it for the first time, and how much of it: quiet, verbose, log."""
+"""The messages of a run suit a first reader, and `--quiet`, `--verbose` and `--log` change how many there are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STAMPED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S* (.*)")
 
 
 def messages(log: str) -> list[str]:
-    """The messages of a log without their times; every line has one."""
+    """Return the messages of a log without their times, which every line must have."""
     found = [STAMPED.fullmatch(line) for line in Path(log).read_text(encoding="utf-8").splitlines()]
     assert all(found)
     return [each[1] for each in found if each is not None]

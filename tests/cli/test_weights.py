@@ -1,4 +1,4 @@
-"""`magnet weights`: what is shipped, what is damaged, what is imported."""
+"""`magnet weights` lists what is shipped, finds what is damaged, and imports what others trained."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.cli.support import invoke, invoke_json, one_line, write_colours_bundl
 
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only shipped bundle."""
+    """Write a bundle and let it be the only shipped one."""
     folder = write_colours_bundle(tmp_path / "weights" / "colours")
     monkeypatch.setattr(bundle_module, "roots", lambda: [tmp_path / "weights"])
     return folder
@@ -155,7 +155,7 @@ def test_import_tells_what_it_left_out_and_show_where_values_are_from(here: Path
     ids=PRESETS,
 )
 def test_an_imported_experiment_runs_by_what_its_card_says(here: Path, preset: Preset, part: int, compat: str) -> None:
-    """The preset's sides and counts are divided, because the real ones take minutes."""
+    """The sides and counts of the preset are divided, because the real ones take minutes."""
     classes = len(preset.classes)
     torch.save(build_backbone("conv", classes=classes, bands=3, options={}).state_dict(), here / "b.pth")
     torch.save(RefinementMagNet(classes=classes).state_dict(), here / "r.pth")
@@ -187,7 +187,7 @@ def test_an_imported_experiment_runs_by_what_its_card_says(here: Path, preset: P
 
 
 def brightness() -> nn.Module:
-    """Class 1 where red is above the mean."""
+    """Return a network whose class is 1 where red is above the mean."""
     network = build_backbone("conv", classes=2, bands=3, options={})
     with torch.no_grad():
         weight, bias = network.parameters()
@@ -198,7 +198,7 @@ def brightness() -> nn.Module:
 
 
 def believing(half: int) -> RefinementMagNet:
-    """A published refinement module that hands on one half of its input, sharpened."""
+    """Return a published refinement module that returns one half of its input, sharpened."""
     refiner = RefinementMagNet(classes=2)
     state = {key: value * 0 if value.ndim == 4 else value for key, value in refiner.state_dict().items()}
     for index in range(2):
@@ -217,7 +217,7 @@ def believing(half: int) -> RefinementMagNet:
 def test_a_labelled_image_decides_the_order_of_the_inputs(
     here: Path, monkeypatch: pytest.MonkeyPatch, half: int, order: str
 ) -> None:
-    """Stripes of a pixel, which only the finest stage can tell apart."""
+    """Only the finest stage can distinguish stripes of one pixel."""
     small = replace(
         PRESETS["inria"],
         input=Size(width=16, height=16),
@@ -271,7 +271,7 @@ def test_wrong_use(here: Path, words: list[str], message: str) -> None:
 
 @pytest.fixture
 def sharp(tmp_path: Path) -> Path:
-    """A bundle that sharpens masks."""
+    """Write a bundle that refines masks."""
     folder = tmp_path / "sharp"
     write_cascade_bundle(
         folder, describe_cascade(name="sharp", licence="MIT", side=500), build_cascade("conv", options={})
@@ -305,7 +305,7 @@ def test_segment_refuses_a_bundle_that_sharpens_masks(here: Path, sharp: Path) -
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_import_of_cascadepsp(here: Path, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
-    """The network is replaced by a smaller one of the same kind, because the real one has 271 MB."""
+    """A smaller network of the same kind replaces the real one, which has 271 MB."""
     slim: dict[str, Any] = {"width": 4, "depths": [1, 1, 1, 1], "pooled": 8, "widths": [8, 4, 4], "hidden": 4}
     monkeypatch.setitem(CASCADES, "cascadepsp-resnet50", lambda: cascadepsp_light(**slim))
     network = build_cascade("cascadepsp-resnet50", options={})

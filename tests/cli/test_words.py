@@ -1,4 +1,4 @@
-"""Options, their environment variables, and which wins."""
+"""Options also come from environment variables, and fixed rules decide which value wins."""
 
 from __future__ import annotations
 

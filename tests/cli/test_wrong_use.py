@@ -1,4 +1,4 @@
-"""Every wrong use: one line with the rule, the value and the next step, the right exit code, and nothing changed."""
+"""Every wrong use gives one line with the rule, the value and the next step, the right exit code, and no change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores against computations that share no code with them, and against themselves cut into blocks."""
+"""Scores equal those of independent computations, and do not change when the mask is read in blocks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def scored(folder: Path, mask: NDArray[np.uint8], truth: NDArray[np.uint8], **op
 
 
 def naive_ious(mask: NDArray[np.uint8], truth: NDArray[np.uint8], ignore: set[int]) -> dict[int, float]:
-    """Class by class with sets of places."""
+    """Return the IoU of each class by intersecting sets of pixels."""
     places = [place for place in np.ndindex(truth.shape) if int(truth[place]) not in ignore]
     found = {}
     for label in set(range(255)) - ignore:
@@ -82,7 +82,7 @@ def test_ious_are_those_of_a_naive_count(
 def naive_boundary(
     mask: NDArray[np.uint8], truth: NDArray[np.uint8], radii: tuple[float, ...], ignore: set[int]
 ) -> list[float] | None:
-    """Every pixel against every other one of the whole image."""
+    """Return the boundary accuracy for each radius by comparing every pixel with every other one."""
     known = ~np.isin(truth, list(ignore))
     rows, columns = np.nonzero(known)
     values, right = truth[known].astype(int), (mask == truth)[known]
@@ -146,7 +146,7 @@ def test_radii() -> None:
 
 
 def scene(shape: tuple[int, int] = (300, 420)) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """A mask, a truth with ignored pixels, and a region."""
+    """Return a mask, a truth with ignored pixels, and a region."""
     rng = np.random.default_rng(3)
     coarse = rng.integers(0, 4, (shape[0] // 10, shape[1] // 10))
     truth = coarse.repeat(10, axis=0).repeat(10, axis=1).astype(np.uint8)
@@ -217,7 +217,7 @@ def test_a_truth_without_border_has_no_boundary_accuracy(tmp_path: Path) -> None
 def naive_bands(
     mask: NDArray[np.uint8], truth: NDArray[np.uint8], radii: tuple[float, ...], ignore: set[int]
 ) -> tuple[list[int], list[int]]:
-    """Pixels of each band and the right ones among them, by an image moved over itself."""
+    """Return the pixels near a border for each radius and the right ones among them, by shifting the image."""
     known = ~np.isin(truth, list(ignore))
     reach = int(max(radii))
     padded, there = np.pad(truth, reach), np.pad(known, reach)

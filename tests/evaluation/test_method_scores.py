@@ -1,4 +1,4 @@
-"""A bundle scored over several images, against counts on the arrays of its masks."""
+"""The scores of a bundle over several images equal those that are counted from its masks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Three images of different sizes; part of each truth is wrong, and part is not labelled."""
+    """Write three images of different sizes. Part of each truth is wrong, and part is not labelled."""
     lines = ["image,label,roi"]
     rng = np.random.default_rng(1)
     for number, size in enumerate(SIZES):
@@ -67,7 +67,7 @@ def options(bundle: Path, methods: tuple[Method, ...] = FEW, **more: Any) -> Sco
 
 
 def counted(folder: Path, data: Path, method: str) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Mask and truth of each image, one value a pixel that counts."""
+    """Return mask and truth of each image at the pixels that count, as flat arrays."""
     found = []
     for number in range(len(SIZES)):
         mask = tifffile.imread(folder / method / f"i{number}.tif", key=0)
@@ -198,7 +198,7 @@ def test_without_a_folder_no_mask_stays(
 
 
 class Heard(Events):
-    """Keeps the events that it receives."""
+    """Events that keep everything that is reported."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
@@ -311,7 +311,7 @@ def test_pooled_images_are_one_long_image() -> None:
 
 
 def scores(values: dict[Method, Sequence[float | None]]) -> Scores:
-    """Return the rows of images of one class with these IoUs. None is an image that failed."""
+    """Return scores of images of one class by their IoUs. None stands for an image that failed."""
     rows = []
     for method, shares in values.items():
         for number, share in enumerate(shares):

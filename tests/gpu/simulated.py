@@ -1,7 +1,7 @@
-"""A device that is none: tensors on it are computed by the CPU, and it refuses what a GPU refuses.
+"""A simulated GPU: the CPU computes its tensors, and it refuses what a GPU refuses.
 
-Tensors of two devices do not mix, memory runs out, and each stream has its own order: what one reads or frees while
-another still works on it is noted. What a GPU computes, and how fast, it does not show.
+Tensors of two devices do not mix, memory runs out, and each stream has its own order: a violation is noted when a
+stream reads or frees memory on which another stream still works. What a GPU computes, and how fast, it does not show.
 """
 
 from __future__ import annotations
@@ -27,58 +27,58 @@ if TYPE_CHECKING:
     from magnet_cli.segmentation.segment_model import Model
 
 DEVICE = torch.device("meta")
-"""What tensors say they are on: the only device besides the CPU that every build of torch knows."""
+"""The device of simulated tensors. Besides the CPU, every build of torch knows only this one."""
 NAME = "cuda:0"
-"""The name of the device for the program."""
+"""Name under which the program knows the device."""
 MOVES = {"aten.copy_.default", "aten._to_copy.default", "aten.index.Tensor", "aten.index_put_.default"}
-"""Operations that take tensors of two devices, as on a GPU."""
+"""Operations that accept tensors of two devices, as on a GPU."""
 OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate more than the simulated device has left"
 
 
 @dataclass(eq=False)
 class Stream:
-    """A queue whose operations are done in order, after the moments of other streams that it waits for."""
+    """A queue of operations that are done in order. It can wait for a moment of another stream."""
 
     device: torch.device = DEVICE
     done: int = 0
-    """Operations that were put into it."""
+    """Number of operations that were put into the stream."""
     finished: int = 0
-    """The number of operations for which the host has waited."""
+    """Number of operations for which the host has waited."""
     known: dict[Stream, int] = field(default_factory=dict)
-    """The moments of other streams up to which this one has waited for them."""
+    """Moment up to which this stream has waited for each other stream."""
     device_of: SimulatedDevice | None = None
 
     def knows(self, other: Stream, moment: int) -> bool:
-        """Whether what another stream did until a moment is over before this one goes on."""
+        """Return whether the operations of another stream up to a moment end before this stream goes on."""
         return other is self or moment <= other.finished or moment <= self.known.get(other, 0)
 
     def wait_event(self, event: Event) -> None:
-        """Go on after a moment of another stream."""
+        """Let this stream wait for a moment of another stream."""
         for stream, moment in {**event.known, event.stream: event.moment}.items():
             self.known[stream] = max(moment, self.known.get(stream, 0))
 
     def synchronize(self) -> None:
-        """Let the host wait for it."""
+        """Let the host wait for all operations of the stream."""
         self.finished = self.done
         for stream, moment in self.known.items():
             stream.finished = max(stream.finished, moment)
 
 
 class Event:
-    """A moment of a stream."""
+    """A moment of a stream: the number of its operations until then."""
 
     stream: Stream
     moment: int
     known: dict[Stream, int]
 
     def record(self, stream: Stream) -> None:
-        """Take the stream's last operation until now."""
+        """Set this event to the present moment of a stream."""
         self.stream, self.moment, self.known = stream, stream.done, dict(stream.known)
 
 
 @dataclass(eq=False)
 class Block:
-    """Memory of the device, shared by the tensors that are views of it."""
+    """A block of the device's memory. Tensors that are views of each other share it."""
 
     owner: SimulatedDevice
     size: int
@@ -91,7 +91,7 @@ class Block:
 
 
 class Simulated(torch.Tensor):
-    """A tensor of the device."""
+    """A tensor on the simulated device."""
 
     held: Tensor
     block: Block
@@ -118,7 +118,7 @@ class Simulated(torch.Tensor):
 
 
 class SimulatedDevice:
-    """The device: its memory, its streams, and what went wrong.
+    """The memory and the streams of the device, and the violations that were noted.
 
     Args:
         budget: Bytes of memory.
@@ -131,18 +131,18 @@ class SimulatedDevice:
         self.operations: Counter[str] = Counter()
         self.main = Stream()
         self.failed = 0
-        """Allocations that found no memory."""
+        """Number of allocations that found no memory."""
         self._lock = threading.RLock()
         self._local = threading.local()
 
     @property
     def stream(self) -> Stream:
-        """The stream of the calling thread."""
+        """Return the stream of the calling thread."""
         return cast("Stream", getattr(self._local, "stream", self.main))
 
     @contextmanager
     def on(self, stream: Stream) -> Iterator[None]:
-        """Put what the calling thread does into a stream."""
+        """Put the operations of the calling thread into a stream."""
         before, self._local.stream = self.stream, stream
         try:
             yield
@@ -150,10 +150,13 @@ class SimulatedDevice:
             self._local.stream = before
 
     def take(self, size: int) -> Block:
-        """Memory of so many bytes.
+        """Allocate memory.
+
+        Args:
+            size: Number of bytes.
 
         Raises:
-            torch.OutOfMemoryError: There is less.
+            torch.OutOfMemoryError: Less memory is free.
         """
         with self._lock:
             if self.used + size > self.budget:
@@ -164,7 +167,7 @@ class SimulatedDevice:
         return Block(owner=self, size=size, stream=self.stream, written=(self.stream, self.stream.done))
 
     def free(self, block: Block) -> None:
-        """Give memory to whoever asks next on the stream that it was taken on."""
+        """Free memory for the next allocation on the stream on which it was allocated."""
         with self._lock:
             self.used -= block.size
             for stream, moment in block.read.items():
@@ -172,7 +175,7 @@ class SimulatedDevice:
                     self.violations.append("memory was freed that another stream was still reading")
 
     def put(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Do one operation on tensors of the device, or make some."""
+        """Carry out one operation that reads or makes tensors of the device."""
         name = str(func)
         theirs = [part for part in tree_iter((args, kwargs)) if isinstance(part, Simulated)]
         tensors = [part for part in tree_iter((args, kwargs)) if isinstance(part, torch.Tensor)]
@@ -198,7 +201,7 @@ class SimulatedDevice:
         return tree_map(lambda part: self._wrapped(part, blocks) if isinstance(part, torch.Tensor) else part, found)
 
     def wrap(self, tensor: Tensor) -> Simulated:
-        """A tensor of the CPU as one of the device."""
+        """Return a copy of a tensor of the CPU on the device."""
         # Outside of torch's inference mode what was made in it can hardly be used.
         return cast("Simulated", self._wrapped(tensor.clone(), {}))
 
@@ -210,7 +213,7 @@ class SimulatedDevice:
         return Simulated(tensor, shared.block if shared is not None else self.take(storage.nbytes()))
 
     def _order(self, func: Any, args: Any, theirs: list[Simulated]) -> None:
-        """Note who reads and writes what, and whether all of it that has to be over before is."""
+        """Record the reads and writes of an operation, and a violation where it does not wait for another stream."""
         stream = self.stream
         stream.done += 1
         written = {
@@ -236,7 +239,7 @@ def _inner(part: Any) -> Any:
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch declares no types
-    """Gives the device what concerns it, of one thread."""
+    """A dispatch mode that gives the operations of one thread on its tensors to the device."""
 
     def __init__(self, device: SimulatedDevice) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch declares no types
@@ -253,7 +256,7 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 
 
 
 class _Functions(TorchFunctionMode):
-    """Makes tensors of numbers on the CPU first, because torch would make them on the device without a dispatch."""
+    """A function mode that makes tensors of numbers on the CPU first, because torch would bypass the dispatch mode."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
@@ -275,16 +278,16 @@ class _Functions(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class SimulatedNetworks:
-    """Networks on the device, computed by the CPU's."""
+    """Networks on the simulated device, which the CPU computes."""
 
     networks: Any
     owner: SimulatedDevice
     work: int = 0
-    """Bytes that a patch takes while a network runs."""
+    """Bytes of memory that a network takes for each patch while it runs."""
 
     @property
     def device(self) -> torch.device:
-        """The device."""
+        """Return the simulated device."""
         return DEVICE
 
     def __getattr__(self, name: str) -> Any:
@@ -305,7 +308,7 @@ class SimulatedNetworks:
 
 @contextmanager
 def simulated(monkeypatch: pytest.MonkeyPatch, budget: int = 1 << 40) -> Iterator[SimulatedDevice]:
-    """A device in place of CUDA's, for this thread and for threads that pools start meanwhile."""
+    """Replace CUDA by a simulated device for this thread and for threads of pools that start meanwhile."""
     device = SimulatedDevice(budget)
     original = ThreadPoolExecutor.__init__
 
@@ -349,7 +352,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch, budget: int = 1 << 40) -> Iterato
 
 
 def on_device(model: Model, device: SimulatedDevice, *, work: int = 0) -> Model:
-    """A model that was loaded for the CPU, on the device."""
+    """Return a model that was loaded for the CPU as a model on the simulated device."""
     networks = SimulatedNetworks(model.networks, device, work)
     machine = replace(model.machine, device=NAME, gpu_memory=device.budget, context=0)
     return replace(model, networks=cast("Any", networks), machine=machine)

@@ -1,4 +1,4 @@
-"""`scripts/gpu` runs whole on a CPU, so that a machine with a GPU does not find its mistakes."""
+"""`scripts/gpu` also runs as a whole on a CPU, so that its own mistakes do not appear first on a machine with a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the program does on a GPU and nowhere else."""
+"""The program on a real GPU does what it does nowhere else."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def unlimited() -> Iterator[None]:
-    """The whole device again for the tests that follow."""
+    """Remove the limit of the device's memory after the test."""
     yield
     torch.cuda.set_per_process_memory_fraction(1.0, DEVICE)
     release_device_memory(DEVICE)

@@ -1,4 +1,4 @@
-"""What the program does on a GPU alone, on a simulated one: nothing mixes, memory runs out, streams have an order."""
+"""What the program does on a GPU alone is right on a simulated one, with its memory and its streams."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_masks_are_those_of_the_cpu_and_no_stream_is_ahead_of_another(
 def test_a_writer_that_does_not_wait_is_found(
     bundle: str, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without this test, a simulated device that notes no violation would prove nothing."""
+    """This test shows that the simulated device does note violations."""
     put = Writer.put
 
     def put_and_wait(writer: Writer, store: Callable[[], None], *, is_last: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a bench measures, written as text or given as Python values."""
+"""Options of a bench are taken from text and from Python values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that describe a network from elsewhere."""
+"""Options describe a network from another library."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VALUES: dict[str, Any] = {
     "mean": "imagenet", "std": "imagenet", "pixel": "0.5um", "activation": "sigmoid", "output_name": "scores",
     "multiple": "32", "trim": "0", "layout": "nhwc", "preparation": "stains", "trust": True,
 }  # fmt: skip
-"""A value of each of them, none of which is its default."""
+"""A value for each of these options, none of which is its default."""
 
 
 @pytest.mark.parametrize("name", ENTRIES)

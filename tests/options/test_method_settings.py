@@ -1,4 +1,4 @@
-"""Settings of a method, and the defaults of a bundle."""
+"""The settings of a method join its options with the defaults of a bundle."""
 
 from __future__ import annotations
 

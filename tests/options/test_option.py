@@ -1,4 +1,4 @@
-"""Options take values and the text of the command line, and stay as they were made."""
+"""Options take values and the text of the command line, and do not change afterwards."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ TEXTS: dict[str, tuple[str | None, object]] = {
     "refine_only": ("road, 3", ("road", "3")),
     "exports": ("tiff,geojson,cog", ExportOptions(formats=("cog", "geojson"))),
 }
-"""A text and a value of the same meaning for options of `segment`. Scales are sorted, the coarsest first."""
+"""A text and a value with the same meaning for options of `segment`. Scales are sorted, the coarsest first."""
 
 
 def test_texts_and_values_make_the_same_options() -> None:
@@ -167,7 +167,7 @@ def test_a_default_is_what_the_help_shows(group: Any) -> None:
 
 
 def test_an_option_of_several_commands_is_one_definition() -> None:
-    """What `segment` and `refine` share is declared once, but for what depends on `--method` there."""
+    """`segment` and `refine` share one definition of each common option, unless it depends on the command's methods."""
     segment, refine = ({entry.name: entry for entry in options_in(group)} for group in (SegmentOptions, RefineOptions))
     both = set(segment) & set(refine) - {"method", "weights", "compat"}
     assert len(both) >= 9

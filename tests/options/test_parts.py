@@ -1,4 +1,4 @@
-"""Parts of a run: every item belongs to exactly one, and job arrays are read only where `auto` asks for it."""
+"""Every item belongs to exactly one part of a run, and job arrays are read only where `auto` asks for it."""
 
 from __future__ import annotations
 

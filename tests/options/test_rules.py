@@ -1,4 +1,4 @@
-"""Rules for points and windows."""
+"""Rules that choose points and windows are parsed, and mistakes in them are named."""
 
 from __future__ import annotations
 

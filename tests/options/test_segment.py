@@ -1,4 +1,4 @@
-"""Options of `segment` that are out of range or exclude each other."""
+"""Options of `segment` that are out of range or exclude each other are refused."""
 
 from __future__ import annotations
 

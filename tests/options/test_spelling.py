@@ -1,4 +1,4 @@
-"""The command line of the report: read again, it gives the options that it was made of."""
+"""The command line in a report, parsed again, gives the options of the run."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ EVERYTHING = SegmentOptions(
 
 
 def parsed(words: list[str]) -> tuple[SegmentOptions, dict[str, object]]:
-    """What the program makes of a command line."""
+    """Return the options that the program parses from a command line, and its other parameters."""
     group = typer.main.get_command(app)
     command = group.commands["segment"]  # type: ignore[attr-defined]
     assert words[:2] == ["magnet", "segment"]
@@ -126,7 +126,7 @@ def test_a_limit_names_what_windows_are_compared_by(select: Any, word: str) -> N
 
 
 def test_every_option_is_spelled() -> None:
-    """A field that this test does not set would be left out of the command unseen."""
+    """This test fails for an option that it does not set, which could be missing in the command unnoticed."""
     defaults = SegmentOptions()
     same = {
         entry.name for entry in fields(EVERYTHING) if getattr(EVERYTHING, entry.name) == getattr(defaults, entry.name)

@@ -1,4 +1,4 @@
-"""Words for bands and values."""
+"""Texts for bands and ranges of values are parsed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page in headless Chromium: its DOM after the scripts have run, and a picture of it."""
+"""Headless Chromium shows a page to tests: its DOM after the scripts have run, and a picture of it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Element:
 
     @property
     def text(self) -> str:
-        """What it says, white space put together."""
+        """Return the text of the element and of all elements in it, with each run of white space as one space."""
         return " ".join("".join(self._pieces()).split())
 
     def _pieces(self) -> list[str]:
         return [*self.own, *(piece for child in self.children for piece in child._pieces())]
 
     def all(self, tag: str, **attributes: str) -> list[Element]:
-        """Return elements below it, in the order of the page."""
+        """Return the elements inside this one, in the order of the page."""
         found = []
         for child in self.children:
             if tag in (child.tag, "*") and attributes.items() <= child.attributes.items():
@@ -48,7 +48,7 @@ class Element:
         return found
 
     def one(self, tag: str, **attributes: str) -> Element:
-        """Return the only such element below it."""
+        """Return the only element of this kind inside this one."""
         found = self.all(tag, **attributes)
         assert len(found) == 1, (tag, attributes, len(found))
         return found[0]
@@ -84,7 +84,7 @@ def parse(text: str) -> Element:
 
 @dataclass(frozen=True, kw_only=True)
 class Browser:
-    """Headless Chromium."""
+    """Headless Chromium and its profile."""
 
     program: str
     profile: Path
@@ -124,7 +124,7 @@ class Browser:
 
 
 def find_browser(profile: Path) -> Browser:
-    """Chromium, where it is installed; the test is skipped elsewhere."""
+    """Return Chromium. Where it is not installed, the test is skipped."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("no chromium")

@@ -1,4 +1,4 @@
-"""The image and bundle of the command line's tests."""
+"""Tests of reports use the image and the bundle of the tests of the command line."""
 
 from tests.cli.conftest import _one_thread, bundle, image
 

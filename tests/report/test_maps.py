@@ -1,4 +1,4 @@
-"""The maps of a run: every window once, whatever the blocks, the passes and the interruptions."""
+"""The maps of a run have every window once, whatever the blocks, passes and interruptions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def segmented(folder: Path, *words: str, blank: int = 0) -> dict[str, Any]:
-    """The report of an image whose first columns hold no data and whose middle is undecided between two classes."""
+    """Return the report on an image without data in its first columns and with two equal classes in its middle."""
     bundle = write_colours_bundle(folder / "bundle")
     values = tifffile.imread(write_image(folder / "plain.tif", size=(230, 330)))
     values[60:140, 150:230] = (130, 128, 20)
@@ -71,7 +71,7 @@ def test_windows_lie_where_the_map_says(tmp_path: Path) -> None:
 
 
 def centres(found: Map) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Rows and columns of level 0 at the middle of a map's pixels."""
+    """Return the rows and columns of level 0 at the centres of a map's pixels."""
     height, width = found.values.shape
     return (np.arange(height) + 0.5) * found.pixel[1], (np.arange(width) + 0.5) * found.pixel[0]
 

@@ -1,4 +1,4 @@
-"""The picture beside a mask."""
+"""The picture beside a mask shows the image with the mask over it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page beside a mask, as a browser shows it."""
+"""The page beside a mask looks in a browser as it should."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Browser:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The page of a generated scene by the bundle `aerial`, and the report."""
+    """Return the page and the report of a generated scene that the bundle `aerial` has segmented."""
     folder = tmp_path_factory.mktemp("scene")
     write_scene(folder / "city.tif", Scene(size=Size(width=600, height=450), seed=4), pyramid=Pyramid(tile=256))
     words = ("--weights", "aerial", "--slide-mpp", "0.5", "--method", "magnet-fast", "--patches", "u>0.6")
@@ -215,7 +215,7 @@ def test_the_page_says_what_refining_did(
 
 
 def test_a_page_without_maps(here: Path, image: Path, bundle: Path) -> None:
-    """Windows are drawn where `--compat published` places them, by a rule of its own."""
+    """With `--compat published`, windows are drawn where that mode places them, by a rule of its own."""
     assert invoke("segment", image, "--weights", bundle, "-o", "m.tif").exit_code == 0
     report = json.loads((here / "m.json").read_text())
     report["maps"] = {"stages": [], "uncertainty": None}

@@ -1,4 +1,4 @@
-"""When the picture and the page are written, and that the mask never suffers from them."""
+"""The picture and the page are written when they should be, and a failure of theirs never harms the mask."""
 
 from __future__ import annotations
 

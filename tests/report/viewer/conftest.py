@@ -1,4 +1,4 @@
-"""A small image whose pixels say where they are, and masks of it."""
+"""A small image whose pixel values tell their place, and masks of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page in headless Chromium that is driven through the DevTools protocol over a pair of pipes."""
+"""Tests drive a page in headless Chromium through the DevTools protocol over a pair of pipes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ for wanted, number in zip((3, 4), high):
     os.dup2(number, wanted)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-"""Puts two descriptors where Chromium expects them, and becomes Chromium."""
+"""A script that moves two descriptors to the numbers that Chromium reads and writes, and then becomes Chromium."""
 TWO_FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
 SETTLED = """
 (() => {
@@ -44,7 +44,7 @@ KEYS = {"ArrowLeft": 37, "ArrowRight": 39}
 
 
 class Tab:
-    """One page. Messages go to Chromium and come from it as JSON, each ended by a zero byte."""
+    """One page of the browser. Messages to and from Chromium are JSON that ends with a zero byte."""
 
     def __init__(self, to: int, back: int) -> None:
         self._to, self._back = to, back
@@ -82,13 +82,13 @@ class Tab:
         return found
 
     def run(self, script: str) -> Any:
-        """Return the value of an expression, awaited."""
+        """Return the value of a JavaScript expression, which is awaited."""
         done = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
 
     def until(self, condition: str) -> None:
-        """Wait until an expression is true."""
+        """Wait until a JavaScript expression is true."""
         end = time.monotonic() + SECONDS
         while not self.run(condition):
             assert time.monotonic() < end, (condition, self.complaints())
@@ -109,7 +109,7 @@ class Tab:
         self.run(TWO_FRAMES)
 
     def key(self, key: str, *, shift: bool = False) -> None:
-        """Press a key."""
+        """Press and release a key, with Shift or without."""
         text = {"text": key} if len(key) == 1 else {}
         codes = {"windowsVirtualKeyCode": KEYS[key]} if key in KEYS else {}
         for kind in ("keyDown", "keyUp"):
@@ -160,7 +160,7 @@ class Tab:
 
 @contextmanager
 def chromium(profile: Path, *, width: int = 1200, height: int = 800) -> Iterator[Tab]:
-    """Start Chromium, where it is installed; the test is skipped elsewhere."""
+    """Start Chromium. Where it is not installed, the test is skipped."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("no chromium")

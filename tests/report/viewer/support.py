@@ -1,4 +1,4 @@
-"""A page that is served in this process, for tests."""
+"""Tests serve the page in their own process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page's server answers and refuses, without a browser."""
+"""The page's server answers and refuses requests as it should, without a browser."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ WHOLE = [(zoom, column, row) for zoom in (0, 1, 2) for column in range(3 >> zoom
 
 @pytest.fixture(scope="module")
 def client(image: Path, mask: Path, truth: Path) -> Iterator[TestClient]:
-    """A client of the page that shows the image, a mask of ours and the truth."""
+    """Return a client of the server for the image, a mask of this program and the truth."""
     with open_exhibit(str(image), [mask, truth]) as exhibit:
         yield TestClient(make_application(exhibit, SECRET), base_url=HERE)
 
 
 def picture(client: TestClient, address: str) -> NDArray[np.uint8]:
-    """Return a tile, decoded."""
+    """Return the decoded pixels of a tile."""
     answer = client.get(f"/{SECRET}/{address}")
     assert answer.status_code == 200, answer.text
     decode = imagecodecs.png_decode if answer.headers["content-type"] == "image/png" else imagecodecs.jpeg8_decode

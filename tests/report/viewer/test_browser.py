@@ -1,4 +1,4 @@
-"""The page in a real browser: pixels under known places, alignment, colours, the slider, keys and the pointer."""
+"""In a real browser, places, alignment, colours, the slider, the keys and the pointer of the page are right."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ pytestmark = pytest.mark.full
 COLOURS = np.array([np.frombuffer(entry.rgb, np.uint8) for entry in CLASSES]).astype(float)
 PIXELS = place_values(SIZE).astype(float)
 ROUNDED = 2
-"""Most steps of 255 by which a blend may differ from the exact one, because the browser rounds twice."""
+"""Steps of 255 by which a blended colour may differ from the exact one: the browser rounds twice."""
 
 
 @pytest.fixture(scope="module")
 def page(image: Path, mask: Path, truth: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tab, str]]:
-    """Chromium, and the address of the page that shows the image, a mask of ours and the truth."""
+    """Return Chromium, and the address of a page with the image, a mask of this program and the truth."""
     with (
         open_exhibit(str(image), [mask, truth]) as exhibit,
         served(exhibit) as address,
@@ -46,7 +46,7 @@ def view(tab: Tab) -> tuple[float, float]:
 
 
 def screen(tab: Tab, x: float, y: float, place: tuple[float, float, float]) -> tuple[int, int]:
-    """Return the pixel of the screen on which a level-0 point lies, by arithmetic of this test alone."""
+    """Return the pixel of the screen on which a level-0 point lies, computed without the page's code."""
     width, height = view(tab)
     return int(width / 2 + (x - place[0]) * place[2]), int(height / 2 + (y - place[1]) * place[2])
 
@@ -76,7 +76,7 @@ def test_single_pixels_have_the_images_values(page: tuple[Tab, str]) -> None:
 
 @pytest.mark.parametrize("zoom", [0.25, 0.5, 1.0, 3.0, 16.0])
 def test_the_mask_lies_where_it_belongs(page: tuple[Tab, str], zoom: float) -> None:
-    """The edges of the rectangle of class 1 are found in the picture, to the pixel of the screen."""
+    """The screenshot has the edges of class 1 exactly at the pixels where they belong."""
     tab, address = page
     for corner in ((511, 301), (907, 702)):
         place = (float(corner[0]), float(corner[1]), zoom)
@@ -98,7 +98,7 @@ def test_the_mask_lies_where_it_belongs(page: tuple[Tab, str], zoom: float) -> N
 
 @pytest.mark.parametrize("zoom", [0.5, 1.0, 4.0])
 def test_image_and_mask_meet(page: tuple[Tab, str], zoom: float) -> None:
-    """The checks of the image's blue band change at multiples of 64 pixels; the picture shows them there."""
+    """The blue band of the image is a chessboard with squares of 64 pixels, whose edges the screenshot has to show."""
     tab, address = page
     place = (640.0, 500.0, zoom)
     tab.open(f"{address}#x={place[0]}&y={place[1]}&z={place[2]}&off=1")

@@ -1,4 +1,4 @@
-"""Layers of a real run in the page: probabilities, uncertainty, windows of stages; and areas by name."""
+"""The page of a real run has layers of probabilities, uncertainty and windows of stages, and names its areas."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
-    """Segment an image with its probabilities kept."""
+    """Segment an image with `--probabilities`, and return the folder of the result."""
     folder = tmp_path_factory.mktemp("run")
     image = write_image(folder / "s.tif", size=(300, 150))
     invoke_json("segment", image, "--weights", bundle, "--scales", "32,64", "--probabilities", "-o", folder / "m.tif")
@@ -37,21 +37,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
 
 
 def regions(info: ImageInfo) -> list[NamedRegion]:
-    """One area."""
+    """Return one area, whose name contains markup."""
     del info
     return [NamedRegion(name="a <i>", rings=(((1.0, 2.0), (3.0, 2.0), (3.0, 9.0), (1.0, 2.0)),))]
 
 
 @pytest.fixture(scope="module")
 def client(folder: Path) -> Iterator[TestClient]:
-    """A client of the page that shows the run."""
+    """Return a client of the server for the run."""
     with open_exhibit(str(folder / "s.tif"), [folder / "m.tif"], find_regions=regions) as exhibit:
         yield TestClient(make_application(exhibit, SECRET), base_url="http://localhost")
 
 
 @pytest.fixture(scope="module")
 def stored(folder: Path) -> NDArray[np.uint8]:
-    """Return the probabilities as they are stored, at level 0: `(classes, height, width)`."""
+    """Return the stored probabilities enlarged to level 0: `(classes, height, width)`."""
     array: Any = zarr.open_array(folder / "m.probabilities.zarr", mode="r")
     pitch = {axis: int(value) for axis, value in array.attrs["pitch"].items()}
     values: NDArray[np.uint8] = np.asarray(array).repeat(pitch["y"], axis=1).repeat(pitch["x"], axis=2)[:, :300, :150]
@@ -59,7 +59,7 @@ def stored(folder: Path) -> NDArray[np.uint8]:
 
 
 def layer(client: TestClient, name: str) -> NDArray[np.uint8]:
-    """Return the part of the only tile of a layer that lies on the image."""
+    """Return that part of a layer's only tile that lies on the image."""
     names = [entry["name"] for entry in client.get(f"/{SECRET}/state.json").json()["layers"]]
     answer = client.get(f"/{SECRET}/layer/{names.index(name)}/0/0/0")
     assert answer.status_code == 200
