@@ -1,4 +1,4 @@
-"""A server of buckets on this machine, and a network to it that breaks where a test wants it to."""
+"""A server of buckets on this machine, and a network to it that fails where a test wants it to."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ NAME = "bucket"
 
 
 class KilledError(BaseException):
-    """The death of the process: nothing that follows it reaches the server."""
+    """The death of the process. No request after it reaches the server."""
 
 
 class Network:
-    """Counts the requests to the server, and breaks.
+    """A network that counts the requests to the server and can fail.
 
     Args:
-        send: Sends a request and returns the answer.
+        send: Function that sends a request and returns the answer.
     """
 
     def __init__(self, send: Callable[[Any], Any]) -> None:
         self._send = send
         self.sent: list[str] = []
-        """Method and path of each request, from the last `reset` on."""
+        """Method and path of each request since the last `reset`."""
         self.dies_at: int | None = None
-        """Number of the request before which the process dies, from 0."""
+        """Number, from 0, of the request before which the process dies."""
         self.fault: Callable[[str, Callable[[], Any]], Any] | None = None
-        """Answers a request in place of the server. Gets its method and path, and how it is sent."""
+        """Function that answers a request in place of the server, given method and path and a function that sends."""
         self.largest = 0
-        """Most bytes of a request's body."""
+        """Largest number of bytes in the body of a request."""
 
     def reset(self) -> None:
-        """Count from 0 again, with nothing broken."""
+        """Count from 0 again, and remove the fault."""
         self.sent, self.dies_at, self.fault = [], None, None
 
     def send(self, request: Any) -> Any:
-        """Send a request, as the session of botocore does."""
+        """Send a request, unless the process dies before it or the fault answers it."""
         if self.dies_at is not None and len(self.sent) >= self.dies_at:
             raise KilledError
         what = f"{request.method} {request.url.partition(f'/{NAME}')[2]}"
@@ -58,7 +58,7 @@ class Network:
 
 
 class Store:
-    """A bucket on a server of this test, by a client of its own."""
+    """A bucket on the server, read by a client that is independent of the program."""
 
     def __init__(self, client: Any, network: Network) -> None:
         self.client = client
@@ -73,7 +73,7 @@ class Store:
         return [each["Key"] for each in self.client.list_objects_v2(Bucket=NAME).get("Contents", [])]
 
     def uploads(self) -> list[str]:
-        """Return the keys of the uploads that nobody has completed or aborted."""
+        """Return the keys of uploads that were neither completed nor aborted."""
         return [each["Key"] for each in self.client.list_multipart_uploads(Bucket=NAME).get("Uploads", [])]
 
     def clear(self) -> None:
@@ -85,7 +85,7 @@ class Store:
 
 
 def forget_services() -> None:
-    """Drop what earlier tests of this process have left: clients with their endpoint, and the buckets of moto."""
+    """Drop clients with their endpoints and the buckets of moto that earlier tests have left in this process."""
     from moto.moto_api._internal.models import moto_api_backend  # noqa: PLC0415 (not installed everywhere)
 
     from magnet_cli.images.s3 import BoundedS3  # noqa: PLC0415 (not installed everywhere)

@@ -1,4 +1,4 @@
-"""Fixtures that any test may use: small files with odd sizes, and where the shared data lies."""
+"""Fixtures for any test: small files with odd sizes, and the folder of shared data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Return the folder with real data beside the checkout; the test is skipped where there is none."""
+    """Return the folder with real data beside the checkout. Where it is absent, the test is skipped."""
     if not SHARED.is_dir():
         pytest.skip("no ../shared/data beside the checkout")
     return SHARED
@@ -34,7 +34,7 @@ def odd_scene() -> Scene:
 
 @pytest.fixture(scope="session")
 def odd_pyramid(odd_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`odd_scene` as a deflate pyramid of 64-pixel tiles and four levels, a page each. Read only."""
+    """Write `odd_scene` as a deflate pyramid of 64-pixel tiles and four levels, one page each. Tests only read it."""
     path = tmp_path_factory.mktemp("scene") / "odd.tif"
     write_scene(path, odd_scene, pyramid=Pyramid(tile=64))
     return path
@@ -42,7 +42,7 @@ def odd_pyramid(odd_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def resident_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let resident memory stand for PSS, which changes whenever a neighbour that shares a library starts or ends."""
+    """Replace PSS by resident memory, because PSS changes when another process that shares a library starts or ends."""
 
     def resident(process: int) -> int:
         return memory._fields(memory._PROC / f"{process}/smaps_rollup").get("Rss", 0)
@@ -52,14 +52,14 @@ def resident_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty folder that is the current one."""
+    """Enter an empty folder, and return it."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture(autouse=True)
 def _no_environment_options(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Options come from the test alone, not from MAGNET_* variables of whoever runs it; nothing goes to their home."""
+    """Remove MAGNET_* variables of whoever runs the test, and let nothing be written to their home."""
     for name in list(os.environ):
         if name.startswith("MAGNET_"):
             monkeypatch.delenv(name)

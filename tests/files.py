@@ -1,4 +1,4 @@
-"""Files as tests compare them: the content of folders, the pages of TIFF files."""
+"""Functions with which tests compare files: the content of folders, the pages of TIFF files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its content."""
+    """Return every file below a folder with its content."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def pages_of(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    """The pages of a TIFF file that have tags of their own."""
+    """Return the pages of a TIFF file that have tags of their own."""
     return [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]

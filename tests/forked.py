@@ -1,4 +1,4 @@
-"""The program in a process forked from one that has loaded its libraries: torch is loaded once for all commands."""
+"""Commands run in processes forked from one with loaded libraries, so that torch is loaded once for all of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 LOADED = ["magnet_cli.segmentation.api", "tests.laws.driver", "tests.forked"]
-"""What every forked process has already; the same list for all tests, because a session has one server."""
+"""Modules that every forked process has loaded. A session has one server, so the list is the same for all tests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ def context() -> ForkServerContext:
 
 
 def run_forked(words: Sequence[str], folder: Path) -> Ended:
-    """Type `magnet WORDS` in a folder, in this process's environment; what it prints goes nowhere."""
+    """Run `magnet WORDS` in a folder with this process's environment, and discard what it prints."""
     with tempfile.NamedTemporaryFile(suffix=".txt") as stderr:
         process = start_forked(words, folder, stderr=stderr.fileno())
         process.join()
@@ -47,14 +47,14 @@ def run_forked(words: Sequence[str], folder: Path) -> Ended:
 def start_forked(
     words: Sequence[str], folder: Path, *, stdout: int | None = None, stderr: int | None = None, **more: str
 ) -> ForkServerProcess:
-    """Begin to run `magnet WORDS` in a folder, in this process's environment.
+    """Start `magnet WORDS` in a folder with this process's environment.
 
     Args:
-        words: The words behind the program's name.
-        folder: The folder that is the current one.
-        stdout: Descriptor of the standard output, which stays open here. None leaves out what is printed.
-        stderr: Descriptor of the standard error, likewise.
-        more: More variables of the environment.
+        words: The words after the program's name.
+        folder: The current folder of the process.
+        stdout: Descriptor of the standard output, which stays open here. None discards the output.
+        stderr: Descriptor of the standard error, with the same rules.
+        more: Further environment variables.
     """
     with open(os.devnull, "r+b") as nowhere:  # noqa: PTH123 (no path of a file)
         descriptors = [nowhere.fileno(), *(nowhere.fileno() if each is None else each for each in (stdout, stderr))]

@@ -1,4 +1,4 @@
-"""The published networks with the weights of the golden values, where those lie beside the repository."""
+"""The published networks with the weights of the golden values, for tests where those weights are present."""
 
 from __future__ import annotations
 

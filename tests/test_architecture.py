@@ -1,4 +1,4 @@
-"""The rooms of the program and who may know whom, read from the source."""
+"""The source has the rooms of the architecture, and each room imports only what it may."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(magnet_cli.__file__).parent
 
 FLOOR = {"errors", "geometry", "events"}
-"""The loose files at the bottom of everything: any room may import these."""
+"""The loose files at the bottom of everything. Any room may import them."""
 
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
@@ -51,12 +51,12 @@ ROOMS: dict[str, set[str]] = {
     | {"system", "options", "images", "plan", "arithmetic", "models", "masks", "report", "refinement", "segmentation"}
     | {"scene"},
 }
-"""What each room may import. The package's own `__init__` and `cli` are on top and may import anything."""
+"""Rooms that each room may import. The package's `__init__` and `cli` are on top and may import anything."""
 
 TOP = {"__init__", "cli"}
 
 ENTRIES = 24
-"""The most that `ls magnet_cli` shows."""
+"""Largest number of entries that `ls magnet_cli` may show."""
 
 ONLY: dict[str, set[str]] = {
     "typer": {"cli"},
@@ -83,7 +83,7 @@ ONLY: dict[str, set[str]] = {
     "monai": {"bench"},
     "hypothesis": set(),
 }
-"""Which rooms may import a library; one that is not listed is free."""
+"""Rooms that may import a library. A library without an entry may be imported anywhere."""
 
 LIGHT = {
     "torch",
@@ -107,7 +107,7 @@ LIGHT = {
     "starlette",
     "uvicorn",
 }
-"""What a command that only answers about itself must not load."""
+"""Libraries that a command must not load when it only prints help or a version."""
 
 PUBLIC = tuple(
     """
@@ -123,22 +123,22 @@ PUBLIC = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """One imported name."""
+    """One import statement's name in one module."""
 
     module: str
-    """The module of this package that has the import."""
+    """Dotted name of the importing module below the package."""
     target: str
-    """Full dotted name of the module, or of something in it."""
+    """Full dotted name of the imported module, or of something in it."""
     line: int
     typing: bool
-    """Whether only type checkers see it."""
+    """Whether only type checkers execute the import."""
 
     def __str__(self) -> str:
         return f"{self.module}:{self.line} imports {self.target}"
 
 
 class Imports(ast.NodeVisitor):
-    """Collects what a module imports, wherever in it the import stands."""
+    """A visitor that collects all imports of a module, also those inside functions."""
 
     def __init__(self, module: str) -> None:
         self.module = module
@@ -169,7 +169,7 @@ class Imports(ast.NodeVisitor):
 
 @cache
 def modules() -> dict[str, Path]:
-    """Return every module of the package by its dotted name below it: `images.tiff`; a package by its folder's name."""
+    """Return every module of the package by its dotted name, such as `images.tiff`; a package has its folder's name."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -206,7 +206,7 @@ SAME_NAME = {
     "refine": "options are named by the command that takes them",
     "segment": "options are named by the command that takes them",
 }
-"""Names that several modules may have, and why."""
+"""Names that several modules may have, each with the reason."""
 
 
 def room(module: str) -> str:
@@ -312,5 +312,5 @@ def test_the_public_names_are_these() -> None:
 
 
 def test_public_names_are_no_modules() -> None:
-    """Importing a module of the package sets the package's attribute of that name, whatever the name stood for."""
+    """Importing a module sets the attribute of that name in the package, which would replace a public function."""
     assert set(magnet_cli.__all__).isdisjoint(modules())

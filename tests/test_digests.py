@@ -1,4 +1,4 @@
-"""`scripts/digests`: what it compares is what the program writes, and it names what differs."""
+"""`scripts/digests` compares what the program writes, and names what differs."""
 
 from __future__ import annotations
 

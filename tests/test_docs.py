@@ -1,4 +1,4 @@
-"""What the documents promise: every command runs, every table is the measured one, every named test exists."""
+"""The documents keep their promises: every command runs, every table is the measured one, every named test exists."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.laws.support import blurry_bundle
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = "700x500"
-"""Commands are run on a smaller scene than the README names, and benches on a smaller image and once."""
+"""Commands run on a smaller scene than the README names, and benches on a smaller image and once."""
 
 
 def fenced(text: str) -> list[str]:
@@ -138,7 +138,7 @@ def test_every_command_of_the_page_on_selection_runs(folder: Path) -> None:
 
 
 def run_python(*, measuring: bool) -> None:
-    """Run the code of the page on Python in the current folder: what measures, which takes long, or all else."""
+    """Run code of docs/python.md in the current folder: the part that measures, the long part, or the rest."""
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     chosen = [block for block in blocks if ("run_bench" in block) is measuring]
@@ -219,7 +219,7 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 @pytest.mark.full
 def test_the_guide_on_training_leads_to_a_mask(folder: Path) -> None:
-    """Its own configuration and commands, with two iterations and small scenes."""
+    """The guide's own configuration and commands run with two iterations and small scenes."""
     page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     place = folder / "training"
     place.mkdir()

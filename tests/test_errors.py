@@ -1,4 +1,4 @@
-"""Addresses lose what lets their holder read."""
+"""Addresses in messages do not contain what gives access."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boxes that are taken from one grid to another."""
+"""Boxes are converted from one grid to another without drift."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIDES = st.fractions(Fraction(1, 4), 4, max_denominator=6)
 
 
 def edges(box: Box, pitch: Pitch) -> tuple[Fraction, Fraction, Fraction, Fraction]:
-    """The left, top, right and bottom edge of a box in level-0 pixels."""
+    """Return the left, top, right and bottom edge of a box in level-0 pixels."""
     return box.x * pitch.x, box.y * pitch.y, box.right * pitch.x, box.bottom * pitch.y
 
 

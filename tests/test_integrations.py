@@ -1,4 +1,4 @@
-"""The scripts in `integrations/`, run by the programs that they are for where these are installed."""
+"""The scripts in `integrations/` are run by the programs that they are for, where these are installed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ pytestmark = pytest.mark.skipif(not SCRIPTS.is_dir(), reason="the package was in
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Return a folder with a small GeoTIFF, and with `magnet` as a program of its own."""
+    """Return a folder with a small GeoTIFF and `magnet` as an executable program."""
     plain = tmp_path / "plain.tif"
     write_scene(plain, Scene(size=Size(width=300, height=200), seed=1))
     (tmp_path / "images").mkdir()

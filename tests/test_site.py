@@ -1,4 +1,4 @@
-"""The site of the documents: it is built without a network, no link of it is broken, and its reference is complete."""
+"""The site of the documents is built without a network, has no broken link, and has a complete reference."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from mkdocs.__main__ import cli
 cli(sys.argv[1:])
 """
-"""MkDocs in a process that cannot reach a host."""
+"""A script that runs MkDocs in a process that cannot reach a host."""
 
 
 def built(site: Path, config: Path = ROOT / "mkdocs.yml") -> subprocess.CompletedProcess[str]:
@@ -51,7 +51,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def text_of(page: Path) -> str:
-    """The text of a page, without its markup."""
+    """Return the text of a page without its markup."""
     return html.unescape(re.sub(r"<[^>]+>", " ", page.read_text(encoding="utf-8")))
 
 

@@ -1,4 +1,4 @@
-"""Each tutorial is done from its own text: its scripts are saved and run, and its commands are typed, in its order."""
+"""Each tutorial works from its own text: its scripts are saved and run, and its commands are run in its order."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.forked import run_forked
 ROOT = Path(__file__).parents[1]
 TUTORIALS = ROOT / "docs" / "tutorials"
 SMALL = "700x500"
-"""Scenes are smaller than those of the pages, so that the tests end soon."""
+"""Replacements that make the pages' scenes smaller, so that the tests end soon."""
 BLOCK = re.compile(r"```(python|sh)\n(.*?)```", re.DOTALL)
 
 
 def follow(name: str, folder: Path) -> list[str]:
-    """Do what a tutorial says, and return its commands."""
+    """Run what a tutorial says, and return its commands."""
     text = (TUTORIALS / f"{name}.md").read_text(encoding="utf-8")
     commands = []
     for kind, block in BLOCK.findall(text):
@@ -49,7 +49,7 @@ def follow(name: str, folder: Path) -> list[str]:
 
 
 def shares(report: Path) -> dict[str, float]:
-    """The share of each class in a mask."""
+    """Return the share of each class in a mask."""
     classes = read_report(report)["classes"]
     assert isinstance(classes, list)
     return {entry["name"]: entry["share"] for entry in classes}

@@ -1,4 +1,4 @@
-"""Networks of other libraries: their training, their rows beside MONAI, and the encoder they begin with."""
+"""Networks of other libraries are trained, begin with the same encoder, and get rows beside MONAI."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.full]
-"""The libraries alone take some ten seconds to load."""
+"""The tests are marked `full`, because loading the libraries takes some ten seconds."""
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [0, 255, 255]], np.uint8)
 SIDE = 520
 
 
 class ByColour(torch.nn.Module):
-    """A convolution of one pixel that tells five colours apart, in float32 whatever the loop asks for."""
+    """A convolution of one pixel that distinguishes five colours, in float32 whatever precision the loop sets."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class ByColour(torch.nn.Module):
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Scenes whose labels are their colours, and an empty folder of results."""
+    """Write scenes whose labels are their colours, and return their folder beside an empty one for results."""
     pytest.importorskip("segmentation_models_pytorch")
     pytest.importorskip("monai")
     monkeypatch.setattr(cells, "RESULTS", tmp_path / "results")

@@ -1,4 +1,4 @@
-"""The tables of docs/formats.md say what the readers make of the files beside this checkout."""
+"""The tables of docs/formats.md agree with what the readers make of the shared files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ FOLDER = Path(__file__).parents[3] / "shared" / "data" / "formats"
 
 
 def opened(text: str) -> set[str]:
-    """The lines of files that opened."""
+    """Return the table lines of files that opened."""
     return {line for line in text.splitlines() if line.startswith("| ") and line.count(" | ") > 5}
 
 
 def refused(text: str) -> set[str]:
-    """The names of files that were refused: their messages quote libraries, whose words change."""
+    """Return the names of refused files. Messages are not compared, because those of libraries change."""
     return {line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ") and line.count(" | ") == 1}
 
 

@@ -1,4 +1,4 @@
-"""One scene left out over seven: the configurations of the trainings, and tables of paired scores."""
+"""The evaluation with one of seven scenes left out has the right configurations and tables of paired scores."""
 
 from __future__ import annotations
 
@@ -31,13 +31,16 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder of results."""
+    """Use an empty folder of results."""
     monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     return tmp_path / "results"
 
 
 def cell(row: str, scene: str, right: int, *, size: int = 100) -> Cell:
-    """A scene of two classes, `right` pixels of each of which are labelled right, near a border as anywhere."""
+    """Return a row of a scene with two classes.
+
+    Of each class `right` pixels have the right label, near a border as elsewhere.
+    """
     return Cell(
         row=row,
         scene=scene,

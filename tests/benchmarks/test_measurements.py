@@ -1,4 +1,4 @@
-"""The commands that measure, on small scenes with networks whose answers are known."""
+"""The commands that measure accuracy get the known scores of known networks on small scenes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def colour_bundle(folder: Path, *, size: int, scales: tuple[int, ...]) -> Bundle
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A scene whose labels are its colours, a bundle for it, and an empty folder of results."""
+    """Write a scene whose labels are its colours and a bundle for it, and use an empty folder of results."""
     monkeypatch.setattr(cells, "RESULTS", tmp_path / "results")
     coarse = np.random.default_rng(1).integers(0, CLASSES, (10, 11)).astype(np.uint8)
     labels = np.kron(coarse, np.ones((16, 16), np.uint8))[:HEIGHT, :WIDTH]

@@ -1,4 +1,4 @@
-"""The script of the paper's run counts what it says it counts."""
+"""The script of the paper's run counts the windows that it states."""
 
 from __future__ import annotations
 

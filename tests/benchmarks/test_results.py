@@ -1,4 +1,4 @@
-"""Scores of the accuracy tables against direct arithmetic, files of results, and the page against the results."""
+"""The scores in the accuracy tables equal direct arithmetic, and the pages agree with the files of results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLASSES = 4
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder of results."""
+    """Use an empty folder of results."""
     monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     return tmp_path / "results"
 

@@ -1,4 +1,4 @@
-"""The judge of seams finds the lines that are drawn into masks, at the borders of their kind."""
+"""The measurement of seams finds lines that are drawn into masks along borders, and names the kind of border."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIDE = Size(width=64, height=64)
 
 
 def plan_of(size: Size) -> Plan:
-    """A plan of two stages, whose blocks hold two by two cells of 48 pixels and make groups of three."""
+    """Return a plan of two stages whose blocks have two by two cells of 48 pixels, in groups of three."""
     stages = tuple(
         Stage(number=number, scale=Size(width=scale, height=scale), input=SIDE, margin=8, image=size, working=LEVEL0)
         for number, scale in ((1, 128), (2, 64))
@@ -52,7 +52,7 @@ def test_each_border_is_of_its_kind() -> None:
 
 @pytest.mark.parametrize("factor", [1, 3])
 def test_a_line_that_is_drawn_along_borders_is_found(factor: int) -> None:
-    """Classes change three times as often at one place: only the ratio of its kind says so, whatever the content."""
+    """Classes change three times as often at one kind of border, and only the ratio of that kind shows it."""
     rng = np.random.default_rng(1)
     rates = np.where(np.arange(400) < 200, 0.02, 0.08)
     runs = []

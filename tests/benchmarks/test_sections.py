@@ -1,4 +1,4 @@
-"""The synthetic slide, and how masks of sections are compared."""
+"""The synthetic slide has its pixels, and masks of sections are compared on one grid."""
 
 from __future__ import annotations
 

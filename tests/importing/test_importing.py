@@ -1,4 +1,4 @@
-"""Published checkpoints become bundles that say the same as the networks they came from; everything else is refused."""
+"""Published checkpoints become bundles that predict the same as their networks, and everything else is refused."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def backbone(tmp_path: Path) -> Path:
 
 
 def brightness() -> nn.Module:
-    """Class 1 where red is above the mean."""
+    """Return a network whose class is 1 where red is above the mean."""
     network = build_backbone("conv", classes=2, bands=3, options={})
     with torch.no_grad():
         for parameter in network.parameters():
@@ -81,7 +81,7 @@ def brightness() -> nn.Module:
 
 
 def takes(half: int) -> nn.Module:
-    """A refiner that believes one half of its input."""
+    """Return a refiner that returns one half of its input."""
     network = build_refiner("conv", classes=2, options={})
     with torch.no_grad():
         for parameter in network.parameters():
@@ -93,7 +93,7 @@ def takes(half: int) -> nn.Module:
 
 
 def stripes(folder: Path) -> OrderSample:
-    """Columns that alternate: in the shrunk image they are grey, at full size each is plain."""
+    """Write columns of alternating classes, which are grey in the reduced image and plain at full size."""
     labels = np.tile(np.arange(32, dtype=np.uint8) % 2, (32, 1))
     tifffile.imwrite(folder / "image.tif", np.dstack([labels * np.uint8(255)] * 3), photometric="rgb")
     tifffile.imwrite(folder / "label.tif", labels, photometric="minisblack")
@@ -101,7 +101,7 @@ def stripes(folder: Path) -> OrderSample:
 
 
 PREFIXES = ["", "model.", "module.", "module.model."]
-"""What may stand before the names of all tensors of a published checkpoint."""
+"""Prefixes that the names of all tensors of a published checkpoint may have."""
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -240,7 +240,7 @@ def test_a_sample_must_fit(tmp_path: Path, backbone: Path, options: ImportOption
 
 
 class Planted:
-    """Would make a file where it is unpickled."""
+    """An object that makes a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return Path.touch, (Path("planted"),)

@@ -1,4 +1,4 @@
-"""What tests of networks share: the published keys, weights that need no file, networks without memory."""
+"""Helpers for tests of networks: the published keys, weights without files, and networks without memory."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def shapes(network: torch.nn.Module) -> Shapes:
 
 
 def parameters(network: torch.nn.Module) -> int:
-    """How many numbers training would change."""
+    """Return the number of trainable parameters."""
     return sum(value.numel() for value in network.parameters())
 
 
 def on_meta(build: Callable[..., N], **options: Any) -> N:
-    """Return a network that has shapes but no numbers."""
+    """Return a network that has shapes but no values."""
     with torch.device("meta"):
         return build(**options).eval()
 
 
 def seeded(name: str, *, seed: int = 11) -> dict[str, torch.Tensor]:
-    """Return weights for a manifest that anybody can compute."""
+    """Return weights for a manifest that are computed from a seed."""
     weights = seeding().seeded_state(manifest(name), seed)
     return {key: torch.from_numpy(value).reshape(value.shape) for key, value in weights.items()}
 
@@ -63,7 +63,7 @@ def seeded_patch(*, height: int, width: int) -> torch.Tensor:
 
 
 def seeding() -> Any:
-    """Return the module beside the manifests."""
+    """Return the module that computes the seeded weights."""
     if not (REFERENCE / "seeded_weights.py").exists():
         pytest.skip("seeded weights are not here")
     sys.path.insert(0, str(REFERENCE))

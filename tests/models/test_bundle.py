@@ -1,4 +1,4 @@
-"""Bundles: what the reader accepts, and what each refusal says."""
+"""The reader of bundles accepts and refuses descriptions, and each refusal says why."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def written(folder: Path, **changes: Any) -> Path:
 
 
 def changed(folder: Path, *path: str | int, value: Any) -> Path:
-    """A bundle whose description has one value replaced."""
+    """Write a bundle with one value of its description replaced."""
     table = json.loads((written(folder) / DESCRIPTION).read_text())
     place = table
     for key in path[:-1]:
@@ -107,7 +107,7 @@ def test_refuses_and_names_what_is_wrong(tmp_path: Path, path: tuple[str | int, 
 
 
 def grnet(folder: Path, *, cells: int = 2, activation: str = "softmax") -> Path:
-    """A bundle with a selector of two cells a side and a local branch."""
+    """Write a bundle with a selector of two cells a side and a local branch."""
     small = {"width": 2, "lateral": 2, "head": 2, "aggregation": 2, "cells": cells}
     entries = {
         "selector": {"architecture": "ppn-small", "options": {"cells": 2, "width": 2}, "file": "selector.safetensors"},

@@ -1,4 +1,4 @@
-"""CascadePSP's module: the published keys, what each pass takes, the outputs that training needs."""
+"""CascadePSP's module has the published keys, gives each pass its inputs, and returns what training needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SLIM = {"width": 4, "depths": [1, 1, 1, 1], "pooled": 8, "widths": [8, 4, 4], "h
 
 
 class Spy(CascadeModule):
-    """Each pass gives a number of its own, and keeps what it was given."""
+    """A cascade in which each pass returns a number of its own and keeps its inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ def test_the_global_step_hands_each_output_on_as_a_hyperbolic_tangent() -> None:
 
 
 def test_the_local_step_takes_the_coarse_output_where_the_first_pass_would_have_put_its_own() -> None:
-    """The paper names two inputs for three places; the published program puts the output of stride 4 in the first."""
+    """The paper names two inputs for three places. The published program puts the output of stride 4 in the first."""
     network, mask = Spy(), torch.full((1, 1, 8, 8), -1.0)
     found = network.two_passes(torch.zeros(1, 3, 8, 8), mask, torch.full((1, 1, 8, 8), 0.7))
     given = [[float(part.mean()) for part in masks] for _, *masks in network.seen]

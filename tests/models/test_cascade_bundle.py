@@ -1,4 +1,4 @@
-"""Bundles that sharpen masks: described, written, read, verified, run."""
+"""Bundles that refine masks are described, written, read, verified and run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DeepLabV3+ and U-Net: sizes, counts, dilation, and what training asks of them."""
+"""DeepLabV3+ and U-Net have the right sizes, counts and dilation, and can be trained."""
 
 from __future__ import annotations
 

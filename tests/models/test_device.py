@@ -1,4 +1,4 @@
-"""The precision of a run, and the messages on it."""
+"""A run chooses its precision and reports it."""
 
 from __future__ import annotations
 

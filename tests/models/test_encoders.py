@@ -1,4 +1,4 @@
-"""Encoders that begin with weights of other images: exact padding, and weights from files, packages and timm."""
+"""Encoders begin with weights from files, packages and timm, and pad exactly as those weights expect."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def slim(*, bands: int = 3) -> EfficientNetLite:
 
 
 def ported(encoder: EfficientNetLite) -> dict[str, Tensor]:
-    """The weights under the names of PyTorch's usual port of EfficientNet, with a classifier."""
+    """Return the weights under the names of the usual port of EfficientNet to PyTorch, with a classifier."""
     layers = {ours: theirs for theirs, ours in LITE_KEYS.items()}
     stem = {ours: theirs for theirs, ours in LITE_STEM.items()}
     stages = enumerate(encoder.stages)
@@ -51,7 +51,7 @@ def ported(encoder: EfficientNetLite) -> dict[str, Tensor]:
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("size", range(5, 20))
 def test_a_strided_convolution_is_padded_as_tensorflow_pads_it(kernel: int, size: int) -> None:
-    """SAME: ceil(size / stride) outputs; of an odd number of padded rows, the extra one comes after the image."""
+    """SAME has ceil(size / stride) outputs. Of an odd number of padded rows, the extra one comes after the image."""
     x, weight = torch.randn(1, 1, size, size), torch.randn(1, 1, kernel, kernel)
     outputs = -(-size // 2)
     total = max(0, (outputs - 1) * 2 + kernel - size)

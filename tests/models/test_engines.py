@@ -1,4 +1,4 @@
-"""Engines in PyTorch's place: the same labels, the plan's memory, the journal's hashes, and what is refused."""
+"""Engines other than PyTorch give the same labels, keep the plan's memory and the journal's hashes, or are refused."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def installed(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A pyramid with a refiner, on two scales."""
+    """Write a bundle of a pyramid with a refiner, for two scales."""
     backbone = decided_pyramid(SIDE)
     refiner = build_refiner("conv", classes=3, options={"kernel": 3})
     described = describe(
@@ -73,7 +73,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Export and measure here: another process takes seconds to begin."""
+    """Export and measure in this process, because another one takes seconds to start."""
     monkeypatch.setattr(exported_graphs, "_export", exported_graphs.export_bundle)
     monkeypatch.setattr(
         engine_memory,
@@ -214,7 +214,7 @@ def test_an_engine_is_measured_and_then_taken_unasked(bundle: Bundle, tmp_path: 
 
 
 def recommended(folder: Path, bundle: Bundle, **runs: tuple[float, float]) -> Bundle:
-    """The bundle in a folder with measurements of speed and agreement."""
+    """Return the bundle in a folder with stored measurements of speed and agreement."""
     found = replace(bundle, folder=folder)
     for name, (speed, agreement) in runs.items():
         store_engine(found, EngineRun(speed=speed, agreement=agreement), engine=name, precision="float32")  # type: ignore[arg-type]  # by name

@@ -1,4 +1,4 @@
-"""Networks made ready for inference compute what they computed before."""
+"""Networks that were made ready for inference compute what they computed before."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SLIM: dict[str, dict[str, Any]] = {
     "fpn-timm": {"encoder": "mobilenetv3_small_050", "lateral": 4, "head": 4},
 }
 UNFOLDED = ("fpn-timm",)
-"""Networks whose encoder is another package's Python code, which keeps its batch norms."""
+"""Networks whose encoder is Python code of another package, which keeps its batch norms."""
 CPU = torch.device("cpu")
 
 
 def lived(network: nn.Module, *, seed: int = 0) -> nn.Module:
-    """The network with batch norms that change something, as after training."""
+    """Return the network with batch norms that change values, as after a training."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -77,7 +77,7 @@ def test_every_refiner_stays_what_it_was_also_in_strips(name: str, height: int) 
 
 
 def test_the_papers_refiner_sees_as_far_as_it_says() -> None:
-    """Its strips need no more than that, and no less."""
+    """The stated reach of the network is exactly that of its gradient."""
     network = lived(RefinementMagNet(classes=2))
     x = torch.rand(1, 4, 40, 12, requires_grad=True)
     network(x)[0, :, 20].sum().backward()

@@ -1,4 +1,4 @@
-"""The patch proposal network and a GRNet's local branch: what they are made of, and what they must keep."""
+"""The patch proposal network and the local branch of a GRNet are built as in the paper."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_papers_selector_has_a_map_of_256_channels_and_stride_16() -> None:
 
 
 def test_a_cells_logit_is_the_images_score_minus_its_own() -> None:
-    """Figure 3, computed by hand from the deep features of one image."""
+    """The expected logits are those of Figure 3, computed from the deep features of one image."""
     torch.manual_seed(2)
     network = ppn_small(cells=2).eval()
     found = network(patches(1))[0]
@@ -66,7 +66,7 @@ def known(count: int = 2, *, classes: int = 3, side: int = 64) -> torch.Tensor:
 
 
 def taught(**options: Any) -> PatchProposalNetwork:
-    """One whose last layer is no longer what it begins with."""
+    """Return a selector whose last layer differs from its initial values."""
     torch.manual_seed(4)
     network = ppn_small(cells=2, classes=3, **options).eval()
     torch.nn.init.normal_(network.score.weight)

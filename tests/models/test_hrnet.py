@@ -1,4 +1,4 @@
-"""HRNet with OCR: the published names and counts, its branches, and the numbers that other implementations give."""
+"""HRNet with OCR has the published names and counts, and gives the numbers of other implementations."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ ROW = torch.tensor(
         *(3.2233, 0.5603, 1.8090, 0.7035, -1.0758, 1.0755, 2.0119, -0.1462, -0.6315),
     )
 )
-"""Logits at row 37, column 11 that timm 1.0.31's HRNet (stem stride 1, bilinear, corners aligned) and mmsegmentation
-1.2.2's OCR head give for the seeded weights and patch, with the first convolutions of both heads at a fiftieth."""
+"""Logits at row 37, column 11 of two other implementations for the seeded weights and patch.
+
+They are timm 1.0.31's HRNet (stem stride 1, bilinear, corners aligned) with mmsegmentation 1.2.2's OCR head. The first
+convolutions of both heads are divided by 50.
+"""
 
 PUBLISHED = [
     (hrnet18_ocr, "magnet_hrnet18_ocr_c19.txt", 924, 6_379_278),

@@ -1,4 +1,4 @@
-"""Networks from a bundle: what they compute, and which files they refuse."""
+"""Networks of a bundle compute what they should, and damaged files are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCALE = Size(width=32, height=32)
 
 
 def bundle_with(folder: Path, *, logits: int = 2, refiners: Sequence[dict[str, Any]] = (), **changes: Any) -> Bundle:
-    """One convolution that passes the bands on as logits, and a refiner that passes its first input on."""
+    """Write a bundle: one convolution that returns the bands as logits, and a refiner that returns its first input."""
     backbone = conv_backbone(classes=logits, bands=3)
     backbone.load_state_dict(
         {"conv.weight": torch.eye(logits, 3).reshape(logits, 3, 1, 1), "conv.bias": torch.zeros(logits)}
@@ -126,7 +126,7 @@ def test_a_changed_file_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def unhashed(folder: Path, state: dict[str, torch.Tensor] | bytes) -> Bundle:
-    """A user's bundle without a hash whose weights are these."""
+    """Write a user's bundle with these weights and without a hash of them."""
     bundle_with(folder)
     table = json.loads((folder / DESCRIPTION).read_text())
     table["networks"]["backbone"]["sha256"] = None

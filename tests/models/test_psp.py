@@ -1,4 +1,4 @@
-"""PSPNet: the published names and count, what is pooled, and how its two heads are mixed."""
+"""PSPNet has the published names and counts, pools as published, and mixes its two heads."""
 
 from __future__ import annotations
 

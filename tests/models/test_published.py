@@ -1,4 +1,4 @@
-"""The published networks: parameter names, shapes, counts, and the numbers they give."""
+"""The published networks have their parameter names, shapes and counts, and give their numbers."""
 
 from __future__ import annotations
 

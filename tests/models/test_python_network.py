@@ -1,4 +1,4 @@
-"""Networks of a Python program are distinguished, tried before a run, and refused where their mask would be wrong."""
+"""Networks of a Python program are told apart, tried before a run, and refused where their mask would be wrong."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_memory_is_measured_or_given() -> None:
 
 
 def test_the_patches_are_what_the_description_says() -> None:
-    """The first call is the trial: noise of the described size, on the device."""
+    """The first call is the trial pass: noise of the described size, on the device."""
     seen = []
 
     def network(patches: Tensor) -> np.ndarray[Any, Any]:

@@ -1,4 +1,4 @@
-"""A backbone in 8 bits: its labels, the run's hash, and what is refused."""
+"""A backbone in 8 bits gives almost the same labels, changes the run's hash, and is refused where it cannot run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ SIDE = 64
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A pyramid on two scales whose classes follow the picture."""
+    """Write a bundle of a pyramid for two scales, whose classes depend on the picture."""
     backbone = decided_pyramid(SIDE)
     described = describe(
         name="pyramid", classes=3, size=SIDE, scales=(2 * SIDE, SIDE), backbone={"architecture": "fpn-small"},
@@ -71,7 +71,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def described_as_quantised(bundle: Bundle, folder: Path, **more: Any) -> Bundle:
-    """The bundle in another folder, with a description of a graph that is none."""
+    """Copy the bundle to another folder, and describe a graph that does not exist."""
     own = load_bundle(str(shutil.copytree(bundle.folder, folder)))
     (folder / GRAPH).write_bytes(b"graph")
     made = QuantisedGraph(sha256="0" * 64, network=network_digest(own), windows=1, agreement=0.98)
@@ -85,7 +85,7 @@ def options(bundle: Bundle, **more: Any) -> SegmentOptions:
 
 @pytest.fixture
 def _engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the choice of an engine ask for neither its library nor the processor's instructions."""
+    """Let the choice of an engine ignore which libraries are installed and which instructions the processor has."""
     monkeypatch.setattr("magnet_cli.models.engines.graph_engine.check_modules", lambda *_, **__: None)
     monkeypatch.setattr(engine_choice, "computes_int8", lambda: True)
 

@@ -1,4 +1,4 @@
-"""Every architecture by its name: logits of the patch's size, and an estimate of memory without data."""
+"""Every architecture gives logits of the patch's size, and its memory is estimated without data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 NEEDED = {"fpn-timm": {"encoder": "mobilenetv3_small_050"}}
-"""Options that an architecture cannot be built without."""
+"""Options without which an architecture cannot be built."""
 
 
 @pytest.mark.parametrize("architecture", BACKBONES)
@@ -57,7 +57,7 @@ def test_weights_of_all_networks_are_counted(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize(("sees", "channels"), [("image", 0), ("image+field", 6 + 1 + 3 + 5 + 1)])
 def test_what_a_selector_joins_before_its_first_layer_is_counted(sees: str, channels: int) -> None:
-    """The two best of five classes and where they were, twice as wide; uncertainty; and bands, classes, uncertainty."""
+    """The terms are two classes in float32 and their indices in 64 bits; uncertainty; and what the encoder sees."""
     with torch.device("meta"):
         network = build_selector("ppn-small", bands=3, classes=5, options={"sees": sees})
     assert network.joined_channels == channels
@@ -86,7 +86,7 @@ def test_memory_is_estimated_without_weights(tmp_path: Path, architecture: str) 
 def test_memory_of_small_inputs_is_not_below_what_was_measured(
     tmp_path: Path, architecture: str, size: int, least: int, most: int
 ) -> None:
-    """In MiB; the pyramids' estimate is that of their tensors alone."""
+    """The limits are in MiB. Those of the pyramids are the estimate of their tensors alone."""
     assert least <= estimated(tmp_path, architecture, size) / 2**20 <= most
 
 

@@ -1,4 +1,4 @@
-"""Residual encoders: what their shortcuts compute and are called."""
+"""The shortcuts of residual encoders compute what they should, under the published names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_shortcut_is_a_strided_convolution_under_its_usual_names(inputs: int, 
 
 
 def test_no_strided_convolution_has_few_channels() -> None:
-    """Its gradient writes beyond its memory where oneDNN has AVX2 alone."""
+    """Where oneDNN has only AVX2, the gradient of such a convolution writes beyond its memory."""
     found = shortcut(inputs=LEAST_STRIDED - 1, outputs=4, stride=2)
     assert found is not None
     assert [module.stride for module in found.modules() if isinstance(module, nn.Conv2d)] == [(1, 1)]

@@ -1,4 +1,4 @@
-"""Shapes that are found without PyTorch's compiler are those that it finds."""
+"""The shapes that are found without PyTorch's compiler equal those that the compiler finds."""
 
 from __future__ import annotations
 

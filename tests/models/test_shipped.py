@@ -1,4 +1,4 @@
-"""The shipped bundles: complete, loadable, and as good on kept crops as when they were made."""
+"""The shipped bundles are complete, load, and score on crops as well as when they were made."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLASSES = {
 }
 GAIN = 0.03
 CASCADES = {"fundus-cascade": 1024, "roofs-cascade": 1024}
-"""Names, and the L of each."""
+"""Names of the shipped cascades, and the L of each."""
 SCALES = {"aerial": [256, 512, 1024, 2048], "fundus": [256, 512, 1024]}
 
 pytestmark = [pytest.mark.full, pytest.mark.skipif(not WEIGHTS.is_dir(), reason="no weights beside the tests")]
@@ -78,7 +78,7 @@ def test_a_cascade_is_complete_small_and_of_its_configuration(name: str) -> None
 
 
 def test_the_cascade_sharpens_vessels_that_were_seen_from_afar(tmp_path: Path) -> None:
-    """The gain asked for is half of what this crop gained when the bundle was made: 0.648 to 0.711."""
+    """The required gain is half of the gain on this crop when the bundle was made, from 0.648 to 0.711."""
     if not DATA.is_dir():
         pytest.skip("no ../shared/data beside the checkout")
     cut = slice(600, 1240), slice(900, 1540)
@@ -143,7 +143,7 @@ def scored(folder: Path, options: magnet_cli.SegmentOptions) -> Evaluation:
 def test_the_whole_program_keeps_its_score(
     tmp_path: Path, *, name: str, image: str, truth: str, crop: tuple[int, int], floor: float
 ) -> None:
-    """The floor is a little below what the bundle scored when it was made, which leaves room for other kernels."""
+    """The limit is a little below the bundle's score when it was made, which leaves room for other kernels."""
     if not DATA.is_dir():
         pytest.skip("no ../shared/data beside the checkout")
     crops(tmp_path, image=image, truth=truth, crop=crop)
@@ -169,6 +169,6 @@ def test_8_bits_keep_the_score(
 
 
 def read(path: Path) -> NDArray[np.uint8]:
-    """A whole picture or label map."""
+    """Return a whole picture or label map."""
     pixels: NDArray[np.uint8] = tifffile.imread(path) if path.suffix == ".tif" else imagecodecs.imread(path)
     return pixels

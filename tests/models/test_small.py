@@ -1,4 +1,4 @@
-"""The networks of this program's own: the slim pyramid, the shared refiner, one convolution."""
+"""This program's own networks are the slim pyramid, the shared refiner and one convolution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks from elsewhere are measured in this process: another one takes seconds to begin."""
+"""Networks from other libraries are measured in the tests' process, because another process takes seconds to start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small networks of each kind, saved by the call that their own library has for it."""
+"""Small networks of each kind, saved by the function that their own library has for that."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Saved:
 
     path: Path
     eager: Callable[[Tensor], Tensor]
-    """The library's own answer for patches: probabilities of each pixel, `(n, classes, h, w)`."""
+    """A function from patches to the library's own result: probabilities `(n, classes, h, w)`."""
     classes: int
     more: dict[str, Any] = field(default_factory=dict)
-    """Options that the files do not state."""
+    """Options for what the files do not state."""
 
     def options(self, **other: Any) -> NetworkOptions:
         usual: dict[str, Any] = {"input": SIDE, "mean": "imagenet", "std": "imagenet"}
@@ -45,7 +45,7 @@ def enlarged(logits: Tensor, like: Tensor) -> Tensor:
 
 
 def lively(network: nn.Module, seed: int = 7) -> nn.Module:
-    """Return the network with statistics and biases that are not those of a new one, so that a lost tensor shows."""
+    """Return the network with changed statistics and biases, so that a tensor that is lost shows in the result."""
     random = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
@@ -85,7 +85,7 @@ def torchvision_saved(folder: Path) -> Saved:
 
 
 def made_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights that depend on the names and shapes of the tensors alone, and that keep values in bounds."""
+    """Return weights that follow from the names and shapes of tensors alone, and keep values in bounds."""
     found = {}
     for name, tensor in state.items():
         random, part = np.random.RandomState(zlib.crc32(name.encode())), name.rpartition(".")[2]
@@ -107,7 +107,7 @@ def made_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class PlainUNet(nn.Module):
-    """Tensors named as in the U-Nets of TIAToolbox over its encoder `unet`, and what it computes of them."""
+    """A U-Net whose tensors have the names that TIAToolbox gives to a U-Net with the encoder `unet`."""
 
     def __init__(self, *, channels: int = 3, levels: tuple[int, ...] = (4, 6, 8)) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ def tiatoolbox_saved(folder: Path) -> Saved:
 
 
 class Strided(nn.Module):
-    """Logits at a quarter of the patch's sides."""
+    """A network whose logits have a quarter of the patch's sides."""
 
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ def torchscript_saved(folder: Path) -> Saved:
 
 
 def transformers_network(kind: str, **more: Any) -> nn.Module:
-    """Return a small network with random weights, by the name of its type."""
+    """Return a small network of a type of transformers, with random weights."""
     library: Any = pytest.importorskip("transformers", reason="the extra transformers is not installed")
     torch.manual_seed(3)
     labels: dict[str, Any] = {"num_labels": 3, **more}
@@ -249,7 +249,7 @@ def transformers_network(kind: str, **more: Any) -> nn.Module:
 
 
 def save_vocabulary(folder: Path) -> None:
-    """A vocabulary of CLIP's form for one sentence: its four words are 3, 4, 5 and 6, between 1 and 2."""
+    """Write a vocabulary in CLIP's form whose one sentence has the word numbers 3 to 6 between the marks 1 and 2."""
     words = ("the", "task", "is", "semantic")
     parts = ["<pad>", "<|startoftext|>", "<|endoftext|>", *(f"{word}</w>" for word in words)]
     merges: list[str] = []
@@ -301,12 +301,12 @@ def transformers_saved(folder: Path, kind: str = "segformer", **processor: Any) 
 
 
 def onnx_graph(network: Strided | None = None, *, side: int | str = "side", **metadata: Any) -> Any:
-    """Return a graph of ONNX with the layers and weights of a small network.
+    """Return an ONNX graph with the layers and weights of a small network.
 
     Args:
-        network: The network.
-        side: Rows and columns of the input; a word leaves them free.
-        metadata: What the graph's metadata say; each value becomes JSON.
+        network: The network. None makes one.
+        side: Rows and columns of the input. A name leaves them free.
+        metadata: Metadata of the graph. Each value is written as JSON.
     """
     onnx: Any = pytest.importorskip("onnx", reason="the extra onnx is not installed")
     given, helper = network or Strided(), onnx.helper
@@ -362,13 +362,14 @@ MAKERS: dict[str, Callable[[Path], Saved]] = {
     "torchscript": torchscript_saved,
     "transformers": transformers_saved,
 }
-"""A maker for each kind: the contract suite runs for all of them."""
+"""A function for each kind that makes and saves a network. The contract suite runs for all of them."""
 
 
 def decided_pyramid(side: int) -> torch.nn.Module:
     """Return a pyramid of three classes, with seeded weights, whose pixels differ in class.
 
-    Features of random weights vary little, so that every pixel would have one class: the last layer is made steeper.
+    Features of random weights vary little, so that all pixels would have one class. The weights of the last layer are
+    enlarged to prevent that.
     """
     torch.manual_seed(2)
     backbone = lively(build_backbone("fpn-small", classes=3, bands=3, options={}))

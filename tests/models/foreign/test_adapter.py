@@ -1,4 +1,4 @@
-"""Shapes, axes, types and outputs of networks, as the adapter takes them and as the trial pass finds them."""
+"""The adapter takes networks of many shapes, axes, types and outputs as the trial pass finds them."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_outputs_are_chosen_by_name_or_number() -> None:
 
 
 class Valid(nn.Module):
-    """Convolutions without padding: scores of the patch's centre alone."""
+    """A network of convolutions without padding, which scores only the centre of the patch."""
 
     def __init__(self, trim: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Descriptions of BioImage.IO in both versions: what they state, which weights are taken, and what is refused.
+"""Descriptions of BioImage.IO are read in both versions, a supported weights file is chosen, and others are refused.
 
-The format's own library wants another version of pydantic than this program, so the descriptions are written here as
-the format's specification has them.
+The format's own library needs another version of pydantic than this program, so these tests write descriptions as the
+format's specification has them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def weights_of(folder: Path, kind: str = "onnx") -> dict[str, Any]:
 
 
 def older(weights: dict[str, Any], *steps: dict[str, Any], **changed: Any) -> dict[str, Any]:
-    """A description in version 0.4."""
+    """Return a description in version 0.4."""
     image = {
         "name": "image", "axes": "bcyx", "data_type": "uint8", "preprocessing": list(steps),
         "shape": {"min": [1, BANDS, 64, 32], "step": [0, 0, 32, 32]},
@@ -53,7 +53,7 @@ def older(weights: dict[str, Any], *steps: dict[str, Any], **changed: Any) -> di
 
 
 def newer(weights: dict[str, Any], *steps: dict[str, Any], **changed: Any) -> dict[str, Any]:
-    """A description in version 0.5."""
+    """Return a description in version 0.5."""
     space = {"type": "space", "size": 96, "scale": 0.5, "unit": "micrometer"}
     image = {
         "id": "image", "preprocessing": list(steps), "data": {"type": "uint8"},

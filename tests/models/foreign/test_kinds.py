@@ -1,4 +1,4 @@
-"""What holds for networks of every kind, each saved by its own library's call."""
+"""The contract of networks of every kind, each saved by its own library."""
 
 from __future__ import annotations
 

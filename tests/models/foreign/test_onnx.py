@@ -1,4 +1,4 @@
-"""ONNX files: what describes them, what is refused of them, and that they give what the same layers give in PyTorch."""
+"""ONNX files are described by their metadata, some are refused, and the others compute what PyTorch does."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_fixed_sides_are_read_from_the_graph(file: Path) -> None:
 
 
 def transposed(kind: int, layout: tuple[int, ...] = (0, 3, 1, 2)) -> Any:
-    """A graph that takes another type of numbers, and the bands last, with a fixed batch of two."""
+    """Return a graph whose input has another type, the bands as the last axis, and a fixed batch of two."""
     model, helper = onnx_graph(), onnx.helper
     model.graph.node[0].input[0] = "planes"
     nodes = [

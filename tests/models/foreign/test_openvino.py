@@ -1,6 +1,6 @@
-"""Files of OpenVINO: what their graphs state, what is refused, and that precision and threads are stated, not chosen.
+"""Files of OpenVINO state what they need, some are refused, and the program sets their precision and threads.
 
-Tests are marked `full` because the library is installed before those alone.
+The tests are marked `full`, because the library is only installed for those.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def converted(model: Any, folder: Path) -> Path:
-    """An ONNX graph in OpenVINO's format."""
+    """Convert an ONNX graph to OpenVINO's format."""
     onnx.save(model, folder / "other.onnx")
     openvino.save_model(openvino.Core().read_model(folder / "other.onnx"), folder / "other.xml", compress_to_fp16=False)
     return folder / "other.xml"

@@ -1,4 +1,4 @@
-"""The commands of docs/networks.md and of the table in docs/usage.md, run on small networks of the same names."""
+"""The commands of docs/networks.md and of the table in docs/usage.md work on small networks of the same names."""
 
 from __future__ import annotations
 

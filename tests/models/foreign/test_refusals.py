@@ -1,4 +1,4 @@
-"""What is refused of networks from elsewhere, each with its reason and before anything in it runs."""
+"""A refused network from another library is refused with its reason, and before any code of it runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tried(path: Path, **more: Any) -> TriedNetwork:
 
 
 class Opened:
-    """Unpickling it leaves a trace."""
+    """An object that leaves a file behind when it is unpickled."""
 
     trace = Path("opened")
 
@@ -189,7 +189,7 @@ def test_a_missing_extra_is_one_line_that_names_it(folder: Path, monkeypatch: py
 
 
 class Answering(nn.Module):
-    """Gives what tests want of the patch."""
+    """A network whose result is wrong in the way that a test names."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()

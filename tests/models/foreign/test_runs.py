@@ -1,4 +1,4 @@
-"""Runs with networks from elsewhere: resumed, refused where the runtime has changed, and within their plan."""
+"""Runs with networks from other libraries resume, are refused after a change of the runtime, and keep to their plan."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Heard(Events):
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
-    """Let the computation fail once it has done so many groups."""
+    """Let the computation fail after a number of groups."""
     run, done = Computer.run, [0]
 
     def failing(self: Computer, *given: Any) -> Sequence[BlockState]:

@@ -1,6 +1,6 @@
-"""TIAToolbox's U-Nets: the same scores as its own code, values from its YAML, and refusals of its other networks.
+"""TIAToolbox's U-Nets give the scores of its own code, take values from its YAML, and its other networks are refused.
 
-The numbers named `GOLDEN` were computed by TIAToolbox 2.1.3 itself, with weights that are made of their names.
+TIAToolbox 2.1.3 computed the numbers named `GOLDEN`, with weights that follow from the names of its tensors.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], UNetVariant]] = {
             biased=False),
     ),
 }  # fmt: skip
-"""Arguments of TIAToolbox's class, and the network that has to be found in its state dict."""
+"""Arguments of TIAToolbox's class, and the variant that has to be recognised by its state dict."""
 GOLDEN_NAMES = {
     "fcn_resnet50_unet-bcss": "91fa44f8bb4a361be84148b8f4cb174e92acebb5919ecffc2d76df559088644a",
     "four bands, side by side": "70be0a61689a14973d63467da84b46456a4eaf166f3a7fe2751a6458d4445aa2",
@@ -57,13 +57,13 @@ GOLDEN_SCORES = {
     "four bands, side by side": [0.526257, 0.473743, 0.561252, 0.438748, 0.608236, 0.391764, 0.497764, 0.502236],
     "plain": [0.473102, 0.397931, 0.41645, 0.459535, 0.401873, 0.450236, 0.375487, 0.530666],
 }
-"""Probabilities of the first classes at four pixels."""
+"""Probabilities of the first two classes at four pixels."""
 PLACES = ((3, 5), (20, 41), (33, 32), (60, 1))
 PARAMS = ["plain", "fcn_resnet50_unet-bcss", pytest.param("four bands, side by side", marks=pytest.mark.full)]
 
 
 def patches(bands: int) -> Tensor:
-    """Stored values `(1, bands, 64, 64)` from 0 to 255."""
+    """Return a patch of stored values from 0 to 255, `(1, bands, 64, 64)`."""
     return torch.from_numpy(np.random.RandomState(4).randint(0, 256, (1, bands, SIDE, SIDE)).astype(np.float32))
 
 

@@ -1,4 +1,4 @@
-"""Networks of transformers: every type of head, and what their processors state."""
+"""Networks of transformers with every type of head run, and their processors describe the input."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_head_gives_what_the_library_gives(kind: str, tmp_path: Path) -> N
 
 
 def stated(folder: Path, **more: Any) -> dict[str, Any]:
-    """The description of a saved network before its trial."""
+    """Return the description of a saved network before its trial pass."""
     saved = transformers_saved(folder, **more)
     options = saved.options()
     description = described(KINDS["transformers"].read(saved.path, options), options)
