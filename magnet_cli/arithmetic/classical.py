@@ -121,8 +121,11 @@ class DenseCrf:
     """Weight of the term (Potts)."""
     title: str = "the dense CRF"
     needs_doubt: bool = True
-    """Equally sure labels stay: with a weight of 1 all neighbours together move a label's odds less than its own
-    probability does."""
+    """The CRF needs probabilities.
+
+    Without them all labels are equally certain and stay: with a weight of 1 all neighbours together change the odds of
+    a label less than its own probability does.
+    """
     bands: tuple[str, ...] = COLOURS
     value_range: tuple[float, float] = VALUES
 

@@ -88,7 +88,7 @@ class Parts(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class CellLayout:
-    """How an image is cut, and where its parts are fused."""
+    """The cells into which an image is cut, and the size at which scores are fused."""
 
     side: int
     """Cells a side."""
@@ -283,7 +283,7 @@ def refine_cells(
     Args:
         local: Refinement branch and aggregation layer.
         scores: F^G, logits `(n, classes, h, w)`.
-        patches: Gives the chosen cells, of the layout's size; it is asked for no others.
+        patches: Function that returns the patches of chosen cells, of the layout's size.
         chosen: The cells that are taken.
         layout: How images are cut.
     """
@@ -315,9 +315,9 @@ def segmented(parts: Parts, overview: Tensor, patches: Patches, *, layout: CellL
     """Return the scores of whole images, in one of the paper's variants.
 
     Args:
-        parts: The networks; those that a variant does not need are not asked.
+        parts: The networks. A variant calls only those that it needs.
         overview: I_g, the images made small, `(n, bands, h, w)`, normalised.
-        patches: Gives cells of the images, of the layout's size; asked once at most.
+        patches: Function that returns the patches of cells, of the layout's size. It is called once at most.
         layout: How images are cut.
         variant: `selected`: GRNet; `all`: every cell (EnhanceNet); `local-only`: see `refine_cells_alone`;
             `global-only`: F^G alone (GlobalNet).

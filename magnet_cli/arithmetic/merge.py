@@ -1,4 +1,4 @@
-"""Merging what a stage sees (O) with what the stages before it said (Y') into R."""
+"""Merging a stage's own probabilities (O) with those of the stages before it (Y') into R."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def merge(own: Tensor, field: Tensor, *, how: Merge, networks: Refiner, scale: S
     Args:
         own: O, `(n, classes, h, w)` float32 probabilities of this stage alone.
         field: Y', same shape: the stages before it, resampled to the patch.
-        how: `refiner` asks the network; `mean` is (O + Y') / 2; `certainty` is `by_certainty`;
+        how: `refiner` calls the network; `mean` is (O + Y') / 2; `certainty` is `by_certainty`;
             `geometric` is `geometric`.
         networks: The networks of a bundle, with the refiner.
         scale: The stage's window side, in working-grid pixels.

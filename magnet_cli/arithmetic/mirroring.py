@@ -15,7 +15,7 @@ ROWS, COLUMNS = -2, -1
 
 
 def mean_over_mirrors(predict: Callable[[Tensor], Tensor], patches: Tensor, *, images: int) -> Tensor:
-    """Return the mean of what a network says of patches and of their mirror images, each mirrored back.
+    """Return the mean of a network's results on patches and on their mirror images, each mirrored back.
 
     Args:
         predict: The network: from `(n, bands, h, w)` to `(n, classes, h, w)` float32.

@@ -28,7 +28,7 @@ GOLDEN_RATIO = (sqrt(5) - 1) / 2
 UNDECIDED = 1 << 12
 """Pixels inside the bracket of a cut that are few enough to compute their medians."""
 SAMPLE = 1 << 12
-"""Pixels whose medians tell where about the cut is."""
+"""Number of pixels from whose medians the threshold is first estimated."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Which pixels and windows a stage changes: certainty, the smoothed score, and choosing by it (MagNet, section 3.2)."""
+"""Choosing the pixels and windows that a stage changes, by certainty and the smoothed score (MagNet, section 3.2)."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ LEAST, MOST = 0.5, 30.0
 
 
 class Ceiling(Contender[SegmentOptions]):
-    """The passes of every network that a run asks, with the program's own networks, precision and batch."""
+    """The forward passes of a run alone, with the program's own networks, precision and batch."""
 
     def prepare(self) -> Ready:
         """Load the bundle, sample windows and run each stage once."""
@@ -66,11 +66,11 @@ class Ceiling(Contender[SegmentOptions]):
         return Ready(loaded=host_memory())
 
     def run(self, what: str, program: Took | None) -> Took:
-        """Time each stage's passes in turn, and say what those of a whole run would take.
+        """Time each stage's passes in turn, and return the time of those of a whole run.
 
         Args:
-            what: Is not used.
-            program: Which stage ran how many windows, and in what time.
+            what: It is not used.
+            program: Windows and seconds of each stage in the program's run.
         """
         del what
         if program is None:

@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End once the process that asks is gone: it may have been killed in the middle of a run that takes an hour."""
+    """End once the parent process is gone. It may have been killed in the middle of a run that takes an hour."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 LEAST_ENDING = 30.0
 """Seconds that the other processes have to end after an interruption, before they are killed."""
 POLL = 0.2
-"""Seconds between two looks at the processes."""
+"""Seconds between two checks whether a process has ended."""
 SHOWN_EVERY = 2.0
-"""Seconds between two looks at what the processes have finished."""
+"""Seconds between two updates of what the processes have finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class DeviceProcess:
     """The file that takes the JSON object of the process."""
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return what the process says of its images; empty where it says nothing."""
+        """Return the results of the images as the process printed them; empty where it printed none."""
         self.answer.seek(0)
         with suppress(ValueError):
             found = json.loads(self.answer.read())
@@ -64,7 +64,7 @@ def run_on_devices(
         events: Receives the progress.
 
     Returns:
-        The results of all images as JSON values, and the exit code of a process that said nothing of its images, or 0.
+        The results of all images as JSON values, and the exit code of a process that printed no results, or 0.
 
     Raises:
         DeviceError: A process was ended by the system. What was finished is kept.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 DESCRIPTION = TextColumn("{task.description}", markup=False)
-"""The column of a bar that says what is done."""
+"""The column of a bar that names the work."""
 
 
 class _Console(Console):

@@ -45,7 +45,7 @@ class Volume:
         """Keep the log open during a command, and forget the options afterwards.
 
         Raises:
-            UsageError: The command was asked to be quiet and verbose.
+            UsageError: Both --quiet and --verbose are given.
             OutputError: The log cannot be written, or the file exists and is no log of this program.
         """
         try:

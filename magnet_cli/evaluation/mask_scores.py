@@ -258,7 +258,7 @@ def check_inputs(image: str | Path, truth: str | Path, *, roi: str | Path | None
         image: The image that is to be segmented; its mask has its size.
         truth: The true classes.
         roi: The region that counts.
-        series: Which image of the file is segmented, where it holds several.
+        series: Name or number of the segmented image, where the file holds several.
 
     Raises:
         SourceError: One cannot be read, is not what it should be, or has another size or place than the image.

@@ -119,7 +119,7 @@ def export_mask(
     Args:
         mask: A mask that `segment` has written.
         targets: Formats, and where each goes.
-        options: How polygons are written; its formats are ignored.
+        options: Options for polygons. The formats in it are ignored.
         overwrite: Whether files of another mask or other options may be replaced.
 
     Raises:

@@ -38,8 +38,10 @@ class ImageArray:
     valid: NDArray[np.bool_]
     """`(height, width)`: where the image has data, for at least half of a pixel's area."""
     box: Box
-    """What the pixels cover, in pixels of the full resolution. Coarser pixels may reach beyond the box that was asked
-    for, and beyond the image."""
+    """Area that the pixels cover, in pixels of the full resolution.
+
+    Coarser pixels may reach beyond the box that was asked for, and beyond the image.
+    """
     pitch: Pitch
     """Size of a pixel in pixels of the full resolution."""
 

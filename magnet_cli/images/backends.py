@@ -26,7 +26,7 @@ PICTURE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 ZIP_MAGIC = b"PK\x03\x04"
 JPEG_2000_MAGIC = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".svslide", ".bif", ".dcm")
-"""Files that openslide reads and whose content does not say so plainly."""
+"""Suffixes of files that OpenSlide reads and that cannot be recognised by their content."""
 
 DIRECT_VENDORS = ("generic-tiff", "aperio")
 """Vendors whose levels are plain tiled pages: decoded directly, faster than through openslide and without its

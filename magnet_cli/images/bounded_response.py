@@ -31,7 +31,7 @@ LEAST_SPEED = 16 << 10
 MOST_BYTES = 512 << 20
 """Largest answer to a request for a whole file, such as a chunk of a zarr image or its metadata."""
 UNDECLARED_BYTES = 32 << 20
-"""Largest answer of that kind whose server does not say how long it is. Such an answer may have no end."""
+"""Largest answer of that kind without a stated length. Such an answer may have no end."""
 VARIABLE = "MAGNET_DOWNLOAD_LIMIT"
 """Environment variable with another largest answer, whether its length is declared or not."""
 

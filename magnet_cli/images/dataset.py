@@ -19,7 +19,7 @@ COLUMNS = ("name", "image", "label", "roi", "mask")
 NEEDED = ("image", "label")
 FILES = ("image", "label", "roi", "mask")
 UNFIT = frozenset('/\\:*?"<>|\0')
-"""What a file name may not hold, on one system or another; files are named after samples."""
+"""Characters that a file name may not contain on some system. Files are named after samples."""
 
 
 @dataclass(frozen=True, kw_only=True)

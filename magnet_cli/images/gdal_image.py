@@ -78,7 +78,7 @@ REMOTE = (
     b"https:",
     b"&lt;",
 )
-"""What the name holds where the file lies on a network, or where it is a description of its own."""
+"""Parts of a name of a file on a network, or of a name that is a description itself."""
 LONGEST_NAME = 8192
 XML_PIECE = 1 << 20
 HEAD_BYTES = 256
@@ -101,7 +101,7 @@ def environment() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Codes(Colour):
-    """How samples that GDAL decodes become bands."""
+    """Rules by which samples that GDAL decodes become bands."""
 
     read_alpha: Alpha | None = None
     """How the band that is flagged as alpha is read; None where none is."""
@@ -474,7 +474,10 @@ class GdalStore:
         # A GDAL dataset belongs to one thread at a time.
         self._lock = Lock()
         self._failure: SourceError | None = None
-        """What a read failed with. Nothing is read any more: where GDAL fails once, it may give zeros the next time."""
+        """Error of a read that failed.
+
+        Nothing is read afterwards: where GDAL fails once, it may return zeros the next time.
+        """
 
     def block(self, level: int) -> Size:
         """Return the block size of the first dataset of a level."""

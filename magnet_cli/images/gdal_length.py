@@ -27,7 +27,7 @@ PCIDSK_BLOCK = 512
 
 
 def refuse_short_raster(path: str, dataset: Any) -> None:
-    """Refuse a raster that is shorter than its header says, in the formats whose GDAL driver does not.
+    """Refuse a raster that is shorter than its header states, in formats whose GDAL driver accepts it.
 
     ENVI's driver takes a short file for a sparse one; those of Erdas IMG and PCIDSK read zeros or noise.
 

@@ -158,7 +158,7 @@ def _tags(
 
 
 def _stated_south(values: dict[int, object]) -> bool:
-    """Return whether the scale says, by the letter of the standard, that the first row is the southernmost."""
+    """Return whether by the scale, read as the standard defines it, the first row is the southernmost."""
     scale = _numbers(values.get(PIXEL_SCALE))
     return len(scale) > 1 and isinstance(scale[1], float) and scale[1] < 0
 

@@ -1,4 +1,4 @@
-"""Between pixels of level 0 and the coordinates of the image's own reference system; whether two images agree there."""
+"""Conversion between level-0 pixels and the coordinates of an image's reference system; comparison of places."""
 
 from __future__ import annotations
 
@@ -124,12 +124,12 @@ ADVICE = "Warp one onto the grid of the other; where a georeference is wrong, wr
 
 
 def check_fits(found: ImageInfo, image: ImageInfo, *, rule: str, advice: str) -> None:
-    """Pass where a raster that belongs to an image has its size and does not say that it shows another place.
+    """Check that a raster that belongs to an image has its size and is not georeferenced to another place.
 
     Args:
         found: The facts of the raster.
         image: The facts of the image.
-        rule: What a message about the size says.
+        rule: Text of the error about a wrong size.
         advice: The next step where the sizes differ.
 
     Raises:

@@ -186,7 +186,7 @@ def open_labels(source: str | Path, *, values: Mapping[int, int] | None = None) 
 
 
 def open_region(source: str | Path) -> LabelImage:
-    """Return a raster for `read_nonzero` and `read_stored`: of any kind, its first band says what is inside.
+    """Return a raster of any kind for `read_nonzero` and `read_stored`. Its first band marks what is inside.
 
     Raises:
         SourceError: It is missing or damaged.

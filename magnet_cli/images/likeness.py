@@ -58,7 +58,7 @@ MOST_MISSED = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Likeness:
-    """How far a picture agrees with a finer level."""
+    """Measures of how well a picture agrees with a finer level."""
 
     alike: bool
     decided: bool

@@ -40,7 +40,7 @@ class OmeFiles:
         self.name = Path(file_name(path)).name
         """File name of the file that is read, without its folder."""
         self.blobs: dict[TiffFile, Blob] = {}
-        """The other files that were opened; whoever reads pixels closes them."""
+        """The other files that were opened. The reader of the pixels closes them."""
         self.path = path
         """Path of the file that is read."""
         self._opened: dict[str, TiffFile] = {}

@@ -1,4 +1,4 @@
-"""How an image's values are spread, from a sample that is cheap to read and always the same."""
+"""Percentiles of an image's values, from a sample that is cheap to read and always the same."""
 
 from __future__ import annotations
 

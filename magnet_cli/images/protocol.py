@@ -1,4 +1,4 @@
-"""What every image backend offers: facts about the image, and reading a box at several sizes."""
+"""The interface of every image backend: facts about the image, and reading a box at several sizes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ImageInfo:
     alpha: Alpha | None = None
     """How the band that is flagged as alpha is read; None where none is."""
     bounds: Box | None = None
-    """The scanned part of level 0, where a slide says so."""
+    """The scanned part of level 0, where a slide states it."""
     has_mask: bool = False
     """Whether pixels may be invalid (nodata, alpha, mask, bounds); `Region.valid` is None where this is false."""
     is_slide: bool = False
@@ -83,7 +83,7 @@ class ImageInfo:
     geo_tags: tuple[tuple[int, int, int, object], ...] = ()
     """TIFF tags (code, dtype, count, value) that carry the georeference; written to the mask unchanged."""
     series: int | None = None
-    """Which image of the file this is, the first being 0; None where the file holds one."""
+    """Number of the image in its file, the first being 0; None where the file holds one."""
     contents: tuple[Content, ...] = ()
     """The images of the file; empty where it holds one."""
     cache_bytes: int = 0
@@ -120,7 +120,10 @@ class Request:
     resample: str = "area"
     """`area`: mean over what a pixel covers. `bilinear`: two taps an axis at the pixel's centre, no antialias."""
     bands: tuple[int, ...] | None = None
-    """Positions of the bands that are wanted, in their order; None for all. Only they say which pixels hold data."""
+    """Positions of the bands that are wanted, in their order; None for all.
+
+    Only these bands decide which pixels hold data.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ DIRECT_BYTES = 4 * BLOCK_BYTES
 """A longer piece is fetched by one request of its own and not kept: the tiles decoded of it are."""
 
 SIBLING_SECONDS = 5.0
-"""Seconds after which a server has not said whether a file lies beside an image."""
+"""Seconds to wait for a server's answer whether a file lies beside an image."""
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.5

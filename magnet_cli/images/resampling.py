@@ -30,7 +30,7 @@ EXACT_BITS: tuple[tuple[type[np.generic], int], ...] = ((np.float32, 24), (np.fl
 
 @dataclass(frozen=True, kw_only=True)
 class Taps:
-    """Which source pixels each output pixel of an axis takes, and with what weight."""
+    """Source pixels of each output pixel along an axis, with their weights."""
 
     first: NDArray[np.int64]
     """First source pixel of each output pixel; never falls."""

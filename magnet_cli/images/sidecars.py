@@ -27,7 +27,7 @@ RPC_TABLES = ("RPB", "rpb")
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecars:
-    """What the files beside an image say of it."""
+    """Facts about an image from the files beside it."""
 
     crs: CRS | None = None
     """Reference system of the file .aux.xml. GDAL prefers it to that of the image."""

@@ -20,7 +20,7 @@ class Pixels(NamedTuple):
     values: NDArray[Any]
     """`(height, width, bands)` in the image's dtype."""
     valid: NDArray[np.bool_] | None
-    """Which pixels hold data; None where all do. `(height, width)`, or `(height, width, bands)` where bands differ: a
+    """Pixels that hold data; None where all do. `(height, width)`, or `(height, width, bands)` where bands differ: a
     pixel then holds data where one of them does. Floats that are no numbers are left to the reader."""
 
     @property

@@ -92,13 +92,13 @@ class TiffFacts:
     """How the band that is flagged as alpha is read; None where none is."""
     notes: tuple[str, ...]
     beside: Sidecars
-    """What the files beside the TIFF state about it."""
+    """Facts from the files beside the TIFF."""
     reference: Georeference
     """Georeference of the image, from its tags and sidecars."""
 
     @property
     def nodata(self) -> float | None:
-        """The stored value of missing pixels, unless a mask says which pixels are missing: that one goes first."""
+        """The stored value of missing pixels, unless a mask marks the missing pixels: the mask has priority."""
         if self.beside.mask is not None or self.layers[0].mask is not None:
             return None
         return tiff_geo.nodata(self.layers[0].pages[0]) if self.reference.nodata is None else self.reference.nodata

@@ -1,4 +1,4 @@
-"""What the samples of a TIFF page mean, and turning decoded tiles into bands."""
+"""The meaning of the samples of a TIFF page, and the conversion of decoded tiles into bands."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Picture:
     bands: int
     """Number of bands without alpha."""
     alpha: bool
-    """Whether an alpha channel says which pixels hold data."""
+    """Whether an alpha channel marks the pixels that hold data."""
     dtype: np.dtype[Any]
     rgb: bool
     orientation: int

@@ -113,7 +113,7 @@ class _Holder:
         self.store, self.also = remote.zarr_store(path), remote.failures()
 
     def reached(self) -> AbstractContextManager[None]:
-        """Turn a network error of the block into one that says plainly what failed."""
+        """Turn a network error of the block into one that names what failed."""
         if not self._remote:
             return nullcontext()
         from magnet_cli.images.remote import reaching  # noqa: PLC0415 (an extra)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 TRIES = 20
 """This many places are tried for a window of which at least half is to hold data."""
 OTHERS = 4
-"""For this many windows on which ranges are found, one window is drawn on which agreement is measured."""
+"""Ratio of the windows on which ranges are found to those on which agreement is measured."""
 
 
 def quantise_bundle(bundle: Bundle, files: Sequence[str | Path], *, windows: int, seed: int) -> QuantisedGraph:

@@ -17,7 +17,7 @@ def card(bundle: Bundle, preset: Preset, *, finding: str, files: Mapping[str, st
     Args:
         bundle: The bundle's description.
         preset: The preset that the bundle was made with.
-        finding: How the order of the refiners' inputs was decided.
+        finding: The decision on the order of the refiners' inputs, with its reason.
         files: Names of the checkpoints by the names of the files that were made of them.
         dropped: A sentence for each part that was left out of the checkpoints.
     """

@@ -162,7 +162,7 @@ class BucketOutput:
     hashes: Mapping[str, str]
     """SHA-256 of everything that the mask depends on, by name."""
     outputs: str
-    """SHA-256 of the options that say what is written beside the mask."""
+    """SHA-256 of the options for files beside the mask."""
     overwrite: bool
     """Whether outputs of other inputs or options are replaced."""
 

@@ -96,7 +96,7 @@ class Components(Generic[T]):
         Args:
             ones: Numbers of pixels.
             others: Numbers of their neighbours, in the same order.
-            touching: Which of the pairs belong together; both have a number there.
+            touching: True for pairs that belong together. Both pixels of such a pair have a number.
         """
         for one, other in np.unique(np.column_stack((ones, others))[touching], axis=0).tolist():
             self.join(one, other)

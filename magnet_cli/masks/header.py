@@ -1,4 +1,4 @@
-"""What a journal belongs to: the hashes, the mask and the fields of a run, compared before it is resumed."""
+"""The header of a journal: hashes, mask and fields of its run, which are compared before the run is resumed."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class StoredGroups(Closing):
     """The finished groups of a run, read from one file or from several. Every method is safe from several threads.
 
     Args:
-        header: What the files belong to.
+        header: The header of the files.
         own: The file that a journal writes; None where files are only read.
         cache_bytes: Bound of the decoded field chunks kept in memory.
     """
@@ -95,8 +95,8 @@ class StoredGroups(Closing):
         No group of this journal may be begun and not finished at the time.
 
         Args:
-            paths: Whole journals, which nobody writes any more.
-            header: What they have to belong to.
+            paths: Whole journals to which no process writes any more.
+            header: The header that they must have.
 
         Raises:
             OutputError: A file is damaged, or belongs to something else.
@@ -111,7 +111,7 @@ class StoredGroups(Closing):
 
     @property
     def header(self) -> JournalHeader:
-        """What the journal belongs to."""
+        """The hashes, the mask and the fields of the run to which the journal belongs."""
         return self._header
 
     @property
@@ -160,7 +160,7 @@ class StoredGroups(Closing):
 
         Args:
             name: The name of the field.
-            box: Inside the canvas grid.
+            box: A box of the canvas grid.
 
         Returns:
             `(bands, height, width)` float16 0..1, NaN where no finished group has stored any.
@@ -203,7 +203,7 @@ class Journal(StoredGroups):
         self._each = by_threads if threaded else map
         self._classes = len(header.spec.classes)
         self.repairs: tuple[str, ...] = ()
-        """What replay had to give up, for people to read; empty for a whole journal or a torn tail."""
+        """Sentences about records that were lost to damage; empty for a whole journal or one with a torn tail."""
 
     @classmethod
     def open(
@@ -221,7 +221,7 @@ class Journal(StoredGroups):
 
         Args:
             path: The journal's file beside the target, as `OutputPaths.journal` names it.
-            header: What the run depends on.
+            header: The hashes, the mask and the fields of the run.
             resume: False drops what an earlier run left.
             overwrite: Drop what a run with other inputs or options left, instead of refusing it.
             sync: When finished groups are flushed to the disk.

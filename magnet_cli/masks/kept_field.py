@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PROBABILITIES = ".probabilities.zarr"
-"""How names of folders of kept probabilities end."""
+"""End of the names of folders with kept probabilities."""
 METADATA = "zarr.json"
 UNITS = ("um", "m")
 FEW = 3

@@ -116,7 +116,7 @@ class MaskFile(Closing):
         """Return a tile as the file holds it, tiles counted row by row.
 
         Raises:
-            SourceError: The file ends before it, or says nothing of it.
+            SourceError: The file ends before the tile, or does not list it.
         """
         if index >= min(len(level.page.dataoffsets), len(level.page.databytecounts)):
             raise SourceError("the mask has fewer tiles than its size needs", value=f"{index} tiles", file=self.path)

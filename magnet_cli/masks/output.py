@@ -49,12 +49,12 @@ class OutputPaths:
 
 
 class OutputState(Enum):
-    """What there is to do for an output."""
+    """The work that is left for an output."""
 
     DONE = "done"
     """Finished by equal inputs, weights and options."""
     OPEN = "open"
-    """To be begun, resumed or replaced: open the journal."""
+    """The mask is to be begun, resumed or replaced, by opening the journal."""
 
 
 def output_state(paths: OutputPaths, *, hashes: Mapping[str, str], overwrite: bool = False) -> OutputState:
@@ -68,7 +68,7 @@ def output_state(paths: OutputPaths, *, hashes: Mapping[str, str], overwrite: bo
         overwrite: Whether files of other inputs or options may be replaced.
 
     Raises:
-        OutputError: Files are there that another work has made, and overwriting was not asked for.
+        OutputError: Other work has made files there, and `overwrite` is not set.
     """
     unfinished = paths.journal.exists()
     if not paths.mask.exists() and (unfinished or not paths.report.exists()):

@@ -144,7 +144,7 @@ class PieceFolder:
         """Pass where this part computes as the first one did.
 
         Args:
-            head: What the first part has noted.
+            head: The hashes and facts that the first part has stored.
             own: The same hashes and facts of this part, by name.
 
         Raises:
@@ -186,7 +186,7 @@ class PieceStore(Closing):
 
     Args:
         folder: The folder of the pieces.
-        header: What the pieces belong to.
+        header: The header that the pieces must have.
         wanted: The groups that this part computes, of each pass. Groups that a piece holds already are left out.
         groups: Most groups of a piece.
         check: Called before a piece gets its name. It raises where the piece must not be used.

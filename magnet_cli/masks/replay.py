@@ -22,7 +22,7 @@ LABELS = -1
 
 
 class Catalogue:
-    """What a journal holds, as offsets. Pieces count once their group is finished; the caller serialises changes."""
+    """Content of a journal, as offsets. Pieces count once their group is finished; the caller serialises changes."""
 
     def __init__(self, header: JournalHeader) -> None:
         tiles = header.spec.tiles
@@ -106,7 +106,7 @@ def find_header(store: StoreFile, *, header: JournalHeader, overwrite: bool) -> 
 
 
 def replay(store: StoreFile, catalogue: Catalogue, *, start: int) -> tuple[str, ...]:
-    """Fill a catalogue from the records behind `start`, cut what cannot be read, and say what was lost to damage."""
+    """Fill a catalogue from the records after `start`, cut what cannot be read, and return what was lost to damage."""
     end, repairs = start, []
     with durable.writing(store.path):
         for record in scan(store.descriptor, start):

@@ -23,7 +23,7 @@ SEARCHED = 1 << 20
 
 
 def is_report(path: Path) -> bool:
-    """Return whether a file is a report of this program, by what it says; it may be damaged elsewhere."""
+    """Return whether a file contains the mark of a report of this program. It may be damaged elsewhere."""
     if not is_file(path):
         return False
     before = b""

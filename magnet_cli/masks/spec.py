@@ -1,4 +1,4 @@
-"""What a mask and a field look like: sizes, classes, tiles. Plain values, no files."""
+"""The layout of a mask and of a field as plain values: sizes, classes, tiles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from magnet_cli.images.protocol import Resolution
 
 COMPRESSIONS = ("deflate", "zstd")
-"""How the tiles of a mask may be stored; libvips binaries from PyPI cannot read zstd."""
+"""Compressions of the tiles of a mask. The libvips binaries from PyPI cannot read zstd."""
 
 TIFF_STEP = 16
 """The side of a TIFF tile is a multiple of this."""
@@ -137,7 +137,7 @@ class FieldSpec:
     dtype: str = "float16"
     """`float16`, or `uint8` where 0..254 stand for 0..1 and 255 for not computed."""
     join: Literal["later", "largest"] = "later"
-    """Which of several groups' values a pixel has: the later group's, or the largest, whatever the order."""
+    """Rule for a pixel with values of several groups: the later group's value counts, or the largest."""
 
     def __post_init__(self) -> None:
         if re.fullmatch(r"[A-Za-z0-9-]+", self.name) is None:

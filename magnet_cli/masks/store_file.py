@@ -23,7 +23,7 @@ DAMAGED_ADVICE = "Check the disk; run the same command with --no-resume to compu
 
 @dataclass(frozen=True, kw_only=True)
 class SyncPolicy:
-    """When finished groups are flushed to the disk: a power cut costs at most what lies in between."""
+    """Limits on what may be finished and not yet flushed to the disk, which a power cut could cost."""
 
     groups: int = 16
     seconds: float = 5.0
@@ -48,7 +48,7 @@ class StoreFile:
         """Open or make the file at `path` and become its owner.
 
         Raises:
-            OutputError: Another process owns it, or the folder refuses it.
+            OutputError: Another process has locked it, or the folder refuses it.
         """
         with durable.writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ class StoreFile:
             return False
 
     def close(self) -> None:
-        """Flush and let go; the file stays for a later run."""
+        """Flush and unlock the file, which stays for a later run."""
         if not self._closed:
             self._closed = True
             try:
@@ -173,7 +173,7 @@ class StoreFile:
                 os.close(self.descriptor)
 
     def set_aside(self) -> Path:
-        """Give the file a name under which no run finds it, let go, and return its path."""
+        """Give the file a name under which no run finds it, unlock it, and return its path."""
         stem = self.path.name.removesuffix(".journal")
         names = (f"{stem}.changed{number}.journal" for number in ("", *range(2, 1000)))
         target = next(path for path in map(self.path.with_name, names) if not path.exists())
@@ -182,7 +182,7 @@ class StoreFile:
         return target
 
     def remove(self) -> None:
-        """Delete the file and let go. A file that has got its name since stays."""
+        """Delete and unlock the file. Another file that has got its name since then stays."""
         if not self.is_there:
             self.close()
         else:

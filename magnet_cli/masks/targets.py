@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OUR_EXPORT = re.compile(rb'"export": ?"[0-9a-f]{64}"|magnet/export')
 EXPORT_HEAD = 1 << 16
-"""Bytes at the beginning of an export in which it says so."""
+"""Bytes at the beginning of an export in which it is marked as one."""
 MASK_SUFFIXES = (".tif", ".tiff")
 OVERLAY = ".overlay"
 """The end of the name of a mask's picture, before its suffix."""

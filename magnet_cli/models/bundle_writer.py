@@ -44,7 +44,7 @@ def describe(
 
     Args:
         name: The name of the bundle.
-        classes: How many, or their names and colours.
+        classes: Number of classes, or their names and colours.
         size: The size of the network's input: a side, or width and height.
         scales: Sides of square windows; the input's own size where none is given.
         bands: The names of the bands.

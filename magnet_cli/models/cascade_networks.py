@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from magnet_cli.models.network_spec import CascadeBundle
 
 ALIVE_AT_ONCE = 8
-"""How many of the network's largest tensors are counted as alive together. A local step of the light cascade raised the
-process's peak by 140 to 146 MiB at 448 pixels and by 541 to 595 at 896, on a CPU; seven tensors are 139 and 557 MiB."""
+"""Number of the network's largest tensors that are counted as in memory together.
+
+A local step of the light cascade raised the process's peak by 140 to 146 MiB at 448 pixels and by 541 to 595 at 896, on
+a CPU; seven tensors are 139 and 557 MiB.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,7 +72,7 @@ class LoadedCascade:
             return _probabilities(self.network.two_passes(self._stored(images), masks, coarse))
 
     def normalised(self, pixels: NDArray[Any]) -> Tensor:
-        """Return `(h, w, 3)` stored values as the network wants them: `(3, h, w)` float32, on the host."""
+        """Return `(h, w, 3)` stored values normalised for the network: `(3, h, w)` float32, on the host."""
         spec = self.bundle.input
         low, high = spec.range
         scaled = (pixels.astype(np.float32) - np.float32(low)) / np.float32(high - low)

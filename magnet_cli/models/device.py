@@ -248,7 +248,7 @@ def _process_memory(device: str) -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out, on the host or on a device.
+    """Return whether an error means that memory ran out, on the host or on a device.
 
     PyTorch has no type for the host's.
     """

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from magnet_cli.models.foreign.foreign_spec import ForeignSpec, PassMemory
 
 ALIVE_AT_ONCE = 6
-"""How many of a network's largest tensors are counted as alive together: skip connections and a convolution's workspace
-keep more than input and output."""
+"""Number of a network's largest tensors that are counted as in memory together.
+
+Skip connections and a convolution's workspace keep more than input and output.
+"""
 
 WEIGHTS_AGAIN = ("deeplabv3plus-resnet50", "unet")
 """Networks whose weights are counted once more, because the library lays them out anew for its kernels. Peak PSS of a

@@ -216,7 +216,7 @@ class RefinerSpec(NetworkSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How a bundle is best run on one kind of device in one precision."""
+    """The batch size with which a bundle runs best on one kind of device in one precision."""
 
     batch: Positive
     """Number of patches in a forward pass."""
@@ -235,7 +235,7 @@ class Description:
     source: Text = ""
     metrics: Annotated[Mapping[str, Any], FieldRule("must be an object")] = field(default_factory=dict)
     execution: Mapping[DeviceKind, Mapping[Precision, Execution]] = field(default_factory=dict)
-    """How the bundle runs best, by kind of device and precision; the program's own numbers serve others."""
+    """Execution settings by kind of device and precision. Elsewhere the program's own numbers hold."""
     origins: Annotated[tuple[str, ...], FieldRule("must be an array of strings")] = ()
     """The source of the bundle's values, a sentence each; empty where it is not known."""
 
@@ -251,10 +251,7 @@ class Described(Description):
     """Messages for the user about the bundle."""
 
     def runs(self, device: str, precision: str) -> Execution | None:
-        """Return how the bundle runs best on a kind of device in a precision.
-
-        The result is None where the description does not say.
-        """
+        """Return the execution settings for a kind of device and a precision, or None where the description has none."""
         kinds = (runs for kind, runs in self.execution.items() if kind == device)
         return next((run for runs in kinds for name, run in runs.items() if name == precision), None)
 

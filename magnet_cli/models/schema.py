@@ -78,11 +78,11 @@ Natural = Annotated[ByteCount, AfterValidator(no_larger)]
 
 
 class RefusedTableError(ValueError):
-    """A table is not what a dataclass asks for.
+    """A table does not fit its dataclass.
 
     Args:
         place: Keys and indices that lead to the wrong value.
-        rule: What must hold of it.
+        rule: The condition that it must fulfil.
         value: The value in the table; None where it is missing.
         unknown: Places of the keys that no field has; where there are any, they alone are reported.
     """

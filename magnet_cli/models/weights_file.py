@@ -109,7 +109,7 @@ def check_tensors(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, 
         state: The weights that were read.
         wanted: The network's own, by the same keys.
         file: The file that the weights are from.
-        rule: What a message about a shape begins with.
+        rule: Beginning of a message about a shape.
 
     Raises:
         WeightsError: A tensor has another shape, or values that are not finite.

@@ -31,13 +31,13 @@ CHANNELS = 3
 
 @torch.no_grad()
 def refine_object(image: Tensor, mask: Tensor, network: CascadeNetwork, settings: CascadeSettings) -> Tensor:
-    """Return the mask of an object that fits in memory, sharpened; what no level could see is kept.
+    """Return the mask of an object that fits in memory, refined. Details that no level could see stay as they are.
 
     Args:
         image: `(3, h, w)` float32, normalised as the network wants it.
         mask: `(h, w)` float32, 0 or 1.
         network: The cascade's network.
-        settings: How. The published package's arithmetic keeps nothing.
+        settings: Settings of the cascade. With the published package's arithmetic no detail of the mask is kept.
 
     Returns:
         `(h, w)` float32, 0 to 1, in the host's memory.
@@ -82,7 +82,7 @@ def carried(start: Tensor, own: Tensor) -> Tensor:
 
 
 def noted(found: Canvas, own: Tensor) -> Canvas:
-    """Return a level's outputs, with a channel that says where it changed the mask.
+    """Return a level's outputs with one more channel, which is 1 where the level changed the mask.
 
     Args:
         found: Outputs of strides 4 and 1.

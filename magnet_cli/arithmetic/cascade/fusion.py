@@ -1,4 +1,4 @@
-"""Joining what was said of each object: the modified argmax of CascadePSP's section 4.4, on integers, in any order."""
+"""Joining the claims of single objects: the modified argmax of CascadePSP's section 4.4, on integers, in any order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 UNKNOWN = 255
-"""A claim of this value says nothing; a label of this value was not computed."""
+"""Value of a claim that does not count, and of a label that was not computed."""
 STEPS = 254
 """A claim v stands for the probability v / STEPS."""
 HALF = STEPS // 2
@@ -80,8 +80,8 @@ def pass_on(
         found: `(height, width)` uint8, of `fuse`; 255 stays.
         claims: The claims of each class, in the form that `fuse` takes.
         labels: Classes that may be next.
-        probs: How probable they were before, `(len(labels), height, width)`.
-        known: `(height, width)`, where that is known.
+        probs: Probabilities of these classes before refinement, `(len(labels), height, width)`.
+        known: `(height, width)`, True where these probabilities are known.
 
     Returns:
         `(height, width)` uint8. Where no class is left that was more probable than 0 the class is the same.

@@ -28,7 +28,7 @@ class CascadeLevel:
     """One resolution of a region."""
 
     pitch: Pitch
-    """In pixels of the region at full size."""
+    """Size of the level's pixels, in pixels of the region at full size."""
     size: Size
     """Pixels that cover the region; the last ones may reach beyond it."""
 

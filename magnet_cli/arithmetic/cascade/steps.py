@@ -33,7 +33,7 @@ BORDER = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeSettings:
-    """How a region is sharpened."""
+    """Settings for the refinement of a region."""
 
     side: int = 900
     """L: the longer side in the global step, and the side of the local step's windows."""
@@ -102,7 +102,7 @@ def local_step(image: Tensor, before: Canvas, network: CascadeNetwork, part: Lev
 
     Args:
         image: `(3, h, w)` float32, normalised: `part.area` on the level's grid.
-        before: What the level before gave, over at least the same area: the outputs of strides 4 and 1.
+        before: Outputs of the level before, of strides 4 and 1, over at least the same area.
         network: The cascade's network.
         part: The box that is computed, and its windows.
 

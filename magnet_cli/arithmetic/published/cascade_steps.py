@@ -1,4 +1,4 @@
-"""The published CascadePSP package's arithmetic, for its weights; docs/refine.md says what differs."""
+"""The arithmetic of the published CascadePSP package, for its weights. docs/refine.md lists the differences."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class ConvChain(nn.Module):
     each of them pads anew, they are computed one after the other, so that the result is the same up to rounding.
 
     Args:
-        convs: In the order that they are applied; each with bias, odd kernel, half its side as padding.
+        convs: The convolutions in their order. Each has a bias, an odd kernel and half the kernel's side as padding.
     """
 
     def __init__(self, convs: Sequence[nn.Conv2d]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 Encoder = ResNet | EfficientNetLite | TimmEncoder
-"""What gives an FPN its four feature maps, of strides 4, 8, 16 and 32."""
+"""An encoder that returns the four feature maps of an FPN, of strides 4, 8, 16 and 32."""
 
 
 def enlarge(x: Tensor, like: Tensor) -> Tensor:

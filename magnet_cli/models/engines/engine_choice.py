@@ -28,9 +28,9 @@ def choose_engine(
 
     Args:
         bundle: The bundle that is to run.
-        engine: What the user asks for.
-        precision: What the user asks for. `auto` means float32 in an engine that the user names, because the agreement
-            of precisions is measured in the bundle's own engine.
+        engine: The engine of `--engine`.
+        precision: The precision of `--precision`. `auto` means float32 in an engine that the user names, because the
+            agreement of precisions is measured in the bundle's own engine.
         device: A device that `resolve_device` has returned.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What was measured of engines, as it lies beside a bundle."""
+"""Measurements of engines in files beside a bundle."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AGREEMENT_RULE = "must be a share of pixels, 0 to 1"
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRun:
-    """What was measured of a bundle's backbone in an engine."""
+    """Measurements of a bundle's backbone in an engine."""
 
     speed: Annotated[float, Field(gt=0), FieldRule("must be a positive number")]
     """Speed of the forward passes as a multiple of PyTorch's."""
@@ -52,11 +52,11 @@ class EngineFile:
     __pydantic_config__ = STRICT
 
     engines: Mapping[DeviceKind, Mapping[Precision, Mapping[EngineName, EngineRun]]] = field(default_factory=dict)
-    """What was measured, by kind of device, precision and engine."""
+    """Measurements by kind of device, precision and engine."""
 
 
 def measured_engines(folder: Path) -> EngineFile:
-    """Return what was measured of the engines of a bundle; nothing where nobody has measured.
+    """Return the measurements of a bundle's engines. The result is empty where nothing was measured.
 
     Raises:
         WeightsError: The file is no such table.

@@ -122,15 +122,15 @@ def check_engine(name: str, *, device: str, precision: str) -> None:
 
 
 def check_modules(names: Sequence[str], *, what: str, extra: str | None = None) -> None:
-    """Pass where modules can be imported.
+    """Check that modules can be imported.
 
     Args:
         names: The modules.
-        what: What needs them, as the message begins.
+        what: Option that needs them, with which the message begins.
         extra: The extra of this package that installs them; that of each module in `EXTRAS` where None.
 
     Raises:
-        WeightsError: One cannot; the message names the extra.
+        WeightsError: A module cannot be imported. The message names the extra.
     """
     for name in names:
         try:

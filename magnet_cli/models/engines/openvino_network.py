@@ -138,7 +138,7 @@ _CORES: list[Any] = []
 
 
 def _core() -> Any:
-    """Return the one core of this process: each of its own would load the plugin for CPUs again."""
+    """Return the only core of this process, because each further one would load the plugin for CPUs again."""
     import openvino  # noqa: PLC0415 - an extra
 
     if not _CORES:

@@ -1,4 +1,4 @@
-"""Networks from elsewhere: how one that another library made is described, tried, loaded and called.
+"""Networks from elsewhere: describing, trying, loading and calling a network that another library made.
 
 A network of another library becomes a bundle, or stands in for one, in five steps, a module each:
 

@@ -85,7 +85,7 @@ class Adapted(nn.Module):
 
     Args:
         network: The network, as its kind loads it.
-        spec: How it is called.
+        spec: Facts with which the network is called.
     """
 
     def __init__(self, network: Callable[[Tensor], object], *, spec: ForeignSpec) -> None:

@@ -33,7 +33,7 @@ USUAL = 512
 LAYOUTS = {"bcyx": "nchw", "byxc": "nhwc"}
 UNITS = {"nanometer": "nm", "micrometer": "um", "millimeter": "mm", "centimeter": "cm", "meter": "m"}
 TINY = 1e-6
-"""What the format adds to a standard deviation, where a description does not state it."""
+"""Number that the format adds to a standard deviation, where a description does not state another."""
 OF_EACH_SAMPLE = ("scale_range", "zero_mean_unit_variance")
 """Steps whose values come from each sample, unless the description fixes them."""
 WITHOUT_EFFECT = ("ensure_dtype",)
@@ -71,7 +71,7 @@ class TensorDescription:
 
 @dataclass(kw_only=True)
 class Scaling:
-    """What linear steps do to the stored values of each band: `slope * value + offset`."""
+    """A linear function of the stored values of each band: `slope * value + offset`."""
 
     slope: list[float]
     offset: list[float]
@@ -94,7 +94,7 @@ def description_in(path: Path) -> Path | None:
 
 
 def read_description(file: Path, options: NetworkOptions) -> NetworkReading:
-    """What a description and the file of weights that it names state. Nothing is run or fetched.
+    """Return the facts in a description and in the weights file that it names. Nothing is run or fetched.
 
     Args:
         file: The description.

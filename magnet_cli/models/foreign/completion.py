@@ -1,4 +1,4 @@
-"""The description of a network from elsewhere, joined from what its files state and what the user says."""
+"""The description of a network from elsewhere, joined from the facts in its files and the options of the user."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def spelled(value: object) -> str:
 
 
 def described(reading: NetworkReading, options: NetworkOptions) -> ForeignDescription:
-    """Join what files state with what the user says, before the network is tried.
+    """Join the facts in the files with the user's options, before the network is tried.
 
     Raises:
         WeightsError: Values are missing that no trial pass can find; the message names the option for each.

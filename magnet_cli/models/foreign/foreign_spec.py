@@ -55,7 +55,7 @@ class ForeignSpec:
     """For each class of the mask, the channels whose probabilities are added up. One score under a sigmoid counts as
     two channels: one minus the probability, and the probability."""
     activation: ScoreActivation
-    """What makes probabilities of the scores."""
+    """Function that turns scores into probabilities."""
     output: Text = ""
     """Name or number of the output that holds the scores; empty where there is one."""
     layout: AxisOrder = "nchw"

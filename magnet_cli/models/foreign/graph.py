@@ -1,4 +1,4 @@
-"""What the graph of a network states, in ONNX or in OpenVINO's format: its input, its outputs, its files."""
+"""The facts in a network's graph, in ONNX or in OpenVINO's format: its input, its outputs, its files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class GraphValue:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """What a graph states."""
+    """The facts in a graph."""
 
     input: GraphValue
     outputs: tuple[GraphValue, ...]

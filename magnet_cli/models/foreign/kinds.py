@@ -30,14 +30,14 @@ _EVERY: tuple[NetworkKind, ...] = (
     TorchvisionState(),
 )
 KINDS: dict[str, NetworkKind] = {kind.name: kind for kind in _EVERY}
-"""The kinds by name, in the order in which they are asked whether a path is theirs."""
+"""The kinds by name, in the order in which they are tried on a path."""
 
 
 def kind_named(name: str, *, file: Path) -> NetworkKind:
     """The kind that a description names.
 
     Raises:
-        WeightsError: This version knows no such kind.
+        WeightsError: This version has no such kind.
     """
     if name not in KINDS:
         raise WeightsError(
@@ -56,7 +56,7 @@ def kind_of(path: Path) -> NetworkKind:
     """The kind of the network in a folder or a file.
 
     Raises:
-        WeightsError: It is of none; the message says why, where the reason is known.
+        WeightsError: The path is of no kind. The message has the reason, where it is known.
     """
     if not path.exists():
         raise WeightsError("there is no such folder or file", file=path, advice="Check --network")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """What computes the scores of a network from elsewhere here, and what did when it was imported."""
+    """Library versions that run a network from elsewhere: those of this machine, and those of its import."""
 
     here: dict[str, str]
     """Versions by package."""
@@ -39,7 +39,7 @@ class Runtime:
 
     @property
     def note(self) -> str | None:
-        """What to say where a package has changed since the import; None where none has."""
+        """Return a warning that names packages which have changed since the import, or None where none has."""
         changed = [
             f"{package} {self.here.get(package, 'none')} here, {release} at the import"
             for package, release in sorted(self.at_import.items())

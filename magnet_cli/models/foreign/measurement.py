@@ -1,4 +1,4 @@
-"""What a plan has to know of a network from elsewhere, measured in a process of its own.
+"""Measuring memory and margin of a network from elsewhere, for plans, in a process of its own.
 
 Memory is measured and not counted from the network's tensors: counts were short by 1.3 to 1.8 times on networks of
 this field, because attention and the workspace of kernels show in no module's output. A process of its own begins with

@@ -55,7 +55,7 @@ class Stated:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkReading:
-    """What the files of a network state, read without running any of them."""
+    """Facts from the files of a network, none of which is run."""
 
     kind: str
     path: Path
@@ -79,7 +79,7 @@ class NetworkReading:
 
 
 class NetworkKind(Protocol):
-    """One kind of network from elsewhere. Its module holds everything that only this kind knows."""
+    """One kind of network from elsewhere. Its module holds everything that is special to this kind."""
 
     name: str
     """The name in `bundle.json`."""
@@ -136,7 +136,7 @@ def engine_of(kind: NetworkKind, wanted: EngineOption, known: Mapping[str, str] 
 
     Args:
         kind: The kind of the network.
-        wanted: What the user asks for. `auto` takes the engine of the import, else the first one that is installed.
+        wanted: The engine of `--engine`. `auto` takes the engine of the import, else the first one that is installed.
         known: Versions of the packages that computed the network when it was imported; None before that.
 
     Raises:

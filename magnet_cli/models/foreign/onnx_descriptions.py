@@ -93,7 +93,7 @@ DEEPNESS = frozenset(
 
 
 def geoai(path: Path, options: NetworkOptions) -> dict[str, Stated]:
-    """Return what the file `x.onnx.json` says that geoai writes beside a network; nothing where there is none.
+    """Return the facts in the file `x.onnx.json` that geoai writes beside a network, or none without such a file.
 
     Raises:
         WeightsError: The network does something else than segment, or a value cannot be read.
@@ -119,7 +119,7 @@ def geoai(path: Path, options: NetworkOptions) -> dict[str, Stated]:
 
 
 def stac(path: Path, options: NetworkOptions) -> dict[str, Stated]:
-    """Return what a STAC item with the extension MLM beside a network says; nothing where there is none.
+    """Return the facts in a STAC item with the extension MLM beside a network, or none without such an item.
 
     Raises:
         WeightsError: The item describes something else than a network for segmentation, or a value cannot be read.

@@ -35,7 +35,10 @@ class OnnxFile:
         return path.is_file() and path.suffix.lower() == ".onnx"
 
     def read(self, path: Path, options: NetworkOptions) -> NetworkReading:
-        """Return what the graph and the descriptions in or beside it state. The graph knows shapes and types best."""
+        """Return the facts in the graph and in the descriptions in or beside it.
+
+        For shapes and types the graph has priority.
+        """
         check_installed(self)
         graph = read_graph(path)
         by_graph = stated_by_graph(graph, options)

@@ -32,7 +32,7 @@ DEEP = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What the names of a state dict tell."""
+    """The architecture of a network, as the names in its state dict define it."""
 
     architecture: str
     channels: int

@@ -1,4 +1,4 @@
-"""A trial pass over a picture of 512 pixels: what the network does decides, whatever its description says."""
+"""A trial pass over a picture of 512 pixels: the results decide, whatever the network's description states."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SPARSE = 8
 SAME = 1e-3
 """Largest difference of the probabilities of one patch in two calls: GPUs add in any order."""
 KEPT = 1e-2
-"""How far probabilities may lie from the kept ones, on another device or with another version of a library."""
+"""Largest difference from the kept probabilities, on another device or with another version of a library."""
 LABELS_KEPT = 0.999
 """Share of the picture's pixels whose class has to be the kept one."""
 SUM = 1e-2
@@ -40,7 +40,7 @@ SUM = 1e-2
 BATCHES = (1, 2, 4, 8, 16, 32)
 """Fixed numbers of patches that are tried where a network refuses a single one."""
 REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, KeyError, torch.jit.Error)
-"""What libraries raise for shapes and types that their networks do not take."""
+"""Exceptions that libraries raise for shapes and types that their networks do not accept."""
 
 
 @dataclass(frozen=True, kw_only=True)
