@@ -152,7 +152,7 @@ def selector_labels(
         scores: F^G, `(n, classes, h, w)`.
         labels: `(n, h, w)` int64.
         side: Cells a side.
-        ignore: The label that says nothing.
+        ignore: The label of pixels without a class.
         minimum: Share of an area that a class must have in prediction and label together, to count there: a few pixels
             of a class that is missed would make a cell as bad as one where half of it is missed. The paper has none.
 

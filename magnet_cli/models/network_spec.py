@@ -251,7 +251,7 @@ class Described(Description):
     """Messages for the user about the bundle."""
 
     def runs(self, device: str, precision: str) -> Execution | None:
-        """Return the execution settings for a kind of device and a precision, or None where the description has none."""
+        """Return the execution settings for a kind of device and a precision, or None where there are none."""
         kinds = (runs for kind, runs in self.execution.items() if kind == device)
         return next((run for runs in kinds for name, run in runs.items() if name == precision), None)
 

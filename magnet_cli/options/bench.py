@@ -106,7 +106,7 @@ _YARDSTICKS = Form(
 
 @dataclass(kw_only=True, unsafe_hash=True)
 class BenchOptions(OptionGroup, panel="What to measure", variables=False):
-    """What a bench measures, and how often."""
+    """Options of a bench."""
 
     sizes: ListOption[tuple[int, ...] | None] = ListOption(
         None,

@@ -83,7 +83,7 @@ _SHARE = Form(parse=_parse_share, types=(Rational, float), convert=float, annota
 
 @dataclass(kw_only=True, unsafe_hash=True)
 class EvaluationOptions(OptionGroup, panel="What to compare"):
-    """Which pixels and classes count in a comparison of a mask with the truth."""
+    """Options on the pixels and classes that count in a comparison of a mask with the truth."""
 
     ignore: ListOption[tuple[int, ...]] = ListOption(
         (),

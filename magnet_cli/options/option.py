@@ -37,7 +37,7 @@ Panel = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """How the values of an option are written as text, and which Python values it accepts."""
+    """The form of an option's values: their text, and the Python values that are accepted."""
 
     parse: Callable[[str, str], Any]
     """Parses a text into a value; the second argument is the option's name in error messages. Raises UsageError."""
@@ -108,7 +108,7 @@ class Option(Generic[T]):
 
     Args:
         default: The value of an option that is not given.
-        form: How values are written as text, and which Python values are accepted.
+        form: The form of values as text, and the Python values that are accepted.
         about: The description of the option in the help.
         panel: The section of the help that lists the option. None takes the panel of the option's group.
         rank: The option's position among the most used options, which the help lists first. None for all others.

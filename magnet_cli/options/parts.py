@@ -1,4 +1,4 @@
-"""Runs that several processes share: as parts that do not speak to each other, or as the workers of a cluster."""
+"""Runs that several processes share: as parts that do not communicate, or as the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def local_workers(cluster: str) -> int | None:
 
 
 def refuse_open_address(address: str, option: str) -> None:
-    """Pass where nobody else can reach an address, or only with a certificate.
+    """Check that an address is local, or that access to it needs a certificate.
 
     Raises:
         UsageError: Whoever reaches the address can run code there.

@@ -28,7 +28,7 @@ _COUNT = re.compile(r"\d{1,18}")
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """How many points or windows of a stage are selected."""
+    """A rule on the number of points or windows of a stage that are selected."""
 
     kind: RuleKind
     values: tuple[Fraction, ...] = ()

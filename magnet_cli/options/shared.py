@@ -44,7 +44,7 @@ class BandOptions(OptionGroup, panel="What to read"):
         about="Kind of image, like aerial or histology. It overrides what the file says, so that a bundle for this "
         "kind is accepted.",
     )
-    """Kind of image, in the words of a bundle's `domain`. None takes the kind that the file's reader knows."""
+    """Kind of image, in the words of a bundle's `domain`. None takes the kind that the file's reader recognises."""
     alpha: Option[AlphaRole | None] = Option(
         None,
         choice(AlphaRole),

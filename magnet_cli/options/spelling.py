@@ -33,7 +33,7 @@ def options_of_words(group: type[DataclassInstance], words: Sequence[str]) -> di
 
     Args:
         group: The dataclass.
-        words: What `option_words` has written, or `segment_words` behind the output.
+        words: Words that `option_words` has written, or `segment_words` after the output.
 
     Raises:
         UsageError: A word is no option of the dataclass.

@@ -1,4 +1,4 @@
-"""How the weight of a window or a block falls at a border where it is blended with its neighbour, along one axis."""
+"""The fall of a window's or a block's weight along one axis, at a border where it is blended with its neighbour."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class StainMap:
     shift: Row = (0.0, 0.0, 0.0)
     """Values that are added after the linear map."""
     spans: tuple[tuple[float, float], ...] = ()
-    """For each result of `stains`, the values that become 0 and 255. Values beyond them are clamped."""
+    """Values that become 0 and 255, for each result of `stains`. Values beyond them are clamped."""
 
     def describe(self) -> dict[str, object]:
         """Return the map as JSON values."""

@@ -102,7 +102,7 @@ class Cascade:
         return replace(self, model=replace(self.model, machine=machine))
 
     def check_classes(self, names: Sequence[str], *, option: str, file: str | None = None) -> tuple[str, ...]:
-        """Refuse a mask of several classes if the cascade knows one kind of object and none was chosen.
+        """Refuse a mask of several classes if the cascade is for one kind of object and no class was chosen.
 
         Returns:
             A note if other classes were chosen than the bundle was trained on.

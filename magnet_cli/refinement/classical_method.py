@@ -183,7 +183,7 @@ class SmoothingSquare:
     labels: NDArray[np.uint8]
     """Labels of the mask, `(box.height, box.width)` uint8."""
     known: NDArray[np.bool_]
-    """Which pixels have both a label and image data, of the same shape."""
+    """True for pixels with both a label and image data, of the same shape."""
     inner: tuple[slice, slice]
     """Rows and columns of the square in arrays that include its rim."""
     shares: ClassProbabilities | None

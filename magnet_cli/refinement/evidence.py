@@ -41,7 +41,7 @@ class ClassProbabilities:
     probs: NDArray[np.float32]
     """Their probabilities, `(len(labels), height, width)` in [0, 1]; all equal where nothing is known."""
     known: NDArray[np.bool_]
-    """Which pixels have a label and a probability, `(height, width)`."""
+    """`(height, width)`, True for pixels with a label and a probability."""
 
 
 class Evidence(Protocol):

@@ -33,7 +33,7 @@ class ImageView:
     bands: tuple[int, ...]
     """Positions of the bands in the image."""
     spans: tuple[Span, ...]
-    """For each band, the stored values that are mapped to the ends of the method's range."""
+    """Stored values that are mapped to the ends of the method's range, for each band."""
     value_range: Span
     """The range of values of the method."""
     source: str

@@ -35,7 +35,7 @@ class Square:
     labels: NDArray[np.uint8]
     """Labels of the input mask, `(height, width)`."""
     claims: dict[int, NDArray[np.uint8]]
-    """For each class, the largest claim on each pixel, `(height, width)` uint8; 255 where there is none."""
+    """Largest claim on each pixel by class, `(height, width)` uint8; 255 where there is none."""
     held: NDArray[np.bool_]
     """True on objects that are too small to be refined and keep their labels, `(height, width)`."""
     shares: ClassProbabilities | None

@@ -116,7 +116,7 @@ class RefinePreview:
     """The part of a plan that is known before the mask exists, for `segment --refine`."""
 
     lines: tuple[str, ...]
-    """What the run will do, as text."""
+    """Lines of text that describe what the run will do."""
     settings: dict[str, object]
     """The settings of the method as JSON values."""
     memory: MemoryPlan
@@ -169,7 +169,7 @@ class Method(Protocol):
             Notes for the user on the classes that are refined.
 
         Raises:
-            UsageError: The method knows one kind of object, and no class was chosen.
+            UsageError: The method is for one kind of object, and no class was chosen.
         """
 
     def view(self, info: ImageInfo) -> ImageView:

@@ -45,7 +45,7 @@ class Pair:
             image: A file or URL.
             mask: A file or URL.
             output: The file to write, a folder, or None for `<mask's name>.refined.tif` in the current folder.
-            options: Which image of the file is read, and how.
+            options: Options for reading, among them which image of the file is read.
 
         Raises:
             UsageError: Masks are not written in files of the output's suffix, or an output is one of the inputs.

@@ -65,7 +65,7 @@ def shares_of(inside: NDArray[np.bool_], pitches: Sequence[int]) -> dict[int, ND
     """Return the share of each pixel of coarser grids that an object covers.
 
     Args:
-        inside: Which pixels belong to the object, `(height, width)`. The upper left corner lies on all grids. Coarser
+        inside: `(height, width)`, True for pixels of the object. The upper left corner lies on all grids. Coarser
             pixels that the other edges cut count only what is inside.
         pitches: Pitches of the grids, powers of two.
 

@@ -152,7 +152,7 @@ def make_report(
 
     Args:
         masks: Masks that `magnet segment` or `magnet refine` has written, or folders of them; one, or several.
-        options: Which files are written. Where they ask for neither, the page is.
+        options: Options for the files. If they select neither, the page is written.
         image: The image that the mask was made of, for one mask only. None takes the path in the mask's report.
 
     Returns:

@@ -67,10 +67,12 @@ class MaskRun:
     pieces: PieceFolder | None = None
     """Pieces that several parts have left, of which the mask is made."""
     piece_header: JournalHeader | None = None
-    """What the pieces belong to. It also says how they were computed."""
+    """Header of the pieces, with the facts on which their values depend."""
     elsewhere: Callable[[Journal], None] | None = None
-    """Lets other processes compute groups, and attaches what they leave to the journal, which this process owns. What
-    is still missing then is computed here. None computes everything here."""
+    """Function that lets other processes compute groups and attaches their pieces to the journal of this process.
+
+    Groups that are still missing afterwards are computed here. None computes everything here.
+    """
     threads: int | None = None
     """The number of threads of each operation of a run that begins. None takes as many as there are cores."""
     clock: Clock
@@ -168,7 +170,7 @@ class MaskRun:
         """Compute the groups that are missing of a part, and leave them as pieces.
 
         Args:
-            store: The pieces of all parts, which knows what is missing of this one.
+            store: The pieces of all parts, from which the missing groups of this part follow.
             threads: Threads of each operation, which all parts have to agree on.
 
         Raises:

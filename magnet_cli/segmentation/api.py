@@ -52,7 +52,7 @@ def segment(
 ) -> list[ImageResult]:
     """Segment images; each gets a mask and a report beside it, and the picture and the page that the options ask for.
 
-    Where several images are segmented into a folder, `run.json` in it says what became of each.
+    Where several images are segmented into a folder, `run.json` in it lists the result of each.
 
     Args:
         inputs: Files, folders, glob patterns, lists (`.csv`) or URLs; one, or several.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class StageCount:
-    """How many windows of a stage were computed or left out, by reason, and how many points were taken."""
+    """Numbers of a stage's windows that were computed or left out, by reason, and of points that were taken."""
 
     windows: int = 0
     """All windows of the stage."""

@@ -1,6 +1,6 @@
-"""The borders of blocks: what neighbouring blocks say of the same pixels, joined after all of them are computed.
+"""The borders of blocks: probabilities of neighbouring blocks at the same pixels, joined after all blocks are computed.
 
-A block is computed without its neighbours, and says something of the pixels beyond its border too, as far as windows
+A block is computed without its neighbours, and also has probabilities of pixels beyond its border, as far as windows
 overlap. Each pass keeps the values of its blocks in up to four layers, in which no two blocks have a pixel in common.
 Whoever reads such a field gets the mean of the layers, weighted by how far a pixel is from the border. The last pass
 keeps only what lies near borders, and one more pass makes the labels there.
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from magnet_cli.run.results import Results, Sink
 
 VALID_LABELS, VALID_VALUES = "borders-labels", "borders-values"
-"""Names of the fields that say which pixels near borders get a label, and which a probability."""
+"""Names of the fields that mark which pixels near borders get a label, and which a probability."""
 VALID = np.uint8(0)
 """A pixel that gets one; any other gets none."""
 
@@ -72,25 +72,25 @@ def put_values(sink: Sink, group: GroupId, step: Pass, block: Index, *, box: Box
         group: The group of the block.
         step: The pass.
         block: A block of the pass.
-        box: Inside `step.reach(block)`.
+        box: A box of the last canvas inside `step.reach(block)`.
         values: `(bands, box.height, box.width)`.
     """
     sink.put_field(group, name=field_name(step.number, step.layer(block)), box=box, values=values)
 
 
 def joined(results: Results, step: Pass, box: Box, *, classes: int) -> NDArray[np.float32]:
-    """Read what the blocks of a pass say of a box: the mean of its layers, by their weights.
+    """Read the probabilities of a pass in a box: the mean over the layers of its blocks, by their weights.
 
     A block that computed nothing of a pixel, because it has no data there, does not count.
 
     Args:
-        results: What is finished.
+        results: The finished groups.
         step: The pass.
-        box: Inside its last canvas.
+        box: A box of its last canvas.
         classes: The bands that are probabilities; they are the first.
 
     Returns:
-        `(bands, height, width)`; 0 where no block says anything.
+        `(bands, height, width)`; 0 where no block has a value.
     """
     if not step.fade:
         return results.read_field(field_name(step.number, step.layers[0]), box).astype(np.float32)
@@ -142,7 +142,7 @@ class BorderPass:
 
     @property
     def groups(self) -> int:
-        """As many groups as the last pass has; each holds the borders of the same blocks."""
+        """Number of groups, which is that of the last pass. Each has the borders of the same blocks."""
         return self.plan.border_groups
 
 
@@ -153,7 +153,7 @@ class Border:
     labels: tuple[tuple[Box, NDArray[np.uint8]], ...]
     """Boxes of level 0 and their labels."""
     values: tuple[tuple[Box, NDArray[np.float16]], ...]
-    """Boxes of the last canvas and their probabilities, NaN where there are none; empty where nobody keeps them."""
+    """Boxes of the last canvas and their probabilities, NaN where there are none; empty where they are not kept."""
 
 
 class BorderRunner(Runner):
@@ -161,7 +161,7 @@ class BorderRunner(Runner):
 
     Args:
         step: The pass.
-        resources: What the blocks have left, and where labels go.
+        resources: The results of the blocks, and the sink for labels.
     """
 
     def __init__(self, step: BorderPass, resources: Resources) -> None:
@@ -227,7 +227,7 @@ class BorderRunner(Runner):
         return values if valid is None else np.where(valid, values, np.float16("nan"))
 
     def _joined(self, box: Box) -> Canvas:
-        """Read what blocks say of the part of a box that lies in the last canvas."""
+        """Read the joined probabilities of the part of a box that lies in the last canvas."""
         stage = self._step.stages[-1]
         inside = box.intersection(Box.whole(stage.extent))
         values = joined(self._resources.results, self._step, inside, classes=self._plan.classes)
@@ -252,7 +252,7 @@ def put_validity(sink: Sink, group: GroupId, *, name: str, box: Box, valid: NDAr
         sink: Takes it.
         group: The group that the box belongs to.
         name: `VALID_LABELS` or `VALID_VALUES`.
-        box: At level 0, or on the last canvas.
+        box: A box of level 0, or of the last canvas.
         valid: `(height, width)`; None where all do.
     """
     stored = np.zeros((1, box.height, box.width), np.uint8)

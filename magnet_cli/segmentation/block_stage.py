@@ -276,7 +276,7 @@ class BlockStage:
         Args:
             canvas: Y' before it is resampled.
             share: The summed weights of the computed windows, `(height, width)`; None where they are 1 everywhere.
-            chosen: Which pixels take the stage's result; None for all.
+            chosen: True for pixels that take the stage's result. None means all.
         """
         for rows, box in self._strips():
             under = canvas.sample(box, self.stage.pitch)

@@ -101,8 +101,8 @@ def values_of(box: Box, pixels: BlockPixels, canvas: Canvas) -> NDArray[np.float
     """Return the probabilities of a box of the last canvas of a block, NaN where a pixel has no data or is outside.
 
     Args:
-        box: Inside the canvas.
-        pixels: What was read of the block.
+        box: A box inside the canvas.
+        pixels: The pixels that were read for the block.
         canvas: The block's canvas after the last stage of the pass.
 
     Returns:

@@ -54,7 +54,7 @@ def means(
 
     Args:
         values: Sampled values, `(rows, columns)`.
-        known: Which of the values count, `(rows, columns)`.
+        known: `(rows, columns)`, True for values that count.
         row_of: The part that each row lies in.
         column_of: The part that each column lies in.
         shape: The numbers of rows and columns of parts.
@@ -77,7 +77,7 @@ class Sample:
     before: Tensor
     """Classes before the stage, uint8."""
     valid: Tensor | None
-    """Which pixels hold data, bool. None where every pixel does."""
+    """True for pixels that hold data. None where every pixel does."""
     after: Tensor
     """Classes after the stage, uint8."""
     moved: Tensor
@@ -128,7 +128,7 @@ class Changes:
 
         Args:
             sample: The sample of the block.
-            run: Which of the block's windows were computed, `(rows, columns)` bool.
+            run: `(rows, columns)` bool, True for the block's computed windows.
             own: The block's own part, on the grid of the stage.
             stage: The stage before and after which the sample was taken.
         """

@@ -68,11 +68,11 @@ class Normalisation:
     """The linear map from stored values to the normalised values that a network was trained on."""
 
     spans: tuple[tuple[float, float], ...]
-    """For each band, the stored values that become 0 and 1."""
+    """Stored values of each band that become 0 and 1."""
     mean: tuple[float, ...]
-    """For each band, the mean that is subtracted from values in 0 to 1."""
+    """Mean of each band, which is subtracted from values in 0 to 1."""
     std: tuple[float, ...]
-    """For each band, the standard deviation by which the difference is divided."""
+    """Standard deviation of each band, by which the difference is divided."""
     preparation: StainMap | None = None
     """The map of colours that comes first. None for networks that take colours."""
     clamps: bool = False

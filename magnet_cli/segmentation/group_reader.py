@@ -103,16 +103,18 @@ class BlockPixels:
     stages: tuple[NDArray[np.generic], ...]
     """Stored values over the block's canvas of each stage of the pass, `(height, width, bands)`. Empty if not read."""
     valid: tuple[NDArray[np.bool_] | None, ...]
-    """Which pixels of each stage hold data, `(height, width)`. None where every pixel does."""
+    """True for pixels of each stage that hold data, `(height, width)`. None where every pixel does."""
     level0_valid: NDArray[np.bool_] | None
-    """Which of the block's own level-0 pixels hold data and, in the last pass, lie inside the area; `(height, width)`.
-    None if all do."""
+    """True for the block's own level-0 pixels that hold data, `(height, width)`.
+
+    None where all of them do. In the last pass only pixels inside the area hold data.
+    """
     kept_valid: NDArray[np.bool_] | None
     """The same over the last stage's canvas, `(height, width)`, for probabilities and the map of uncertainty."""
     has_data: bool = True
     """Whether any of the block's own level-0 pixels holds data."""
     needed: tuple[Cells, ...] | None = None
-    """For each stage, the cells on which a label inside the area depends. None for a run without an area."""
+    """Cells of each stage on which a label inside the area depends. None for a run without an area."""
 
     def pinned(self) -> BlockPixels:
         """Return the pixels in page-locked memory, from which CUDA copies asynchronously while the host goes on."""

@@ -1,4 +1,4 @@
-"""One image shared between jobs: each part leaves pieces of the mask, and whoever is last makes the mask of them."""
+"""One image shared between jobs: each job leaves pieces of the mask, and the last job makes the mask of them."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class ImageParts:
             plan: The plan of the image.
             run: The run that makes the mask.
             folder: The folder of the pieces.
-            header: What the pieces belong to.
+            header: The header that the pieces must have.
             part: The part that was just computed. None where the mask is wanted, and missing pieces are an error.
 
         Raises:

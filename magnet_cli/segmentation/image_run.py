@@ -68,8 +68,10 @@ class ImageResult:
     was_done: bool = False
     """Whether an earlier run had already finished the mask."""
     pieces: tuple[int, int] | None = None
-    """Of a part of one image: the groups of windows that all parts have computed so far, and all that there are. None
-    once the mask is complete."""
+    """Number of groups that all parts of one image have computed so far, and of all groups.
+
+    None once the mask is complete.
+    """
     exports: tuple[Export, ...] = ()
     """The mask in other formats."""
     private: PrivateNames | None = None
@@ -159,7 +161,7 @@ class ComputedImage:
     write: Callable[[], ImageResult]
     """Writes the mask and its report."""
     close: Callable[[], None] = _nothing
-    """Lets go of the journal of a mask that is not written. The same command goes on from there."""
+    """Close the journal of a mask that is not written. The same command resumes from it."""
     is_complete: bool = False
     """Whether a bucket has the mask and all other outputs already."""
 

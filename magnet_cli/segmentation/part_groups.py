@@ -50,7 +50,7 @@ def field_box(step: Pass, before: Pass, need: Box) -> Box:
     Args:
         step: The pass that reads.
         before: The pass that has left the field.
-        need: What the windows of the block's first stage cover, on the grid of that stage.
+        need: The box that the windows of the block's first stage cover, on the grid of that stage.
     """
     coarse = before.stages[-1]
     box = coarse.pitch.around(need, step.stages[0].pitch).grown(1)

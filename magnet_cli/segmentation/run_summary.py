@@ -36,7 +36,7 @@ AT_LEAST = 1.0
 
 
 def summary_file(folder: Path, part: JobPart | None = None) -> WrittenFile:
-    """Return the file that says what became of the images of a run: `run.json`, or `run-0-of-4.json` for a part."""
+    """Return the file that lists the results of the images of a run: `run.json`, or `run-0-of-4.json` for a part."""
     name = SUMMARY if part is None else f"run-{part.index}-of-{part.count}.json"
     return WrittenFile(path=folder / name, kind="summary", owner="the run", is_ours=is_report)
 
@@ -49,7 +49,7 @@ def list_digest(images: Iterable[str]) -> str:
 
 @dataclass(kw_only=True)
 class RunSummary:
-    """What became of the images of a run so far. Several threads may add results."""
+    """Results of the images of a run so far. Several threads may add results."""
 
     rows: list[Row]
     """A row for each image: its path, the path of its mask, its status, and what is known of it."""

@@ -59,7 +59,7 @@ class Settled:
     labels: Tensor
     """The class of each canvas pixel; `(height, width)` uint8."""
     unsure: Tensor
-    """Which canvas pixels are uncertain enough to pass the threshold; `(height, width)` bool."""
+    """`(height, width)` bool, True for canvas pixels that are uncertain enough to pass the threshold."""
 
     @classmethod
     def of(cls, canvas: Canvas, threshold: float) -> Settled:
@@ -106,7 +106,10 @@ class Candidates:
     canvas: Canvas | None
     """The canvas of the stage before. None in the first stage of a run."""
     score: Callable[[Box], float]
-    """Gives the score of a window's own part. It is not called in the first stage of a run, which has no scores."""
+    """Function that returns the score of a window's own part.
+
+    The first stage of a run has no scores and does not call it.
+    """
     flagged: frozenset[Index] = frozenset()
     """Cells that the selector of a GRNet chose."""
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("red", "green", "blue")
 MOST_PIXELS = 1 << 20
-"""Pixels of the overview that are looked at: more rows and columns are skipped evenly."""
+"""Most pixels of the overview that are used. Rows and columns beyond that are skipped evenly."""
 LEAST_PIXELS = 256
 """Stained pixels without which no stains are found."""
 STAINED = 0.15
@@ -61,7 +61,7 @@ DIGITS = 6
 
 
 def check_preparation(plan: Plan, facts: ModelFacts) -> None:
-    """Pass where an image and the options of a plan allow what a network wants to have prepared.
+    """Check that an image and the options of a plan allow the preparation that a network needs.
 
     Raises:
         UsageError: The values or the bands are not those of a coloured section, or the arithmetic is another one.

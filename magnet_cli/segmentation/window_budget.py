@@ -58,7 +58,7 @@ class BudgetCells:
     """The cells of a pass of one stage that a budget selects: those with the highest scores of the image."""
 
     cells: NDArray[np.bool_]
-    """Which cells of the stage are selected, `(rows, columns)`."""
+    """`(rows, columns)`, True for selected cells of the stage."""
 
     @classmethod
     def of(cls, plan: Plan, step: Pass, finished: Mapping[int, Mapping[str, Any]]) -> BudgetCells:

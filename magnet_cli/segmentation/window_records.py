@@ -30,7 +30,7 @@ def window_records(
     Args:
         bound: The pass that was computed.
         states: The blocks of the group after the pass.
-        changes: For each block, the changes of its stages by their number. Stages without a sample are left out.
+        changes: Changes of each block's stages, by their number. Stages without a sample are left out.
     """
     step = bound.step
     found: dict[str, object] = {

@@ -102,7 +102,7 @@ class Bucket:
                 ) from None
 
     def check(self) -> None:
-        """Pass where the bucket exists, as far as these credentials may know.
+        """Check that the bucket exists, as far as these credentials allow.
 
         Raises:
             OutputError: There is no such bucket, or the service fails.
@@ -240,7 +240,7 @@ class Bucket:
     def _publish(
         self, send: Callable[..., Any], request: Mapping[str, Any], tags: Mapping[str, str], *, is_new: bool
     ) -> None:
-        """Make an object appear; where the service knows conditional requests, only if no such object exists."""
+        """Make an object appear. Where the service supports conditional requests, it must not exist yet."""
         try:
             try:
                 send(**request, **({"IfNoneMatch": "*"} if is_new else {}))

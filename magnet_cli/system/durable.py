@@ -111,7 +111,7 @@ def working_path(target: Path, ending: str = WORKING) -> Path:
 def new_file(target: Path, *, patience: float = 0.0) -> IO[bytes]:
     """Return a new, empty, locked file at `working_path(target)`, opened; what a killed run has left is removed.
 
-    The file is created exclusively, so that nobody can lead the writing elsewhere, with the permissions of the user's
+    The file is created exclusively, so that no link can lead the writing elsewhere, with the permissions of the user's
     umask.
 
     Raises:
@@ -144,7 +144,7 @@ def new_file(target: Path, *, patience: float = 0.0) -> IO[bytes]:
 
 
 def _file_of(descriptor: int, path: Path) -> IO[bytes]:
-    """Return a file object that knows its name, which `os.fdopen` does not give it and tifffile asks for."""
+    """Return a file object with the attribute `name`, which `os.fdopen` does not set and tifffile reads."""
     return open(path, "r+b", opener=lambda *_: descriptor)
 
 

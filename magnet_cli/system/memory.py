@@ -154,7 +154,7 @@ class HostPeak:
     resident: int | None
     """Bytes, as `resident_peak`: nothing between two samples escapes it, but it counts this process alone."""
     samples: int
-    """How often PSS was read."""
+    """Number of readings of PSS."""
 
 
 GROWTH: Final = 4 << 20
@@ -162,10 +162,10 @@ GROWTH: Final = 4 << 20
 
 
 class PeakSampler(Closing):
-    """Reads `host_memory` where this process has grown, and now and then, in a thread of its own, as a context.
+    """Reads `host_memory` where this process has grown, and now and then, in its own thread while the context is open.
 
-    Reading PSS walks the page tables, 8 ms for a gigabyte, in which the process cannot map memory: at every look it
-    took a tenth of one core from the networks. The resident size alone costs next to nothing.
+    Reading PSS walks the page tables, 8 ms for a gigabyte, in which the process cannot map memory: reading it at every
+        sample took a tenth of one core from the networks. The resident size alone costs next to nothing.
 
     Args:
         interval: Seconds between two readings of the resident size. Reading PSS takes at most a tenth of the time.
@@ -219,7 +219,7 @@ class PeakSampler(Closing):
         return self
 
     def close(self) -> None:
-        """End the thread that measures, after a last look."""
+        """End the thread that measures, after a last sample."""
         self._over.set()
         self._thread.join()
         if self._has_grown():

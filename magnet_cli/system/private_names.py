@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 OTHER = "FILE"
 """Name that stands for a file of the user's other than the image and its mask; its suffix is kept."""
 BEFORE, AFTER = r"(?<![\w/\\.-])", r"(?![\w-])"
-"""What must not stand beside a path: else it is a part of another word."""
+"""Patterns of characters that must not come before or after a path, because it would be part of another word."""
 
 
 class PrivateNames:

@@ -18,7 +18,7 @@ NAME = "bench.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What a speed depends on, beside the image's size."""
+    """Conditions on which a speed depends, apart from the image's size."""
 
     bundle: str
     """The bundle's digest."""

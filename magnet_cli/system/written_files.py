@@ -135,7 +135,7 @@ class ReadFiles:
 
 
 def refuse_collisions(written: Iterable[WrittenFile], read: Iterable[str | Path]) -> None:
-    """Pass where no file that may be written is one that is read, or another that may be written.
+    """Check that no file that may be written is read, or is written twice.
 
     Files are compared by what they are and not by name: links are followed, and capital letters do not count in folders
     that do not tell them apart.

@@ -184,7 +184,7 @@ def fit_backbone(
 
     Args:
         recipe: Bundle, drawing and loop.
-        scenes: To learn from.
+        scenes: The scenes for training.
         files: Checkpoint, log and curves; None keeps none of them.
         progress: Receives each log line.
         until: Stop at that iteration.

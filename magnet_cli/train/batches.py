@@ -159,7 +159,7 @@ def without_borders(labels: NDArray[np.uint8], *, width: int, ignore: int) -> ND
     Args:
         labels: `(rows, columns)`.
         width: Pixels on either side of a border.
-        ignore: The label that says nothing. A border with it is none.
+        ignore: The label of pixels without a class. A border with such pixels does not count.
 
     Returns:
         The labels, `(rows, columns)`.

@@ -113,7 +113,7 @@ class LoopConfig:
     is a proper score: its minimum is at the true probability. The focal loss distorts probabilities, and with them the
     certainty by which a run selects windows and merges maps."""
     focal_gamma: float = 2.0
-    """How strongly the focal loss reduces the weight of pixels that are right already. 0 is cross-entropy."""
+    """Exponent by which the focal loss reduces the weight of pixels that are right already. 0 is cross-entropy."""
     smoothing: float = 0.0
     """Share of a label's weight that cross-entropy gives to all classes alike (Szegedy et al. 2016, section 7), for
     labels some of which are wrong."""
@@ -222,8 +222,10 @@ class FoldsConfig:
     """The names of the scenes of each fold. The fields of a fold come from a backbone that was fitted to all other
     scenes. Empty takes the bundle's own backbone for all scenes."""
     backbones: tuple[str, ...] = ()
-    """For each fold the folder of a bundle that was trained without the fold's scenes, relative to the configuration's
-    folder. Its backbone makes the fold's fields, and no backbone is fitted."""
+    """Folder of a bundle that was trained without the scenes of each fold, relative to the configuration's folder.
+
+    Its backbone makes the fold's fields, and no backbone is fitted.
+    """
     accumulate: bool = True
     """Whether a stage refines the result of the coarser stages. Otherwise it refines the output O of the coarsest stage
     alone, as in the published training program."""
@@ -325,14 +327,14 @@ class CascadeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SelectorConfig:
-    """What a selector of the windows of a bundle learns to predict."""
+    """The target that a selector of a bundle's windows learns to predict."""
 
     labels: str = "paper"
     """`paper` are cells in which the mean IoU of a backbone is lower than in the whole window. `gain` is how much
     better the mask becomes by computing a window; it needs fields of scenes that the backbone was not trained on
     ([folds] held_out)."""
     minimum: float = 0.0
-    """With `paper`, a class that covers less than this share of an area is left out of its mean IoU. The paper has no
+    """Least share of an area that a class must cover to count in its mean IoU, with `paper`. The paper has no
     such limit."""
 
     def __post_init__(self) -> None:
@@ -494,7 +496,7 @@ def _wrong_value(error: RefusedTableError, place: str, hint: Any, value: object)
 
 
 def _toml_type(hint: Any) -> str:
-    """Return a type in words that users of TOML know, like `list of float`."""
+    """Return a type in the words of TOML, like `list of float`."""
     origin, inner = get_origin(hint), get_args(hint)
     if is_dataclass(hint) or Any in inner:
         return "table"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint.pt"
 """File in the folder of a training from which the training goes on."""
 TRAINING_FILES = ("log.jsonl", "curves.png", "evaluation.html")
-"""Files in the folder of a training for a person to look at: its log, its curves and its evaluation."""
+"""Files that a person reads in the folder of a training: its log, its curves and its evaluation."""
 LOCK = "lock"
 """File in the folder of a training that is locked while it runs."""
 

@@ -56,7 +56,7 @@ class WrongWindow:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneConfusion:
-    """How often each class was taken for each, in one scene."""
+    """The confusion matrix of one scene."""
 
     name: str
     by_scale: tuple[Tensor, ...]
@@ -156,7 +156,7 @@ def evaluation_page(scores: HeldOutScores, validator: Validator, *, curves: Path
     """Return the page as HTML that needs no other file.
 
     Args:
-        scores: What the network does on the held-out scenes.
+        scores: Scores of the network on the held-out scenes.
         validator: Has the bundle.
         curves: The picture of the log, where there is one.
     """

@@ -131,7 +131,7 @@ def pairs_of(
         views: The fields of scenes, by backbones that were not trained on them.
         scenes: The scenes; fields find theirs by its name.
         bundle: Its temperatures, and how it merges; the mean stands in for a refiner, which knows the scenes.
-        ignore: The label that says nothing.
+        ignore: The label of pixels without a class.
     """
     named = {scene.name: scene for scene in scenes}
     heat = bundle.backbone.temperature

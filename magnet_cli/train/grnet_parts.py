@@ -45,7 +45,7 @@ class GRNet(nn.Module):
         backbone: The global branch.
         selector: The selector of the cells, which the variant `all` does not use.
         local: Refinement branch and aggregation layer.
-        layout: How a window is cut, into equal cells.
+        layout: The equal cells into which a window is cut.
         variant: `selected` or `all`.
     """
 
@@ -94,7 +94,7 @@ class TurnObjective:
     weights: Tensor
     """The weights of the classes, `(classes,)` float32."""
     ignore: int
-    """The label that says nothing."""
+    """The label of pixels without a class."""
     turn: Turn
     shares: list[float] = field(default_factory=list)
     """The share of refined cells in each iteration of `refining`. The reader clears the list."""
@@ -135,7 +135,7 @@ class TurnObjective:
 
 
 def only_in(labels: Tensor, chosen: Sequence[Cell], *, side: int, ignore: int) -> Tensor:
-    """Return the labels `(n, h, w)` in the chosen cells, the label that says nothing elsewhere."""
+    """Return the labels `(n, h, w)` in the chosen cells, that of pixels without a class elsewhere."""
     found = torch.full_like(labels, ignore)
     boxes = grid_cells(size_of(labels), side=side)
     for image, cell in chosen:

@@ -166,13 +166,14 @@ class Trainer:
     """Fits one network to batches that a function of the iteration gives.
 
     Args:
-        network: To be fitted.
+        network: The network that is fitted.
         batches: Iteration to (inputs, labels).
         config: The configuration of the loop.
         objective: The objective that is lowered.
         files: Checkpoint, log and curves; None keeps none of them.
         validate: Scores the averaged network on held-out scenes; needed where the loop validates.
-        about: What else the training is of, by table and key, as JSON values; a checkpoint of another is refused.
+        about: Further facts on which the training depends, by table and key, as JSON values. A checkpoint with others
+            is refused.
 
     Raises:
         DeviceError: This machine has no such device.

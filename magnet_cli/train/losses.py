@@ -25,10 +25,10 @@ class Objective(Protocol):
         """Return the loss of a batch, a scalar.
 
         Args:
-            network: Being fitted, on the device.
-            inputs: What batches give first, on the device, channels last.
+            network: The network that is fitted, on the device.
+            inputs: The first tensor of a batch, on the device, channels last.
             labels: The second tensor of a batch, on the device.
-            arithmetic: In which the network computes.
+            arithmetic: Device and precision in which the network computes.
         """
 
 
@@ -41,7 +41,7 @@ class PixelObjective:
     config: LoopConfig
     """The loop, whose `loss` is used."""
     ignore: int
-    """The label that says nothing."""
+    """The label of pixels without a class."""
 
     def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
         """Return the loss with labels `(n, h, w)` int64."""
@@ -60,7 +60,7 @@ def summed_loss(logits: Tensor, labels: Tensor, weights: Tensor, *, config: Loop
         labels: `(n, h, w)` int64.
         weights: The weights of the classes, `(classes,)` float32.
         config: Names the loss.
-        ignore: The label that says nothing.
+        ignore: The label of pixels without a class.
     """
     if config.loss == "focal":
         return focal(logits, labels, weights, gamma=config.focal_gamma, ignore=ignore)

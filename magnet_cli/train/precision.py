@@ -1,4 +1,4 @@
-"""The device and the precision that a loop asks for."""
+"""The device and the precision of a training loop."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class SelectorObjective:
     cells: int
     """Cells a side."""
     ignore: int
-    """The label that says nothing; cells that have no other do not count."""
+    """The label of pixels without a class. Cells of this label alone do not count."""
     minimum: float = 0.0
     """The smallest share of a class that counts, as `selector_labels` takes it."""
 

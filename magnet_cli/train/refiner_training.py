@@ -144,8 +144,8 @@ class Course:
         """Return one refiner with averaged weights, fitted to steps.
 
         Args:
-            steps: To learn from.
-            start: To go on from; None begins with initial weights.
+            steps: The stages whose fields the refiner learns from.
+            start: The network with which the fit begins. None begins with initial weights.
             loop: The configuration of the loop.
             files: Checkpoint and log.
             progress: Receives each log line.

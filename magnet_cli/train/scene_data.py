@@ -53,7 +53,7 @@ def load_scenes(
 
     Args:
         data: The folder or CSV file.
-        config: What to find there.
+        config: Names, grid and classes of the scenes.
         work: Folder for what is decoded once; made where missing. The system's own for temporary files where None.
         output: The folder of the bundle that is trained, whose files no scene may read.
 

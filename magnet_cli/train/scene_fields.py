@@ -82,7 +82,7 @@ def windows_of(stage: Stage) -> Iterator[Window]:
 
 
 def add_window(field: StoredField, window: Window, logs: Tensor) -> None:
-    """Add what a window says to a field of log-probabilities, by its weights.
+    """Add a window's log-probabilities to a field, by the window's weights.
 
     Windows have to be added in the order of `windows_of`, each once: which pixels of a window's reach hold a part of
     the sum already follows from where it lies.

@@ -1,4 +1,4 @@
-"""Which files a scene is made of, and where in it they lie."""
+"""The files of a scene, and their places in it."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def labels_of(
         layout: The layout of the scene.
         pictures: Opened; where they have no data, nothing is learnt.
         values: Classes that stored values mean, where they differ.
-        ignore: The label that says nothing, given outside the region of interest and where there are no data.
+        ignore: The label of pixels without a class, given outside the region of interest and where there are no data.
 
     Raises:
         SourceError: A label map cannot be decoded.

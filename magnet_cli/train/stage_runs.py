@@ -150,7 +150,7 @@ def accumulated_runs(
     Args:
         views: The fields of the scenes.
         temperatures: The temperatures of O, coarsest scale first.
-        how: How the stages below merged.
+        how: The way in which the stages below merge.
         refiners: One for each scene.
     """
     steps = []
@@ -197,9 +197,9 @@ def ending_of(
     Args:
         views: The fields of the scenes.
         temperatures: The temperatures of O, coarsest scale first.
-        how: How every stage merges.
+        how: The way in which every stage merges.
         refiners: One for each scene.
-        ignore: The label that says nothing.
+        ignore: The label of pixels without a class.
         fitting: Fit a temperature of R at each stage, over all scenes together, which the next stage's Y' then has.
     """
     fields = [starts(view, temperatures) for view in views]
@@ -238,7 +238,7 @@ def mean_iou(logs: Sequence[Field], labels: Sequence[Truth], *, ignore: int) -> 
 
 
 def confusion(logs: Tensor, truth: NDArray[np.uint8], *, ignore: int) -> NDArray[np.int64]:
-    """Return the labelled pixels `(truth, said)` of one piece, `(classes, classes)`."""
+    """Return the confusion matrix of one piece, `(true class, predicted class)`."""
     classes = len(logs)
     known = truth != ignore
     pairs = truth[known].astype(np.int32) * classes + logs.argmax(dim=0).numpy()[known]

@@ -129,7 +129,7 @@ class StreamedPixels:
 
 @dataclass(frozen=True)
 class PlaneStore:
-    """A plane as the readers of images want their stores."""
+    """A plane in the form of a store, as readers of images use it."""
 
     plane: SpooledRaster
 
@@ -150,7 +150,7 @@ class StreamedLabels:
 
     Args:
         plane: Labels, exclusive-or `ignore`, so that what is not labelled takes no disk.
-        ignore: The label that says nothing.
+        ignore: The label of pixels without a class.
         counts: Pixels of each label, `(256,)`.
     """
 

@@ -121,7 +121,7 @@ def labelled_pixels(fields: Sequence[Field], truths: Sequence[Truth], *, ignore:
     Args:
         fields: Log-probabilities of scenes.
         truths: Their labels, on the same grids.
-        ignore: The label that says nothing.
+        ignore: The label of pixels without a class.
 
     Returns:
         `(n, classes)` float32 and `(n,)` int64.

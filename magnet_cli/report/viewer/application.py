@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from magnet_cli.report.viewer.pixel_tiles import EncodedTile
 
 READERS = 4
-"""At most this many tiles are decoded at once, so that a fast scroll does not fill the memory."""
+"""Most tiles that are decoded at once, so that a fast scroll does not fill the memory."""
 HOSTS = frozenset({"127.0.0.1", "localhost"})
 """Names of this machine in the header `Host`. Another name is a page elsewhere that had its own name resolve to this
 machine (DNS rebinding). The port is free, because a tunnel may have another one at its near end."""
@@ -101,7 +101,7 @@ def make_application(exhibit: Exhibit, secret: str) -> Doorkeeper:
     """Return the application that shows an exhibit.
 
     Args:
-        exhibit: What is shown; its owner closes it after the last request.
+        exhibit: The image and masks that are shown. The caller closes it after the last request.
         secret: The first part of all addresses.
     """
     pages = _Pages(exhibit)

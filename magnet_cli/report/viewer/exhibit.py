@@ -100,7 +100,7 @@ class Exhibit(Closing):
         Args:
             number: The position of the mask among the masks of the exhibit.
             place: The zoom, column and row of the tile.
-            style: How labels are drawn.
+            style: Style in which labels are drawn.
             truth: Position of the mask to compare with; None shows the mask itself.
         """
         if not (0 <= number < len(self.masks) and (truth is None or 0 <= truth < len(self.masks))):

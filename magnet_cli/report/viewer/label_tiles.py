@@ -25,7 +25,7 @@ PERIOD = 16
 DARKER = 0.45
 """The lines of a pattern have the class's colour times this factor; lines on dark colours are brightened instead."""
 BRIGHT = 110
-"""Where the mean of a colour's channels is at least this, the lines of its pattern are darker than the colour."""
+"""Least mean of a colour's channels for which the lines of its pattern are darker than the colour."""
 OUTCOMES = (("right", "#0072B2"), ("wrong", "#D55E00"), ("missing", "#F0E442"))
 """A comparison has these outcomes, in colours that colour-blind readers can distinguish too (Okabe and Ito)."""
 RIGHT, WRONG, MISSING, NEITHER = 0, 1, 2, 3

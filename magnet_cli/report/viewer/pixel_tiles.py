@@ -83,7 +83,7 @@ def png_tile(pixels: NDArray[np.uint8]) -> EncodedTile:
 
 
 def choose_colours(image: Image, report: Mapping[str, Any] | None) -> ColourMapping:
-    """Return how an image is displayed: as its mask's report says, else red, green and blue, else the first bands.
+    """Return the colours of an image: those of its mask's report, else red, green and blue, else the first bands.
 
     One span of values holds for the whole image. Spans of single tiles would differ from tile to tile.
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_READ = 1 << 26
-"""At most this many level-0 pixels are decoded for one tile of a raster without overviews. Larger areas appear at a
+"""Most level-0 pixels that are decoded for one tile of a raster without overviews. Larger areas appear at a
 closer zoom."""
 STRIP = 512
 """This many rows of level 0 are read at a time."""

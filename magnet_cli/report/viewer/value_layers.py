@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from magnet_cli.report.viewer.shown_mask import ShownMask
 
 MOST_VALUES = 1 << 26
-"""At most this many stored values are read for one tile. Larger areas appear at a closer zoom."""
+"""Most stored values that are read for one tile. Larger areas appear at a closer zoom."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,11 +42,11 @@ CLOSED = "the connection to the scheduler is closed"
 OPEN = ("running", "connecting")
 """A client in one of these states is connected to its scheduler, or tries to be."""
 MOST_LOSSES = 5
-"""After this many workers were lost with one task, the task is taken to be the cause."""
+"""Number of workers lost with one task after which the task is taken to be the cause."""
 
 
 def known_workers(client: Client) -> dict[str, Any]:
-    """Ask the scheduler which workers it knows.
+    """Return the workers that are connected to the scheduler.
 
     `Client.scheduler_info` does not serve: it returns what Dask's own periodic query has stored last, which names no
     workers.
@@ -135,7 +135,7 @@ class Crew:
         return max(1, sum(other == host for other in self.hosts.values()))
 
     def refuse(self, worker: str, reason: str) -> None:
-        """Give a worker no more tasks, and say why."""
+        """Give a worker no more tasks, and report the reason."""
         if worker not in self.refused:
             self.refused.add(worker)
             self.events.message(f"magnet: worker {worker} is refused: {reason}")
