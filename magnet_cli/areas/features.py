@@ -352,7 +352,7 @@ def _from_crs(polygons: list[Any], crs: str, info: ImageInfo, path: str) -> tupl
     found = _on_map(polygons, crs, info.crs, placed, info)
     if found is None:
         raise SourceError(
-            f"PROJ knows no transformation from {label(crs)} to the CRS of the image, {label(info.crs)}",
+            f"PROJ has no transformation from {label(crs)} to the CRS of the image, {label(info.crs)}",
             file=path,
             advice="Reproject the polygons to the CRS of the image, or give them in pixels without crs",
         )

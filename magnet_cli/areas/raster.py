@@ -89,6 +89,6 @@ class Raster:
 
 def nearest(begin: int, end: int, ratio: Fraction, length: int) -> NDArray[np.int64]:
     """Return the pixels of a raster under the centres of pixels `[begin, end)` that are `ratio` of its pixels wide."""
-    # In whole numbers, because a float could put a centre that lies on a border on either side of it.
+    # Whole numbers are used, because a float could put a centre that lies on a border on either side of it.
     step, whole = ratio.numerator, 2 * ratio.denominator
     return np.array([min((2 * index + 1) * step // whole, length - 1) for index in range(begin, end)], np.int64)

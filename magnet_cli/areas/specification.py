@@ -211,7 +211,7 @@ def _open_mask(path: str, image: Size, resources: ExitStack) -> Any:
         raise SourceError(
             "the mask covers no pixel: all of it is 0 or has no data",
             file=path,
-            advice="Pixels other than 0 say where to look",
+            advice="Pixels other than 0 mark the area to segment",
         )
     return found
 
@@ -222,6 +222,6 @@ def _wants_tissue(options: SegmentOptions, info: ImageInfo) -> bool:
         raise UsageError(
             "--tissue otsu finds tissue by its colour, so it needs bands red, green and blue in uint8",
             value=f"{', '.join(info.bands[:4])} in {info.dtype}",
-            advice="Leave --tissue out, or say where to look with --roi or --mask",
+            advice="Leave --tissue out, or name the area with --roi or --mask",
         )
     return colours and (options.tissue == "otsu" or (options.tissue == "auto" and info.is_slide))

@@ -46,7 +46,7 @@ class Canvas:
         rows, columns = self.taps(box, pitch)
         # Only pixels that taps read are converted to float32, because a canvas is much larger than a patch.
         needed = columns.narrowed(rows.narrowed(self.values, dim=1), dim=2)
-        # Columns first, while there are few rows.
+        # Columns are enlarged first, while there are few rows.
         return rows.apply(columns.apply(needed, dim=2), dim=1).float()
 
     def spots(self, box: Box, pitch: Pitch, *, rows: slice, columns: slice) -> Tensor:
@@ -62,7 +62,7 @@ class Canvas:
             `(classes, rows, columns)` float32.
         """
         down, across = (taps.only(part) for taps, part in zip(self.taps(box, pitch), (rows, columns), strict=True))
-        # Rows first here: few of them are sampled, so the second step has less to do.
+        # Rows are sampled first here, because few of them are left for the second step.
         some = down.apply(down.narrowed(self.values, dim=1), dim=1)
         return across.apply(across.narrowed(some, dim=2), dim=2).float()
 

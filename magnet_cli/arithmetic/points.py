@@ -55,7 +55,7 @@ class SmoothedScore:
         # Votes are counted along rows and then along columns. For squares of up to 255 pixels a byte holds the count,
         # and bytes take a quarter of the memory traffic.
         sums = _moving_sum(_moving_sum(votes, self.side, dim=0), self.side, dim=1)
-        # In place: on a CPU a comparison of bytes into a tensor of another type takes ten times as long.
+        # The comparison is done in place: on a CPU one of bytes into a tensor of another type takes ten times as long.
         return sums.gt_(half).view(torch.bool) if sums.dtype == torch.uint8 else sums > half
 
     def at(self, pixels: Tensor) -> Tensor:

@@ -29,7 +29,8 @@ def certainty(probs: Tensor) -> Tensor:
     """
     if probs.device.type != "cpu":
         return certainty_reduced(probs)
-    # A pass over the classes: on a CPU that is several times quicker than `topk` over the first of three dimensions.
+    # One pass over the classes finds both: on a CPU it is several times quicker than `topk` over the first of three
+    # dimensions.
     classes = probs.unbind(-3)
     best, second = torch.maximum(*classes[:2]), torch.minimum(*classes[:2])
     for values in classes[2:]:

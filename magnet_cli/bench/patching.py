@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LOADED, SAME = "model as loaded", "same model object"
 KINDS = (LOADED, SAME)
-NOT_A_BACKBONE = "plain patching runs a backbone, and a GRNet looks at its finest windows with its local branch"
+NOT_A_BACKBONE = "plain patching runs a backbone, and a GRNet computes its finest windows by its local branch"
 INSTALL = "pip install 'magnet-cli[bench]'"
 ROWS = 1024
 """The rows of the image that are read at a time."""

@@ -58,7 +58,7 @@ class Studio:
         """Write a small image of a few windows of the finest scale; `side` is the largest side that it may have."""
         facts = model_facts(load_bundle(self._options.weights or DEFAULT_BUNDLE))
         size = Size(width=side, height=side)
-        if isinstance(self._options.scales, PhysicalScales):  # how many pixels that is shows where an image is read
+        if isinstance(self._options.scales, PhysicalScales):  # the number of pixels is known where an image is read
             return self.draw(path, min(side, WARM_SIDE))
         finest = resolve_scales(self._options, facts, size)[-1]
         return self.draw(path, min(2 * max(finest.width, finest.height), side, WARM_SIDE))

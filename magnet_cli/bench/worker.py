@@ -31,7 +31,7 @@ needs, and no more."""
 
 def main() -> None:
     """Answer until standard input ends."""
-    # Ctrl-C reaches every process of the terminal; who asks decides what happens then.
+    # Ctrl-C reaches every process of the terminal, and the parent process decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     keep_heap_steady()
@@ -67,7 +67,7 @@ def _called(contender: object, call: str, arguments: tuple[object, ...]) -> obje
     except MagnetError as error:
         return portable(error)
     except (MemoryError, RuntimeError) as error:
-        # PyTorch says it in words, of a GPU's memory and of the host's.
+        # PyTorch has this error only as a text, for a GPU's memory and for the host's.
         if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
             return DeviceError(f"out of memory: {str(error).partition('. ')[0]}")
         raise

@@ -43,7 +43,7 @@ class Process(Closing):
             stdout=subprocess.PIPE,
             env=environment,
         )
-        # Without an object nobody else ends the process.
+        # Without an object there is nothing else that ends the process.
         with undone_on_failure(self.close):
             self._send((command, kind, task))
 
@@ -102,8 +102,8 @@ class Process(Closing):
             code = self._process.wait()
             if code == KILLED:
                 raise DeviceError(
-                    f"the process of '{self._kind}' was killed, as a system does that runs out of memory",
+                    f"the process of '{self._kind}' was killed, probably because memory ran out",
                     advice="Take smaller --sizes, or leave this one out",
                 ) from error
-            message = f"the process of '{self._kind}' ended with code {code}; what it said stands above"
+            message = f"the process of '{self._kind}' ended with code {code}; its own messages are above"
             raise RuntimeError(message) from error

@@ -35,7 +35,7 @@ from magnet_cli.system.threads import wait_briefly
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Before any import of torch: OpenMP reads the environment once, when it is loaded.
+# This comes before any import of torch, because OpenMP reads the environment once, when it is loaded.
 wait_briefly(os.environ)
 
 UsageMistake: type[Exception] = typer.BadParameter.__mro__[1]

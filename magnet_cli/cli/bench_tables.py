@@ -22,7 +22,7 @@ WIDEST = 200
 NAMES = 2
 """Number of leading columns that hold words and are aligned to the left."""
 
-LEGEND = "Ratios compare seconds, with [lowest..highest] of the repeats; those in (round brackets) windows per second."
+LEGEND = "Ratios compare seconds, with [lowest..highest] of the repeats; those in (round brackets) compare windows/s."
 
 
 def bench_lines(rows: Sequence[Row]) -> list[str]:

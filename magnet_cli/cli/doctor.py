@@ -107,7 +107,7 @@ def finding_lines(findings: list[Finding]) -> list[str]:
     bad = sum(each.required and each.state == "missing" for each in findings)
     rest = sum(each.state == "missing" for each in findings) - bad
     verdict = "No image can be segmented yet." if bad else "Images can be segmented here."
-    more = f" {rest} optional thing{'s'[: rest != 1]} missing; the lines above say what for." if rest else ""
+    more = f" {rest} optional thing{'s'[: rest != 1]} missing; the lines above name their purposes." if rest else ""
     return [*lines, "", verdict + more]
 
 

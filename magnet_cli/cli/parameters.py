@@ -186,7 +186,7 @@ class Given(Generic[OptionsT]):
 
     def given(self, name: str) -> Any:
         """Return the value that the command line or the environment gives for an option; None if neither does."""
-        # Only the source tells a default from the same value that somebody has typed.
+        # Only the source of a value distinguishes a default from the same value on the command line.
         source = self._context.get_parameter_source(name)
         return None if source is None or source.name == "DEFAULT" else self._context.params[name]
 

@@ -49,7 +49,7 @@ def plan_exports(masks: Sequence[str], output: Path | None, formats: Sequence[Ex
     """
     if not formats:
         raise UsageError("an export needs a format", advice=f"Give --format one or more of {', '.join(ENDINGS)}")
-    # By the resolved path, so that a mask which is named and also lies in a named folder is exported once.
+    # Masks are compared by resolved paths, so that one which is named and also lies in a named folder is exported once.
     found = {mask.resolve(): (mask, root) for text in masks for mask, root in masks_under(Path(text))}
     if output is not None and _is_file_name(output):
         targets = [_single([mask for mask, _ in found.values()], output, formats)]

@@ -42,7 +42,7 @@ def make_polygon(label: int, rings: Iterable[NDArray[np.int32]]) -> Polygon:
 
 
 def _twice_area(ring: NDArray[np.int32]) -> int:
-    # From the first corner on, so that the products of an image of any size stay far from 64 bits.
+    # Corners are counted from the first one, so that the products stay far from 64 bits in an image of any size.
     x, y = (ring - ring[0]).T.astype(np.int64)
     return int(x[:-1] @ y[1:] - x[1:] @ y[:-1])
 

@@ -80,7 +80,7 @@ class OpenImage(Closing):
 
         Raises:
             UsageError: The box lies outside the image, or there is no such level or band.
-            SourceError: The image does not say how large its pixels are, or cannot be decoded.
+            SourceError: The file does not state the size of a pixel, or the image cannot be decoded.
         """
         info = self.info
         wanted = Box.whole(info.size) if box is None else _box(box)

@@ -188,7 +188,7 @@ def open_overviews(path: str, full: TiffPage, meaning: Colour, nodata: float | N
         if not layers:
             return [], note
         found = colour(levels[0])
-        # GDAL copies samples as they are stored, also where 0 means white, and does not say so there.
+        # GDAL copies samples as they are stored, also where 0 means white, and does not mark that in the copy.
         own = replace(meaning, luma=found.luma)
         return _levels(path, layers, own, nodata=nodata), note if refused else ""
 

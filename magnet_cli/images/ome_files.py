@@ -175,6 +175,6 @@ def ome_set(path: Path) -> tuple[str, ...]:
                 names |= {own.elsewhere or path.name}
                 names |= {name for image in OmeFiles(str(path)).whole(own).images for name in image.files}
     except (*FOREIGN, SourceError):
-        return ()  # whoever opens the file says what is wrong with it
+        return ()  # the reader that opens the file names what is wrong with it
     beside = sorted(name for name in names if name == Path(name).name and path.with_name(name).is_file())
     return tuple(beside) if len(beside) > 1 else ()

@@ -133,7 +133,7 @@ class ImageProcesses(Closing):
     def close(self) -> None:
         """End the processes, and close the image; what was read stays valid."""
         if self._starting:
-            # What it has started by now ends with its channel.
+            # A process that it has started by now ends with its channel.
             self._server.terminate()
         for reader in self._readers:
             reader.channel.close()
@@ -151,7 +151,7 @@ class ImageProcesses(Closing):
             if self._starting:
                 ready, _, _ = select.select([reader.channel for reader in self._starting], [], [], 0)
                 for reader in [reader for reader in self._starting if reader.channel in ready]:
-                    # One that has ended instead is found out by the thread that asks it.
+                    # A process that has ended instead is noticed by the thread that sends it a request.
                     with suppress(OSError):
                         receive(reader.channel)
                     self._starting.remove(reader)
@@ -168,7 +168,8 @@ class ImageProcesses(Closing):
         info = self._image.info
         size = sum(shared_bytes(request, bands=len(info.bands), dtype=info.dtype) for request in requests)
         slab = self._slab(reader, size)
-        # Arrays refer to what exports their memory, and not to a memoryview of it: this says when the last is gone.
+        # Arrays refer to the exporter of their memory, and not to a memoryview of it. So the finalizer runs when the
+        # last is gone.
         lease = (ctypes.c_ubyte * len(slab.memory)).from_buffer(slab.memory)
         weakref.finalize(lease, self._release, reader, slab)
         try:
@@ -201,7 +202,7 @@ class ImageProcesses(Closing):
                 slab = min(fitting, key=lambda one: len(one.memory))
                 reader.free.remove(slab)
                 return slab
-            # One that is too small will hardly be wanted again: the largest blocks are those inside the image.
+            # Memory that is too small will hardly be used again: the largest blocks are those inside the image.
             for slab in reader.free:
                 reader.dropped.append(slab.number)
                 _drop(slab)
@@ -227,7 +228,7 @@ class ImageProcesses(Closing):
 
     def _ended(self) -> MemoryShortageError:
         return MemoryShortageError(
-            "a process that reads the image has ended, as one does that the system kills for want of memory",
+            "a process that reads the image has ended, perhaps because the system was short of memory",
             file=self._image.info.path,
             advice="Nothing that was finished is lost: run the same command with fewer --num-workers",
         )

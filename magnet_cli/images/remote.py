@@ -134,7 +134,7 @@ def settings(url: str) -> dict[str, Any]:
     client = {
         "timeout": _timeout(bounds.TOTAL_SECONDS),
         "response_class": bounds.BoundedResponse,
-        # What a compressed answer unpacks to has no bound.
+        # A compressed answer may unpack to any size.
         "auto_decompress": False,
         # Ranges count the file's own bytes, not those of a compressed answer.
         "headers": {"Accept-Encoding": "identity"},

@@ -145,7 +145,8 @@ def divide(sums: NDArray[Any], weights: NDArray[Any] | int, dtype: np.dtype[Any]
     # Half the weight makes the floor below a rounding half up.
     sums += weights // 2
     if sums.dtype.kind == "f":
-        # Exact: a quotient of integers that such a float holds is rounded to a whole number only where it is one.
+        # This is exact: a quotient of integers that such a float holds is rounded to a whole number only where it is
+        # one.
         sums /= weights
         np.floor(sums, out=sums)
     else:

@@ -85,7 +85,7 @@ class Sampler:
         height, width = self._height, self._width
         if self._copies:
             return np.zeros((height, width, bands), self._dtype)
-        # Planes, their axes exchanged: as sums over columns come, and several times quicker to add to.
+        # The planes have their axes exchanged, as sums over columns do: adding to them is several times quicker.
         return np.zeros((bands, width, height), accumulator(self._dtype, self._rows.total, self._columns.total))
 
     def _taken(self, pixels: Pixels, window: tuple[slice, slice], bands: tuple[int, ...]) -> Pixels:

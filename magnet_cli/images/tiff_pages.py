@@ -227,7 +227,7 @@ def _runs(file: TiffFile) -> list[tuple[TiffPage, ...]]:
     return [tuple(page.aspage() for page in level.pages if page is not None) for level in file.series[0].levels]
 
 
-# Pages of one chain.
+# These are pages of one chain.
 
 
 def _chain_contents(file: TiffFile) -> TiffContents:
@@ -306,7 +306,7 @@ def _page_name(page: TiffPage, *, slide: bool) -> str:
     return qpi_kind(page) or (name.strip() if isinstance(name, str) else "")
 
 
-# ImageJ's hyperstacks.
+# Hyperstacks of ImageJ are described in their own way.
 
 
 def _imagej(file: TiffFile, path: str) -> TiffImage | None:

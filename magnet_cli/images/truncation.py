@@ -73,7 +73,7 @@ def refuse_missing_tiles(pages: Iterable[TiffPage], path: str) -> None:
         total = min(len(page.dataoffsets), len(page.databytecounts))
         offsets = np.asarray(page.dataoffsets[:total], np.uint64)
         counts = np.asarray(page.databytecounts[:total], np.uint64)
-        # A sum of the two could overflow in a hostile file. A tile without bytes is nowhere.
+        # A sum of the two could overflow in a hostile file. A tile without bytes has no place.
         missing = (counts > 0) & ((offsets > size) | (counts > size - np.minimum(offsets, np.uint64(size))))
         if missing.any():
             last = max(int(offsets[index]) + int(counts[index]) for index in np.flatnonzero(missing))

@@ -70,7 +70,7 @@ def unit_in_um(text: str) -> Fraction | None:
         for ending in ("meter", "metre"):
             if name.endswith(ending) and name.removesuffix(ending) in PREFIXES:
                 return _metres(PREFIXES[name.removesuffix(ending)][1])
-    # Only where the small letter cannot be meant otherwise: MM could be mega or milli.
+    # A capital counts as the small letter only where it has no other meaning: MM could be mega or milli.
     return _metres(SYMBOLS[lower]) if lower in ("um", "nm", "cm") else None
 
 

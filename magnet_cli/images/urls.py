@@ -38,7 +38,7 @@ def url_name(url: str) -> str:
     # A question mark is a common character of an S3 key.
     path = url.partition("://")[2] if url.lower().startswith("s3:") else urlsplit(url).path or urlsplit(url).netloc
     last = unquote(path).rstrip("/").rpartition("/")[2]
-    # What an escape may hide (a slash, a NUL) is no part of a file's name.
+    # A slash or a NUL that an escape hides is no part of a file's name.
     return last.replace("\\", "_").replace("\0", "_") or "image"
 
 

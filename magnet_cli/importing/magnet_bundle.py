@@ -116,7 +116,7 @@ def import_bundle(backbone: Path, refiners: Sequence[Path], output: Path, option
         sources = dict(zip(states, [found.file.name for found in checkpoints], strict=True))
         text = card(made.bundle, options.preset, finding=made.finding, files=sources, dropped=made.left_out)
         durable.write_whole(folder / CARD, text.encode())
-    # Read again, because the bundle's paths are those of the folder that was renamed.
+    # The bundle is read again, because its paths are those of the folder that was renamed.
     return replace(made, bundle=load_bundle(str(output)))
 
 
@@ -135,7 +135,7 @@ def refiner_scales(options: ImportOptions, count: int) -> tuple[Size | None, ...
         return (None,) * count
     if count != len(stages):
         raise UsageError(
-            "which scale each refiner serves must be said",
+            "the scale of each refiner must be given",
             value=f"{count} refiners for {len(stages)} refining stages",
             advice="Give --refiner-scale WIDTHxHEIGHT after each --refiner",
         )

@@ -74,7 +74,7 @@ class Components(Generic[T]):
         top = number
         while self._parent[top] != top:
             top = self._parent[top]
-        # Path compression: each number on the way points to the root afterwards, which keeps later look-ups short.
+        # This is path compression: each number on the way then points to the root, which keeps later look-ups short.
         while self._parent[number] != top:
             self._parent[number], number = top, self._parent[number]
         return top

@@ -157,7 +157,7 @@ class PieceFolder:
                 f"{name} {_short(first.get(name))} there, {_short(own.get(name))} here" for name in differing
             )
             raise OutputError(
-                f"this part would compute otherwise than the part that began: another {', '.join(differing)}",
+                f"results of this part would differ from those of the first part: another {', '.join(differing)}",
                 value=shown,
                 file=self.path,
                 advice=ADVICE,

@@ -50,7 +50,7 @@ def roots() -> list[Path]:
 
 def shipped_bundles() -> dict[str, Path]:
     """Return the names and folders of the bundles that come with the program, sorted by name."""
-    # Reversed, so that a bundle inside the package wins over one of the same name beside it.
+    # The order is reversed, so that a bundle inside the package wins over one of the same name beside it.
     found = {path.parent.name: path.parent for root in reversed(roots()) for path in root.glob(f"*/{DESCRIPTION}")}
     return dict(sorted(found.items()))
 
@@ -110,7 +110,7 @@ def load_description(name_or_path: str | Path) -> Bundle | CascadeBundle:
             advice=f"Shipped: {', '.join(shipped) or 'none'}",
         )
     try:
-        # One byte more than is allowed, by which a file that is too large is recognised.
+        # One byte more than is allowed is read, by which a file that is too large is recognised.
         data = regular_files.beginning(file, LARGEST + 1)
     except OSError as exc:
         raise WeightsError(f"cannot be read: {exc}", file=file) from exc

@@ -128,7 +128,7 @@ def _agreement_note(precision: str, device: str, bundle: Described) -> str | Non
         return None
     measured = bundle.runs(device.partition(":")[0], precision)
     if measured is None or measured.agreement is None:
-        return f"nobody has measured how far the masks of bundle {bundle.name} in {precision} agree with float32"
+        return f"it was not measured how far the masks of bundle {bundle.name} in {precision} agree with float32"
     if measured.agreement < AGREES:
         return f"in {precision} bundle {bundle.name} gives {measured.agreement:.2%} of pixels the class of float32"
     return None
@@ -237,8 +237,8 @@ def _process_memory(device: str) -> int | None:
         return None
     try:
         pynvml.nvmlInit()
-        # By UUID and not by number: CUDA_VISIBLE_DEVICES renumbers the devices of a process, and the driver does not
-        # follow.
+        # The device is found by UUID and not by number: CUDA_VISIBLE_DEVICES renumbers devices for a process, not for
+        # the driver.
         identity = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
         handle = pynvml.nvmlDeviceGetHandleByUUID(identity)
         running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
@@ -334,7 +334,7 @@ class SideStream:
     """
 
     def __init__(self, device: str) -> None:
-        # A lower number goes first: what is fetched is small, and the thread waits for it.
+        # A lower number has priority: what is fetched is small, and the thread waits for it.
         self._stream: torch.cuda.Stream | None = None
         if device.startswith("cuda"):
             self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]  # torch declares no types

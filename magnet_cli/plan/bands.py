@@ -27,7 +27,7 @@ WHOLE_SPAN = 127
 """A range of whole numbers as wide as this is one of integers; a narrower one, like 0 to 1, is one of real numbers."""
 INTEGERS = (("uint8", "int8"), ("uint16", "int16"), ("uint32", "int32"), ("uint64", "int64"))
 """The integer types by the width of a value: one, two, four and eight bytes."""
-BY_HAND = "Say with --value-range which stored values are the ends of that range: LOW,HIGH, 2%,98%"
+BY_HAND = "Give the stored values at the ends of that range by --value-range: LOW,HIGH, 2%,98%"
 
 
 class InputFacts(Protocol):
@@ -63,7 +63,7 @@ def check_bands(info: ImageInfo, facts: InputFacts, named: Sequence[str] | None 
         if len(named) != len(facts.bands):
             count = f"{len(facts.bands)} band{'s'[: len(facts.bands) > 1]}"
             raise UsageError(
-                f"{facts.title} sees {count}, {_listed(facts.bands)}, and --bands names {len(named)}",
+                f"{facts.title} reads {count}, {_listed(facts.bands)}, and --bands names {len(named)}",
                 value=f"--bands {','.join(named)}",
                 advice="Name the image's band for each of them, in that order",
             )
@@ -75,7 +75,7 @@ def check_bands(info: ImageInfo, facts: InputFacts, named: Sequence[str] | None 
     if len(info.bands) == len(facts.bands):
         return tuple(range(len(facts.bands)))
     raise WeightsError(
-        f"{facts.title} wants bands {_listed(facts.bands)} and the image has {_listed(info.bands)}",
+        f"{facts.title} needs bands {_listed(facts.bands)} and the image has {_listed(info.bands)}",
         file=info.path,
         advice="Name the image's bands in the bundle's order with --bands, by number or name, or take another bundle",
     )
@@ -222,7 +222,7 @@ def _check_type(info: ImageInfo, facts: InputFacts) -> None:
         return
     low, high = facts.value_range
     raise WeightsError(
-        f"{facts.title} wants values from {low:g} to {high:g}, stored as {' or '.join(types) or 'floats'}, and "
+        f"{facts.title} needs values from {low:g} to {high:g}, stored as {' or '.join(types) or 'floats'}, and "
         f"the image stores {_typed(info.dtype)}",
         file=info.path,
         advice=f"{BY_HAND}{' or dtype' if whole else ''}; or take a bundle for such images",

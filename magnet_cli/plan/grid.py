@@ -40,7 +40,7 @@ class WorkingGrid:
     pitch: Pitch
     """Level-0 pixels of a working-grid pixel."""
     pixel: Resolution | None
-    """Physical size of a working-grid pixel; None where the image does not say how large its pixels are."""
+    """Physical size of a working-grid pixel; None where the file does not state the size of a pixel."""
     scales: tuple[Size, ...] | None
     """The scales that were given with a unit, in working-grid pixels, coarsest first; None where none were."""
     notes: tuple[str, ...]
@@ -165,7 +165,7 @@ def _of_size(info: ImageInfo, wanted: Fraction, unit: str, *, option: str) -> tu
     found = info.resolution
     if found is None:
         raise SourceError(
-            f"{option} needs the physical size of a pixel and the image does not say",
+            f"{option} needs the physical size of a pixel and the file does not state it",
             file=info.path,
             advice="Add --slide-mpp with the size of a full-resolution pixel",
         )
@@ -188,7 +188,7 @@ def _of_bundle(info: ImageInfo, facts: ModelFacts) -> tuple[Pitch, tuple[str, ..
     if found is None:
         usual = None if info.objective is None else float(UM_AT_ONE / info.objective)
         hint = "set --slide-mpp" if usual is None else f"set --slide-mpp, {usual:g} is usual at its magnification"
-        return LEVEL0, (f"the image does not say how large its pixels are: it is read 1:1 ({hint})",)
+        return LEVEL0, (f"the file does not state the size of a pixel: the image is read 1:1 ({hint})",)
     if facts.unit != found.unit:
         raise WeightsError(
             f"the bundle was trained at {float(wanted):g} {facts.unit} a pixel and the image is measured in "
@@ -227,13 +227,13 @@ def _fitted(
     """Convert scales with a unit to working-grid pixels; a free pitch is chosen so that the scales are whole pixels.
 
     Raises:
-        SourceError: The image does not say how large its pixels are.
+        SourceError: The file does not state the size of a pixel.
         UsageError: A scale is less than a working pixel, or two are the same.
     """
     pixel, found = _pixel(info, pitch), info.resolution
     if pixel is None or found is None:
         raise SourceError(
-            "scales with a unit need the physical size of a pixel and the image does not say",
+            "scales with a unit need the physical size of a pixel and the file does not state it",
             value=", ".join(map(str, scales.sizes)),
             file=info.path,
             advice="Add --slide-mpp with the size of a full-resolution pixel, or give scales in pixels",

@@ -201,7 +201,7 @@ class Plan:
     reading: str | None = None
     """The option that sets the pixel size at which the image is read; None where the bundle or nothing sets it."""
     pixel: Resolution | None = None
-    """Physical size of a working-grid pixel; None where the image does not say how large its pixels are."""
+    """Physical size of a working-grid pixel; None where the file does not state the size of a pixel."""
     selector: SelectorFacts | None = None
     """The selector that scores windows; None where other scores compare them."""
     areas: tuple[AreaSpec, ...] = ()
@@ -372,7 +372,7 @@ class Plan:
         fields += sum(count * step.kept_area(block) * self.classes * 2 for block, count in step.alike())
         last = step.stages[-1].extent.pixels
         if step.fade and self.lacks_labels:
-            # Which pixels near borders get a label, and which a probability.
+            # These fields mark which pixels near borders get a label, and which a probability.
             fields += labels + last * (self.probabilities or self.uncertainty)
         kept = last * (self.classes * self.probabilities + self.uncertainty)
         return {

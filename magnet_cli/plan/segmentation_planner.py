@@ -246,7 +246,7 @@ def _check_blocks(passes: Sequence[Pass], settings: MethodSettings) -> None:
         if step.blocks.pixels > 1 and settings.margin < needed:
             raise UsageError(
                 f"the image has {step.blocks.pixels} blocks, which need an overlap of at least {2 * needed} pixels "
-                "so that none has to ask its neighbours",
+                "so that none depends on its neighbours",
                 value=f"--overlap {2 * settings.margin}",
                 advice=f"Take --overlap {2 * needed} or leave the option out",
             )

@@ -222,7 +222,7 @@ class Pass:
             own = stage.own(cell)
             kept = Box.between(
                 # Windows at the block's rim keep all they cover: windows of the next stage read it, and the median
-                # needs real neighbours. So a block never asks another one.
+                # needs real neighbours. So a block never depends on another one.
                 left=canvas.x if cell.column == first.column else own.x,
                 top=canvas.y if cell.row == first.row else own.y,
                 right=canvas.right if cell.column == last.column else own.right,

@@ -85,7 +85,7 @@ class Census:
 
     def region(self, box: Box) -> Box:
         """Return the region in which an object is refined: its box and padding around it, inside the image."""
-        # Rounded up, so that even a small object has a pixel of padding.
+        # The padding is rounded up, so that even a small object has a pixel of it.
         across, down = ceil(box.width * self.padding), ceil(box.height * self.padding)
         return Box(
             x=box.x - across, y=box.y - down, width=box.width + 2 * across, height=box.height + 2 * down

@@ -451,7 +451,7 @@ def _levels(census: Census, large: LargeObject, settings: RefineSettings) -> tup
 def options_hash(settings: RefineSettings, machine: Machine) -> str:
     """Return a SHA-256 over every resolved value that the mask depends on, and `ARITHMETIC`."""
     values = {
-        # Both sizes decide how objects are divided, and with that the result.
+        # Both sizes determine how objects are divided, and with that the result.
         "arithmetic": [ARITHMETIC, UNIT_SIDES, BLOCK_SIDES],
         **settings.describe(),
         # `describe` rounds both to floats; values that differ by less must not share a journal.

@@ -105,7 +105,7 @@ def joined(results: Results, step: Pass, box: Box, *, classes: int) -> NDArray[n
         # No class has any probability where nothing was computed.
         known = values[:classes].max(axis=0) > 0
         weight = np.where(known, rows[:, None] * columns, np.float32(0))
-        # In place: arrays of all classes are most of the memory of this pass.
+        # The division is done in place, because arrays of all classes are most of the memory of this pass.
         if not known.all():
             values[:, ~known] = 0
         values *= weight

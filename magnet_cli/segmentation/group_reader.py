@@ -48,7 +48,7 @@ def needed_cells(bound: BoundPass, block: Index, area: Area) -> tuple[Cells, ...
     """
     step, rim = bound.step, _rim(bound.plan)
     finest, reach = step.stages[-1], 0 if bound.is_last else _reach(bound)
-    # Neighbours are blended with what the block says beyond its own pixels, and a label is made of two more.
+    # Neighbours are blended with the block's values beyond its own pixels, and a label is made of two more.
     whole = finest.pitch.level0(step.reach(block).grown(1)) if step.fade else step.level0(block)
     wanted: list[Box] = []
     chosen: list[Cells] = []

@@ -70,7 +70,7 @@ class ImageParts:
 
         Raises:
             UsageError: The image cannot be shared with these options.
-            OutputError: This part would compute otherwise than those before it, or something cannot be written.
+            OutputError: Results of this part would differ from those before it, or something cannot be written.
             MagnetError: The part failed. Its pieces are kept, and the same command goes on from there.
         """
         self.run.check_outputs()
@@ -318,6 +318,6 @@ def assemble(mask: str | Path, *, events: Events | None = None) -> ImageResult:
     facts: dict[str, str] = head["hashes"]
     folder.agree(head, {**facts, **found.hashes, "version": __version__})
     header = JournalHeader(hashes=facts, spec=found.job.spec, fields=found.job.fields)
-    # The plan says how pieces were computed; what is left is done on this machine's processor.
+    # The plan holds how pieces were computed. Work that is left is done on this machine's processor.
     job = replace(segment_job(found), plan=replace(plan, machine=replace(plan.machine, device="cpu")))
     return ImageParts(run=run).made(plan, replace(found, job=job), folder, header, None)

@@ -115,7 +115,7 @@ class ImageSeries:
                 try:
                     if pending is not None:
                         yield pending.result()
-                except BaseException:  # Also Ctrl-C, and a caller that wants no more results.
+                except BaseException:  # This also handles Ctrl-C, and a caller that stops early.
                     if isinstance(computed, ComputedImage):
                         computed.close()
                     raise

@@ -121,7 +121,7 @@ class PassRunner(Runner):
         if not step.fade:
             return
         if not pixels.is_empty:
-            # Box by box, so that what lies deep inside never leaves an accelerator.
+            # The values are copied box by box, so that those deep inside never leave an accelerator.
             for box in step.kept(pixels.block):
                 put_values(sink, group, step, pixels.block, box=box, values=state.canvas.view(box).cpu().numpy())
         if not self.bound.plan.lacks_labels:

@@ -68,13 +68,13 @@ def check_preparation(plan: Plan, facts: ModelFacts) -> None:
     """
     if facts.bands != COLOURS or set(plan.value_range) != {(0, 255)}:
         raise UsageError(
-            f"{facts.title} wants its stains prepared, which takes red, green and blue from 0 to 255",
+            f"{facts.title} needs prepared stains, which takes red, green and blue from 0 to 255",
             value=f"{', '.join(facts.bands)}; {plan.value_range[0][0]:g} to {plan.value_range[0][1]:g}",
             file=plan.image.path,
             advice="Take an image of a stained section in 8 bits, without --value-range",
         )
     if plan.settings.compat != "paper":
-        raise UsageError(f"{facts.title} wants its stains prepared, which --compat published does not do",
+        raise UsageError(f"{facts.title} needs prepared stains, which --compat published does not do",
             file=plan.image.path, advice="Leave --compat out")  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def find_stains(image: Image, bands: Sequence[int], kind: str) -> StainMap:
         return stain_map(pixels, kind)
     except ValueError as exc:
         raise SourceError(
-            f"the stains of the section cannot be told: {exc}",
+            f"the stains of the section cannot be separated: {exc}",
             file=image.info.path,
             advice="Take --preparation none where the image is no section with two stains",
         ) from exc
@@ -134,7 +134,7 @@ def stain_map(pixels: NDArray[np.uint8], kind: str) -> StainMap:
     if kind == "macenko":
         strength = np.percentile(stained @ inverse[:2].T, 100 - SHARE, axis=0)
         if strength.min() <= 0:
-            message = "one of its stains is nowhere"
+            message = "one of its stains occurs nowhere"
             raise ValueError(message)
         return StainMap(kind=kind, light=light, matrix=_rows(REFERENCE @ np.diag(STRENGTH / strength) @ inverse[:2]))
     matrix = np.stack((inverse[1], inverse[0], np.full(3, 1 / 3)))

@@ -42,7 +42,7 @@ def opened(path: str | Path) -> Iterator[BufferedReader]:
     Raises:
         OSError: It is missing or no regular file, or the system denies access.
     """
-    # Without waiting, because to open a pipe that nobody writes to would never return.
+    # The file is opened without waiting, because the open call of a pipe without a writer never returns.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     check_regular(path)
     descriptor = os.open(path, flags)

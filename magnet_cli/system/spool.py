@@ -42,7 +42,7 @@ class Spool(Closing):
         self.folder = folder
         self._refusal = refusal or partial(durable.writing, folder)
         with self._refusal():
-            # Without a buffer, because reading and writing at a place go around it.
+            # There is no buffer, because reading and writing at a place would bypass it.
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed by the finalizer)
         self._close = weakref.finalize(self, self._file.close)
         self._end = 0

@@ -233,7 +233,7 @@ def check(scenes: Sequence[LabelledScene], recipe: Recipe) -> None:
         UsageError: The bundle's activation is not softmax.
     """
     if recipe.bundle.activation != "softmax":
-        raise UsageError("training knows softmax only", value=recipe.bundle.activation)
+        raise UsageError("training supports softmax only", value=recipe.bundle.activation)
     bands, classes = len(recipe.bundle.input.bands), len(recipe.bundle.classes)
     for scene in scenes:
         if scene.pixels.bands != bands:

@@ -166,7 +166,7 @@ class StoredField:
         """
         _, rows, columns = self.shape
         lines = np.ascontiguousarray(values.half().numpy())
-        # Not through a mapping: a full disk would end the process there, without a word.
+        # This does not use a mapping, in which a full disk would end the process without a message.
         with writing(self.path), self.path.open("r+b") as file:
             for band, part in enumerate(lines):
                 for y, line in enumerate(part, start=box.y):

@@ -159,7 +159,7 @@ def train_cascade(data: Path, output: Path, config: TrainConfig, **watch: Unpack
     Raises:
         WeightsError: `[bundle]` or `[network]` does not describe a cascade.
     """
-    # Refused before the scenes are decoded, which may take minutes.
+    # These are refused before the scenes are decoded, which may take minutes.
     config.network.refuse_encoder_weights(trained="a cascade")
     output = real_path(output)
     description = cascade_description(config)

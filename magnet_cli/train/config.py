@@ -85,7 +85,7 @@ class DataConfig:
                 raise UsageError(
                     "[data] label_values maps stored values to classes, both from 0 to 255", value=f"{stored} = {label}"
                 )
-        # Parsed here only to refuse a wrong text before any work.
+        # It is parsed here only to refuse a wrong text before any work.
         parse_bytes(self.memory, option="[data] memory")
         for key, what, holds in (
             ("rare", "from 0 to 1", 0 <= self.rare <= 1),

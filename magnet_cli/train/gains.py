@@ -206,7 +206,7 @@ class PairSampler:
 
     def sample(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return one window, recoloured, turned and mirrored at random."""
-        # As windows of a backbone are drawn: neither by area nor by number of scenes (`BatchSampler`).
+        # Windows are drawn as for a backbone: neither by area nor by number of scenes (`BatchSampler`).
         weight = np.sqrt([pair.second.cells.pixels for pair in self.pairs])
         pair = self.pairs[rng.choice(len(self.pairs), p=weight / weight.sum())]
         size, extent = pair.first.input, pair.first.extent

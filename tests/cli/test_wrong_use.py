@@ -173,7 +173,7 @@ def test_bands_that_the_bundle_does_not_know(here: Path, bundle: Path) -> None:
     write_image(here / "grey.tif", bands=1)
     result = invoke("segment", "grey.tif", "--weights", bundle)
     assert result.exit_code == 4
-    assert "grey.tif: bundle colours wants bands red, green, blue and the image has" in one_line(result)
+    assert "grey.tif: bundle colours needs bands red, green, blue and the image has" in one_line(result)
 
 
 def test_a_refiner_that_the_bundle_lacks(image: Path, bundle: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_bundle_that_no_gpu_has_measured_runs_in_float32(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("agreement", "said"), [(0.9995, None), (0.998, "99.80% of pixels"), (None, "nobody has measured")]
+    ("agreement", "said"), [(0.9995, None), (0.998, "99.80% of pixels"), (None, "it was not measured")]
 )
 def test_what_a_precision_changes_is_told(
     agreement: float | None, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

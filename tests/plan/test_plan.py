@@ -151,7 +151,7 @@ def test_the_needed_margin_is_what_children_reach(values: list[int], median: int
 def test_bands_go_by_name_or_by_number() -> None:
     assert check_bands(image(bands=("blue", "green", "red", "nir")), facts()) == (2, 1, 0)
     assert check_bands(image(bands=("band1", "band2", "band3")), facts()) == (0, 1, 2)
-    with pytest.raises(WeightsError, match="wants bands red, green, blue and the image has grey"):
+    with pytest.raises(WeightsError, match="needs bands red, green, blue and the image has grey"):
         check_bands(image(bands=("grey",)), facts())
     many = tuple(f"band{number}" for number in range(1, 225))
     with pytest.raises(WeightsError, match="the image has band1 to band224, 224 in all"):
@@ -175,7 +175,7 @@ def test_bands_are_named_by_number_or_name() -> None:
 
 def test_bands_that_cannot_be_had_are_refused_with_both_sides() -> None:
     with pytest.raises(
-        UsageError, match=r"small sees 3 bands, red, green, blue, and --bands names 2 \(got --bands 4,3\)"
+        UsageError, match=r"small reads 3 bands, red, green, blue, and --bands names 2 \(got --bands 4,3\)"
     ):
         check_bands(image(), facts(), ("4", "3"))
     with pytest.raises(
@@ -214,15 +214,15 @@ def test_stored_values_have_to_be_of_the_bundles_kind(span: tuple[float, float],
         if dtype in fitting:
             assert check_values(image(dtype=dtype), model, None) == (span,) * 3
             continue
-        with pytest.raises(WeightsError, match=r"wants values from .* and the image stores .*--value-range"):
+        with pytest.raises(WeightsError, match=r"needs values from .* and the image stores .*--value-range"):
             check_values(image(dtype=dtype), model, None)
 
 
 def test_a_mismatch_names_both_sides_and_what_helps() -> None:
-    rule = r"x\.tif: bundle small wants values from 0 to 255, stored as uint8, and the image stores uint16, 0 to 65535"
-    with pytest.raises(WeightsError, match=rf"{rule}\. Say with --value-range .*2%,98% or dtype"):
+    rule = r"x\.tif: bundle small needs values from 0 to 255, stored as uint8, and the image stores uint16, 0 to 65535"
+    with pytest.raises(WeightsError, match=rf"{rule}\. Give the stored values .*2%,98% or dtype"):
         check_values(image(dtype="uint16"), facts(), None)
-    with pytest.raises(WeightsError, match=r"stored as uint8, and the image stores float32. Say with --value-range"):
+    with pytest.raises(WeightsError, match=r"stored as uint8, and the image stores float32. Give the stored values"):
         check_values(image(dtype="float32"), facts(), None)
     with pytest.raises(WeightsError, match="from 0 to 1, stored as floats, and the image stores uint8, 0 to 255"):
         check_values(image(), facts(value_range=(0, 1)), None)

@@ -133,7 +133,7 @@ def test_a_size_that_either_side_lacks_means_one_to_one() -> None:
     assert "1:1" in found.notes[0]
     found = grid(image(), facts("0.5"))
     assert (found.pitch, found.pixel) == (LEVEL0, None)
-    assert found.notes == ("the image does not say how large its pixels are: it is read 1:1 (set --slide-mpp)",)
+    assert found.notes == ("the file does not state the size of a pixel: the image is read 1:1 (set --slide-mpp)",)
     assert "0.5 is usual at its magnification" in grid(image(objective=Fraction(20)), facts("0.5")).notes[0]
 
 
@@ -143,7 +143,7 @@ def test_a_size_that_either_side_lacks_means_one_to_one() -> None:
         (
             image(),
             {"mpp": Fraction(1)},
-            "--mpp needs the physical size of a pixel and the image does not say.*slide-mpp",
+            "--mpp needs the physical size of a pixel and the file does not state it.*slide-mpp",
         ),
         (image(), {"gsd": Fraction(1)}, "--gsd needs the physical size"),
         (

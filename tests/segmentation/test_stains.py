@@ -139,10 +139,10 @@ def test_the_values_belong_to_the_plan_and_to_its_hash(tmp_path: Path) -> None:
     facts = model_facts(load_bundle(weights))
     for wrong in ({"value_range": ((0, 1),) * 3}, {"settings": replace(plans[0].settings, compat="published")}):
         changed: Any = wrong
-        with pytest.raises(UsageError, match="wants its stains prepared"):
+        with pytest.raises(UsageError, match="needs prepared stains"):
             check_preparation(replace(plans[0], **changed), facts)
     (failed,) = segment(blank(tmp_path), tmp_path / "blank-mask.tif", SegmentOptions(weights=weights))
-    assert "stains of the section cannot be told" in str(failed.error)
+    assert "stains of the section cannot be separated" in str(failed.error)
 
 
 def blank(folder: Path) -> Path:

@@ -70,7 +70,7 @@ def point_count(points: float, *, stage: Size, selected: int, windows: int) -> i
     """
     if isinstance(points, int):
         return min(points, stage.pixels * selected // windows)
-    # The order of the published program's operations, so that both round alike.
+    # The operations are in the order of the published program, so that both round alike.
     return int(stage.pixels * points * selected / windows)
 
 

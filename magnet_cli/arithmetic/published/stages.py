@@ -250,8 +250,8 @@ def labels_published(probabilities: Tensor, *, size: Size) -> NDArray[np.uint8]:
     high = (low + 1).clamp(max=height - 1)
     weight = (position - low).to(probabilities.dtype)[:, None]
     labels = np.empty((size.height, size.width), np.uint8)
-    # A few rows at a time: the probabilities of all classes at level 0 would take several times the memory of the
-    # stage.
+    # A few rows are computed at a time: probabilities of all classes at level 0 would take several times the stage's
+    # memory.
     for start in range(0, size.height, _LABEL_ROWS_AT_ONCE):
         part = slice(start, start + _LABEL_ROWS_AT_ONCE)
         rows = torch.lerp(probabilities[:, low[part]], probabilities[:, high[part]], weight[part])

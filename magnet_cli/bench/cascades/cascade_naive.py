@@ -62,7 +62,7 @@ class CascadeNaive(Contender[RefineOptions]):
             self._settings = cascade.settings
             exact = replace(cascade.model.bundle, compat="published")
             self._network = TimedCascade(load_cascade(exact, device=cascade.machine.device, precision="float32"))
-            # Before the image and the mask are read, whose memory belongs to the runs.
+            # This comes before the image and the mask are read, whose memory belongs to the runs.
             loaded, view = host_memory(), cascade.view(images.inspect(self._task.image))
             self._image, self._mask = _empty(mask.size, 3), _empty(mask.size, 1)[0]
             with opened(self._task) as image:

@@ -38,7 +38,7 @@ class ConvChain(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `(n, channels, h, w)` to `(n, outputs, h, w)`."""
         edge = self.reach
-        # So small a patch is all frame.
+        # A patch this small consists of the frame alone.
         if min(x.shape[-2:]) <= 2 * edge:
             return cast("Tensor", self.convs(x))
         top = self.convs(x[:, :, : 2 * edge])[:, :, :edge]
@@ -51,7 +51,8 @@ class ConvChain(nn.Module):
 
 def composed(convs: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
     """Return the kernel `(outputs, inputs, k, k)` and bias `(outputs,)` of the chain away from its padding, float64."""
-    # In float64, because the products of kernels would otherwise add their rounding to that of every pixel.
+    # It is computed in float64, because the rounding of the kernels' products would otherwise add to that of every
+    # pixel.
     weight, bias = (cast("Tensor", part).double() for part in (convs[0].weight, convs[0].bias))
     for conv in convs[1:]:
         then = conv.weight.double()

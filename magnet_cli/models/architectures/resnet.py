@@ -37,7 +37,7 @@ def shortcut(*, inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     if stride == 1 or inputs >= LEAST_STRIDED:
         return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm)
     conv = nn.Conv2d(inputs, outputs, 1, bias=False)
-    # The same values and the same keys: a maximum over one pixel leaves out the others.
+    # Values and keys are the same: a maximum over one pixel leaves out the others.
     return nn.Sequential(OrderedDict([("pixels", nn.MaxPool2d(1, stride)), ("0", conv), ("1", norm)]))
 
 

@@ -32,7 +32,8 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, finer: Tensor | None, size: torch.Size) -> Tensor:
         """Map `(n, inputs, h, w)` to `(n, outputs, *size)`; the finer map has that size too."""
-        # To the size of the finer map and not by two, because the halves of odd sides are rounded up.
+        # The map is enlarged to the size of the finer one and not by two, because the halves of odd sides are rounded
+        # up.
         larger = functional.interpolate(x, size=size, mode="nearest")
         joined = larger if finer is None else torch.cat((larger, finer), dim=1)
         return cast("Tensor", self.second(self.first(joined)))

@@ -68,8 +68,8 @@ def engine_memory(bundle: Bundle, *, device: str, precision: str, engine: Engine
         table = json.loads(file.read_bytes())
         return EngineMemory(**{name: tuple(PassMemory(**each) for each in passes) for name, passes in table.items()})
     except (OSError, ValueError, TypeError) as exc:
-        raise WeightsError(f"what was measured of the engine cannot be read: {exc}", file=file,
-            advice="Delete the file, and it is measured again") from exc  # fmt: skip
+        raise WeightsError(f"the measurements of the engine cannot be read: {exc}", file=file,
+            advice="Delete the file, and the engine is measured again") from exc  # fmt: skip
 
 
 def _measured(bundle: Bundle, device: str, precision: str, engine: EngineName) -> dict[str, Any]:

@@ -40,9 +40,7 @@ def kind_named(name: str, *, file: Path) -> NetworkKind:
         WeightsError: This version has no such kind.
     """
     if name not in KINDS:
-        raise WeightsError(
-            "unknown kind of network", value=name, file=file, advice=f"This version knows: {', '.join(KINDS)}"
-        )
+        raise WeightsError("unknown kind of network", value=name, file=file, advice=f"Known kinds: {', '.join(KINDS)}")
     return KINDS[name]
 
 

@@ -68,7 +68,7 @@ class NetworkMeasurement:
         said = "it does not run in bfloat16" if self.agreement is None else f"{self.agreement:.2%} of pixels agree"
         return [
             f"memory of a forward pass on {self.device}: {passes}",
-            f"margin: an edge is felt up to {self.edge} pixels inside a patch",
+            f"margin: the edge of a patch changes scores up to {self.edge} pixels inside it",
             f"bfloat16 against float32: {said}",
         ]
 

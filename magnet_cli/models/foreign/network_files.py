@@ -26,7 +26,7 @@ def checked_file(root: Path, name: str) -> Path:
     """
     path = root / name
     try:
-        # Resolved, because a link inside the folder may lead to any file that the user can read.
+        # Paths are resolved, because a link inside the folder may lead to any file that the user can read.
         inside = path.resolve(strict=True).is_relative_to(root.resolve(strict=True))
     except OSError as exc:
         raise WeightsError("a file of the network is missing", value=name, file=root) from exc

@@ -37,8 +37,8 @@ MARK = b"uplist.0.0."
 UNET = "UNetModel"
 
 _PATCHES = "it gives one answer for a whole patch: it classifies patches and does not segment"
-_NUCLEI = "it finds single nuclei: TIAToolbox turns its maps into outlines, and no class of a pixel stands in them"
-_POINTS = "it finds the centres of nuclei: TIAToolbox takes the peaks of its map, and no class of a pixel stands in it"
+_NUCLEI = "it finds single nuclei: TIAToolbox turns its maps into outlines, which hold no classes of pixels"
+_POINTS = "it finds the centres of nuclei: TIAToolbox takes the peaks of its map, which holds no classes of pixels"
 _CLICKS = "it asks for clicks beside the image"
 REASONS = {
     "CNNModel": _PATCHES,

@@ -119,7 +119,7 @@ def variant_of(state: Mapping[str, Tensor], *, file: Path) -> Variant:
     if first is None or last is None or first.ndim != 4 or last.ndim != 4:  # noqa: PLR2004 - weights of convolutions
         raise WeightsError(
             "the names of these weights are those of none of torchvision's segmentation networks, and a state dict "
-            "says nothing else of its network",
+            "has nothing else that identifies its network",
             value=", ".join(list(state)[:4]),
             file=file,
             advice="Save the network with its library's save_pretrained, or export it",

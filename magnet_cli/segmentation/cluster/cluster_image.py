@@ -169,7 +169,7 @@ class ClusterImage:
             folder.remove()
             return self.run.completed(self.run.done(run.report(), was_done=True))
         self.run.report_notes(plan)
-        # The plan says how the workers compute. What is left for this process is done on its processor.
+        # The plan holds how the workers compute. Work that is left for this process is done on its processor.
         job = replace(segment_job(run), plan=replace(plan, machine=replace(plan.machine, device="cpu")))
         last = replace(run, job=job, pieces=folder, elsewhere=lambda journal: self._shared(plan, run, folder, journal))
         command = self.run.command(plan)
@@ -211,7 +211,7 @@ class SharedPasses:
     def begun(
         cls, image: ClusterImage, *, plan: Plan, run: MaskRun, folder: PieceFolder, journal: Journal, sign: str
     ) -> Self:
-        """Let all workers plan the image, refuse those that would compute otherwise, and attach earlier pieces.
+        """Let all workers plan the image, refuse those with other results, and attach earlier pieces.
 
         Raises:
             OutputError: Earlier pieces were computed otherwise, or the folder cannot be written.
@@ -272,12 +272,12 @@ class SharedPasses:
         return {"what": "join", "job": self.job, **_named(self.job)}
 
     def objection(self, worker: str, found: Answer) -> str | None:
-        """Return the reason to refuse a worker that would compute otherwise; None where it is admitted."""
+        """Return the reason to refuse a worker whose results would differ; None where it is admitted."""
         del worker
         differing = _differing(self.facts, found["facts"])
         if not differing:
             return None
-        return f"it would compute otherwise: another {', '.join(differing)}"
+        return f"its results would differ: another {', '.join(differing)}"
 
     def question(self, worker: str, task: GroupSpan) -> Question:
         """Return the question that gives a task to a worker."""

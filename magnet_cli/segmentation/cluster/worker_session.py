@@ -208,7 +208,7 @@ def _model(question: Mapping[str, Any], neighbours: int) -> tuple[Model, Segment
     """Return the networks, loaded once, and the options of a question."""
     given: Mapping[str, Any] = options_of_words(SegmentOptions, question["words"])
     options = SegmentOptions(**given, private=bool(question["private"]))
-    # Machines differ, so each worker takes its share of its own machine's memory where the user names none.
+    # Machines differ. Where the user names no budget, each worker takes its share of its own machine's memory.
     options = replace(options, memory=(options.memory or default_budget()) // neighbours)
     # Options of single images do not change the networks.
     key = json.dumps([question["model"], neighbours])
