@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli.outcome import command, print_json, print_lines, print_message
+from magnet_cli.cli.outcome import command, print_json, print_lines, print_note
 from magnet_cli.cli.parameters import FIRST, Json, NoProgress
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ SCHEMA = 1
 TUNNEL = "SSH_CONNECTION"
 """The SSH server sets this environment variable in a session."""
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
+TERMINAL_BROWSERS = frozenset({"www-browser", "links", "elinks", "lynx", "w3m", "browsh"})
+"""Browsers that draw into the terminal, which this program uses itself. They run no scripts of a page either."""
+BROWSER_SECONDS = 2.0
+"""A browser that has not ended after this time was started."""
 
 
 @command
@@ -28,7 +33,8 @@ def view(
         list[Path] | None,
         typer.Argument(
             metavar="MASK...",
-            help="Masks of the image: those of magnet, or any raster of class indices, such as the truth.",
+            help="Masks of the image: those of magnet, also while they are computed, or any raster of class indices, "
+            "such as the truth.",
         ),
     ] = None,
     *,
@@ -96,7 +102,7 @@ def view(
         try:
             serve(exhibit, port=port, ready=ready)
         except KeyboardInterrupt:
-            print_message("magnet: the page is closed")
+            print_note("magnet: the page is closed")
     return 0
 
 
@@ -107,15 +113,27 @@ def _open(address: str) -> bool:
         return False
     import webbrowser
 
-    return webbrowser.open(address)
+    try:
+        browser = webbrowser.get()
+    except webbrowser.Error:
+        return False
+    # Beside a screen there may still be no other browser than one for terminals.
+    if Path(getattr(browser, "name", None) or "").name in TERMINAL_BROWSERS:
+        return False
+    # A command in the variable BROWSER is waited for until it ends, and the page has to be served meanwhile.
+    found: list[bool] = []
+    thread = threading.Thread(target=lambda: found.append(browser.open(address)), daemon=True)
+    thread.start()
+    thread.join(BROWSER_SECONDS)
+    return found[0] if found else thread.is_alive()
 
 
 def _advise(address: str, *, opened: bool) -> None:
     """Print on standard error how the page is opened and closed."""
     if opened:
-        print_message("The page is open in your browser. Press Ctrl-C here to close it.")
+        print_note("The page is open in your browser. Press Ctrl-C here to close it.")
         return
-    print_message("Open this address in a browser. Press Ctrl-C here to close the page.")
+    print_note("Open this address in a browser. Press Ctrl-C here to close the page.")
     if os.environ.get(TUNNEL):
         port = address.split("/")[2].rpartition(":")[2]
-        print_message(f"From another machine, first run there: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE")
+        print_note(f"From another machine, first run there: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE")

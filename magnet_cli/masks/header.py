@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Self
 
 from magnet_cli.errors import OutputError
+from magnet_cli.geometry import Pitch, Size
+from magnet_cli.images.protocol import Resolution
+from magnet_cli.masks.spec import FieldSpec, MaskClass, MaskSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from fractions import Fraction
     from pathlib import Path
-
-    from magnet_cli.geometry import Size
-    from magnet_cli.masks.spec import FieldSpec, MaskSpec
 
 SCHEMA = 1
 
@@ -30,6 +30,31 @@ class JournalHeader:
     """The hashes by name, for instance `input`, `bundle` and `options`."""
     spec: MaskSpec
     fields: tuple[FieldSpec, ...] = ()
+
+    @classmethod
+    def parse(cls, stored: bytes, *, file: Path) -> Self:
+        """Return a stored header. The tags of its mask's place are left out, because only their digest is stored.
+
+        Raises:
+            OutputError: It is no header that this program reads.
+        """
+        try:
+            found = json.loads(stored)
+            if found["schema"] != SCHEMA:
+                message = f"schema {found['schema']}, and this program reads {SCHEMA}"
+                raise ValueError(message)  # noqa: TRY301 - the other ways in which a header can be wrong end alike
+            return cls(
+                hashes={str(name): str(value) for name, value in found["hashes"].items()},
+                spec=_parsed_spec(found["mask"]),
+                fields=tuple(_parsed_field(entry) for entry in found["fields"]),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, RecursionError) as exc:
+            raise OutputError(
+                "the header of this journal is not one that this program reads",
+                value=str(exc),
+                file=file,
+                advice="Use the version of magnet that computes the mask",
+            ) from exc
 
     def facts(self) -> dict[str, object]:
         """Return the header as JSON values."""
@@ -79,6 +104,35 @@ def digest_of(values: Mapping[str, object]) -> str:
 def _field(entry: FieldSpec) -> list[object]:
     found = [entry.name, entry.bands, _size(entry.size), _exact(entry.pitch.x), _exact(entry.pitch.y), entry.dtype]
     return found if entry.join == "later" else [*found, entry.join]
+
+
+def _parsed_spec(found: Any) -> MaskSpec:
+    resolution = found["resolution"]
+    return MaskSpec(
+        size=_parsed_size(found["size"]),
+        classes=tuple(MaskClass(name=str(name), color=str(color)) for name, color in found["classes"]),
+        tile=int(found["tile"]),
+        compression=str(found["compression"]),
+        resolution=None
+        if resolution is None
+        else Resolution(x=Fraction(resolution[0]), y=Fraction(resolution[1]), unit=str(resolution[2])),
+    )
+
+
+def _parsed_field(found: Any) -> FieldSpec:
+    name, bands, size, across, down, dtype, *join = found
+    return FieldSpec(
+        name=str(name),
+        bands=int(bands),
+        size=_parsed_size(size),
+        pitch=Pitch(x=Fraction(across), y=Fraction(down)),
+        dtype=str(dtype),
+        join="largest" if join == ["largest"] else "later",
+    )
+
+
+def _parsed_size(found: Any) -> Size:
+    return Size(width=int(found["width"]), height=int(found["height"]))
 
 
 def _size(size: Size) -> dict[str, int]:

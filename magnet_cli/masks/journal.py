@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.masks.header import JournalHeader
+    from magnet_cli.masks.journal_files import RecordFile
 
 CACHE_BYTES = 64 << 20
 
@@ -75,11 +76,11 @@ class StoredGroups(Closing):
 
     Args:
         header: The header of the files.
-        own: The file that a journal writes; None where files are only read.
+        own: The file that a journal writes, or that grows while it is read; None where all files are whole.
         cache_bytes: Bound of the decoded field chunks kept in memory.
     """
 
-    def __init__(self, header: JournalHeader, own: StoreFile | None = None, *, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, header: JournalHeader, own: RecordFile | None = None, *, cache_bytes: int = CACHE_BYTES) -> None:
         self._header = header
         self._files = JournalFiles(own)
         self._catalogue = Catalogue(header)

@@ -6,7 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from magnet_cli.errors import OutputError
 from magnet_cli.masks import records
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from magnet_cli.masks.records import Record
-    from magnet_cli.masks.store_file import StoreFile
 
 SPAN = 1 << 44
 """Offsets that each file has: the record at byte b of file n has the offset `n * SPAN + b`. File 0 is the own one."""
@@ -26,14 +25,26 @@ MOST_OPEN = 32
 """Files of other parts that are open at a time."""
 
 
+class RecordFile(Protocol):
+    """An opened file of records."""
+
+    def read(self, start: int) -> Record:
+        """Return the record at an offset.
+
+        Raises:
+            OutputError: Its checksum does not hold.
+        """
+
+
 class JournalFiles:
     """Records of several files by their offsets. Every method is safe from several threads.
 
     Args:
-        own: The file that the journal writes; None where it only reads those of others.
+        own: The file that the journal writes, or that grows while it is read; None where there are only those of
+            others, which are whole.
     """
 
-    def __init__(self, own: StoreFile | None) -> None:
+    def __init__(self, own: RecordFile | None) -> None:
         self._own = own
         self._paths: list[Path] = []
         self._open: OrderedDict[int, int] = OrderedDict()

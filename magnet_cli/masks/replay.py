@@ -34,6 +34,8 @@ class Catalogue:
         self.finished: dict[GroupId, int] = {}
         """Offset of the record that ends a group."""
         self.ended = False
+        self.labelled: set[int] | None = None
+        """Cells of the mask for which groups were finished since it was last emptied. None where nobody asks for it."""
         self._pending: dict[GroupId, list[tuple[int, int, Piece]]] = {}
 
     def take(self, record: Record) -> None:
@@ -77,6 +79,8 @@ class Catalogue:
         """Let the pieces of a group count; `start` is the offset of the record that says so."""
         for layer, cell, piece in self._pending.pop(group, []):
             self.layers[layer].add(cell, piece)
+            if layer == LABELS and self.labelled is not None:
+                self.labelled.add(cell)
         self.finished[group] = start
 
     def drop(self, group: GroupId) -> None:

@@ -20,7 +20,7 @@ from magnet_cli.run.readers import Readers
 from magnet_cli.run.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from magnet_cli.run.job import Job, Resources, Runner, RunPass
@@ -98,8 +98,10 @@ class Engine:
             Readers(threads=self.readers, ahead=job.memory.ahead, clock=clock) as readers,
             Writer(beside=bool(self.readers), device=job.machine.device, clock=clock) as writer,
         ):
-            for step in job.passes:
-                _PassRun(engine=self, job=job, step=step, readers=readers, writer=writer).run()
+            passes = job.passes
+            groups = [step.groups for step in passes]
+            for step in passes:
+                _PassRun(engine=self, job=job, step=step, groups=groups, readers=readers, writer=writer).run()
 
     def _has_finished_any(self, job: Job) -> bool:
         return any(self.resources.results.finished(step.number) for step in job.passes)
@@ -112,6 +114,9 @@ class _PassRun:
     engine: Engine
     job: Job
     step: RunPass
+    groups: Sequence[int]
+    """The number of groups in each pass of the job. It is stored with each group, so that a reader of the journal knows
+    the share that is finished."""
     readers: Readers
     writer: Writer
 
@@ -178,7 +183,7 @@ class _PassRun:
             except MemoryShortageError:
                 resources.sink.drop_group(key)
                 raise
-            alike = {"threads": self.engine.threads, **self.job.noted}
+            alike = {"threads": self.engine.threads, "groups": list(self.groups), **self.job.noted}
             resources.sink.finish_group(key, counts={**counts, **alike, **resources.clock.note()})
         # Progress counts durable groups only: `kill -9` takes none of them back.
         self.engine.on_progress(Progress(step=self.step, done=next(done), resumed=False))

@@ -8,6 +8,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
+import webbrowser
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +18,15 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 
+from magnet_cli.cli import view
 from magnet_cli.images import fingerprint
 from magnet_cli.report.viewer import server
 from tests.cli.support import SIZE, environment, invoke, write_image
 from tests.exports.support import write_mask
+from tests.report.viewer.growth import GrowingMask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PAGE = Path(__file__).parents[2] / "docs" / "view.md"
 
@@ -34,6 +38,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     image = write_image(tmp_path / "city.tif")
     for path in (tmp_path / "masks" / "city.tif", tmp_path / "city-truth.tif"):
         write_mask(path, np.zeros(SIZE, np.uint8), resolution=None, made_of=fingerprint(str(image)))
+    with GrowingMask.begin(tmp_path / "masks" / "night.tif", image, np.zeros(SIZE, np.uint8), block=32) as run:
+        run.compute(1)
     return tmp_path
 
 
@@ -87,3 +93,70 @@ def test_wrong_words_end_with_one_line(here: Path, monkeypatch: pytest.MonkeyPat
     assert done.exit_code == 2
     assert "pip install 'magnet-cli[view]'" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+class Browser:
+    """Stands in for a browser that ends, fails, or is waited for until the test ends."""
+
+    def __init__(self, name: str | None, *, result: bool | None) -> None:
+        self.name = name
+        self.opened: list[str] = []
+        self.release = threading.Event()
+        self._result = result
+
+    def open(self, address: str) -> bool:
+        self.opened.append(address)
+        if self._result is None:
+            self.release.wait()
+        return bool(self._result)
+
+
+@pytest.mark.parametrize(
+    ("name", "result", "expected"),
+    [
+        ("firefox", True, True),
+        ("firefox", False, False),
+        (None, True, True),
+        # What is waited for runs beside the server, and counts as opened.
+        ("chromium", None, True),
+        ("w3m", True, None),
+        ("/usr/bin/lynx", True, None),
+    ],
+)
+def test_no_browser_holds_the_server_up_or_takes_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, *, name: str | None, result: bool | None, expected: bool | None
+) -> None:
+    browser = Browser(name, result=result)
+    monkeypatch.delenv(view.TUNNEL, raising=False)
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(view, "BROWSER_SECONDS", 0.1)
+    monkeypatch.setattr(webbrowser, "get", lambda: browser)
+    assert view._open("http://127.0.0.1:1/") is bool(expected)
+    assert browser.opened == ([] if expected is None else ["http://127.0.0.1:1/"])
+    browser.release.set()
+
+
+def test_a_machine_without_a_browser_prints_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(view.TUNNEL, raising=False)
+    monkeypatch.setenv("DISPLAY", ":0")
+
+    def none() -> webbrowser.BaseBrowser:
+        raise webbrowser.Error
+
+    monkeypatch.setattr(webbrowser, "get", none)
+    assert view._open("http://127.0.0.1:1/") is False
+
+
+def test_quiet_prints_the_address_alone(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def serve(exhibit: object, *, port: int, ready: Callable[[str], None]) -> None:
+        assert exhibit
+        assert port == 0
+        ready("http://127.0.0.1:1/secret/")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(server, "serve", serve)
+    done = invoke("view", here / "city.tif", "--no-browser", "-q")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "http://127.0.0.1:1/secret/\n", "")
+    done = invoke("view", here / "city.tif", "--no-browser")
+    assert "Press Ctrl-C here to close the page" in done.stderr
+    assert "the page is closed" in done.stderr

@@ -42,7 +42,7 @@ def test_every_group_is_read_recalled_computed_and_stored_once(readers: int) -> 
         for group in range(step.groups)
     )
     assert job.done("store") == [0, 1, 2, 0, 1, 2, 3, 4]
-    assert memory.groups[1][4] == {"value": 5, "before": 3, "threads": 3, "batch": 4}
+    assert memory.groups[1][4] == {"value": 5, "before": 3, "threads": 3, "batch": 4, "groups": [3, 5]}
     assert seen == [(0, 1, False), (0, 2, False), (0, 3, False), *((1, done, False) for done in range(1, 6))]
 
 

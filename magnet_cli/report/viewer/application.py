@@ -108,6 +108,7 @@ def make_application(exhibit: Exhibit, secret: str) -> Doorkeeper:
     routes = [
         Route(f"/{secret}", _to_folder),
         Route(f"/{secret}/state.json", pages.state),
+        Route(f"/{secret}/changes.json", pages.changes),
         Route(f"/{secret}/at", pages.at),
         Route(f"/{secret}/image/{{zoom:int}}/{{column:int}}/{{row:int}}", pages.image_tile),
         Route(f"/{secret}/mask/{{number:int}}/{{zoom:int}}/{{column:int}}/{{row:int}}", pages.mask_tile),
@@ -128,6 +129,17 @@ class _Pages:
         """Answer with the facts about what is shown."""
         del request
         return _facts(self._exhibit.describe())
+
+    async def changes(self, request: Request) -> Response:
+        """Answer with what has changed of masks that are still being computed."""
+        since = _numbers(request.query_params.get("since", ""))
+        if since is None:
+            return _refused("The parameter since is a list of whole numbers.", 400)
+        try:
+            found = await to_thread.run_sync(self._exhibit.changes, since, limiter=self._readers)
+        except MagnetError as error:
+            return _refused(str(error), 500)
+        return _facts(found)
 
     async def at(self, request: Request) -> Response:
         """Answer with the labels and values of one pixel."""
@@ -204,11 +216,18 @@ def _number(request: Request, name: str) -> int | None:
     return int(text) if NUMBER.fullmatch(text) else None
 
 
+def _numbers(text: str) -> list[int] | None:
+    """Return whole numbers between commas; None where the text is something else."""
+    words = text.split(",") if text else []
+    if len(words) > LONGEST_LIST or not all(NUMBER.fullmatch(word) for word in words):
+        return None
+    return [int(word) for word in words]
+
+
 def _style(request: Request) -> LabelStyle | None:
     """Return the style that the parameters `form` and `hidden` name; None where they are not understood."""
-    form, hidden = request.query_params.get("form", "fill"), request.query_params.get("hidden", "")
-    words = hidden.split(",") if hidden else []
+    form, hidden = request.query_params.get("form", "fill"), _numbers(request.query_params.get("hidden", ""))
     known = next((each for each in FORMS if each == form), None)
-    if known is None or len(words) > LONGEST_LIST or not all(NUMBER.fullmatch(word) for word in words):
+    if known is None or hidden is None:
         return None
-    return LabelStyle(form=known, hidden=frozenset(map(int, words)))
+    return LabelStyle(form=known, hidden=frozenset(hidden))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+import threading
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli import images
+from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box
 from magnet_cli.images.geotransform import Geotransform
 from magnet_cli.images.urls import is_url, url_name
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 128 << 20
 """The cache holds at most this many bytes of encoded tiles."""
+REFRESH_SECONDS = 0.5
+"""What was added to unfinished masks is read for this time before a request is answered. The next one reads on."""
 
 TilePlace = tuple[int, int, int]
 """The place of a tile is its zoom, column and row."""
@@ -67,26 +72,29 @@ class Exhibit(Closing):
         name: str,
         regions: Sequence[NamedRegion] = (),
     ) -> None:
-        self.masks = tuple(masks)
+        self.masks = list(masks)
         self.name = name
         self.info = image.info
         self.grid = ZoomGrid(size=image.info.size)
+        self.revision = 0
+        """The revision is raised when an unfinished mask was replaced by its finished file."""
         report = next((mask.report for mask in self.masks if mask.report is not None), None)
         self.regions = tuple(regions)
         self.layers: list[ValueLayer] = []
         self._probabilities: list[KeptValues | None] = []
-        several = sum(mask.is_own for mask in self.masks) > 1
         names = [mask.path.name for mask in self.masks]
         self._names = [
             name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names, start=1)
         ]
-        for mask, shown in zip(self.masks, self._names, strict=True):
-            layers, kept = open_layers(mask, image, prefix=f"{shown}: " if several else "")
+        self._image = image
+        self._cache: ByteCache[EncodedTile] = ByteCache(CACHE_BYTES, size=lambda tile: len(tile.data))
+        self._replaced: list[ShownMask] = []
+        self._replacing = threading.Lock()
+        for number in range(len(self.masks)):
+            layers, kept = self._values_of(number)
             self.layers += layers
             self._probabilities.append(kept)
         self._pixels = PixelTiles(image, choose_colours(image, report))
-        self._image = image
-        self._cache: ByteCache[EncodedTile] = ByteCache(CACHE_BYTES, size=lambda tile: len(tile.data))
 
     def image_tile(self, place: TilePlace) -> EncodedTile | None:
         """Return a tile of the image; None where there is none."""
@@ -115,6 +123,9 @@ class Exhibit(Closing):
             )
             return None if pixels is None else png_tile(pixels)
 
+        involved = [self.masks[number], *([] if truth is None else [self.masks[truth]])]
+        if any(mask.growing for mask in involved):
+            return draw()
         return self._kept(("mask", number, truth, place, style), draw)
 
     def layer_tile(self, number: int, place: TilePlace) -> EncodedTile | None:
@@ -138,12 +149,68 @@ class Exhibit(Closing):
             "probabilities": [None if kept is None else _shares(kept.read(place, 0)) for kept in self._probabilities],
         }
 
+    def changes(self, since: Sequence[int]) -> dict[str, object]:
+        """Read what was added to unfinished masks, and return what has changed as JSON values.
+
+        Args:
+            since: The version of each mask that the page shows. Squares that have changed later are listed.
+        """
+        versions = [*since, *([0] * len(self.masks))]
+        with self._replacing:
+            found = {number: self._refreshed(number, versions[number]) for number in range(len(self.masks))}
+        growing = {str(number): facts for number, facts in found.items() if facts is not None}
+        return {"revision": self.revision, "masks": growing}
+
+    def _refreshed(self, number: int, since: int) -> dict[str, object] | None:
+        """Return what has changed of an unfinished mask; None where it is finished."""
+        mask = self.masks[number]
+        if mask.growing is None:
+            return None
+        problem, is_whole = None, False
+        try:
+            # The mask gets its name before its journal goes, so that one of them is there at any time.
+            if mask.path.is_file():
+                self._replace(number)
+                return None
+            is_whole = mask.growing.refresh(REFRESH_SECONDS)
+        except SourceError as error:
+            problem = f"{error}."
+        progress, damage = mask.growing.progress()
+        return {
+            "version": mask.growing.version,
+            "whole": is_whole,
+            "finished": progress.finished,
+            "groups": progress.groups,
+            "ended": progress.is_ended,
+            "running": progress.is_running,
+            "age": max(0.0, time.time() - progress.changed_at),
+            "problem": problem or damage,
+            "changed": mask.growing.changed(since),
+        }
+
+    def _replace(self, number: int) -> None:
+        """Show the finished file of a mask in place of the unfinished one."""
+        old = self.masks[number]
+        new = open_mask(old.path, self._image)
+        # Requests that have begun still read the old one, so it is closed with the exhibit.
+        self._replaced.append(old)
+        self.masks[number] = new
+        layers, self._probabilities[number] = self._values_of(number)
+        # Layers keep their numbers, because the browser keeps tiles by them.
+        self.layers += layers
+        self.revision += 1
+
+    def _values_of(self, number: int) -> tuple[list[ValueLayer], KeptValues | None]:
+        several = sum(mask.is_own for mask in self.masks) > 1
+        return open_layers(self.masks[number], self._image, prefix=f"{self._names[number]}: " if several else "")
+
     def describe(self) -> dict[str, object]:
         """Return the facts that the page needs, as JSON values."""
         size, padded, resolution = self.info.size, self.grid.padded, self.info.resolution
         place = Geotransform.of({code: value for code, _, _, value in self.info.geo_tags})
         return {
             "name": self.name,
+            "revision": self.revision,
             "size": {"width": size.width, "height": size.height},
             "padded": {"width": padded.width, "height": padded.height},
             "tile": TILE,
@@ -166,6 +233,7 @@ class Exhibit(Closing):
                     "name": shown,
                     "coarsest": mask.coarsest,
                     "own": mask.is_own,
+                    "version": None if mask.growing is None else mask.growing.version,
                     "classes": [{"name": entry.name, "color": entry.color} for entry in mask.classes],
                 }
                 for mask, shown in zip(self.masks, self._names, strict=True)
@@ -176,7 +244,7 @@ class Exhibit(Closing):
         """Close the image and its masks."""
         with ExitStack() as stack:
             stack.callback(self._image.close)
-            for mask in self.masks:
+            for mask in (*self.masks, *self._replaced):
                 stack.callback(mask.close)
 
     def _kept(self, key: Hashable, draw: Callable[[], EncodedTile | None]) -> EncodedTile | None:

@@ -66,18 +66,19 @@ def comparison_tile(
 
     Of the classes that are not hidden: a pixel is right where both have the same class; wrong where the mask has such a
     class and the truth another; and missing where the truth has such a class and the mask has none of them. Pixels
-    without a label in the truth are not compared.
+    without a label in the truth are not compared, nor those without one in a mask that is still being computed.
     """
     mine, its = _around(mask, place), _around(truth, place)
     if mine is None or its is None:
         return None
     labels, box, around = mine
+    true = its[0] if mask.growing is None else np.where(labels == NODATA, np.uint8(NODATA), its[0])
     shown = np.array([label not in style.hidden and label != NODATA for label in range(256)])
     palette = np.zeros((256, 3), np.uint8)
     for index, (_, color) in enumerate(OUTCOMES):
         palette[index] = np.frombuffer(bytes.fromhex(color[1:]), np.uint8)
     drawn = np.arange(256) < NEITHER
-    return _drawn(compared(labels, its[0], shown), palette, drawn, style.form, (box, around))
+    return _drawn(compared(labels, true, shown), palette, drawn, style.form, (box, around))
 
 
 def compared(mask: NDArray[np.uint8], truth: NDArray[np.uint8], shown: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -12,11 +12,13 @@ from magnet_cli.geometry import Box, Size
 from magnet_cli.images.labels import LabelImage, open_labels
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks.mask_file import MaskFile
-from magnet_cli.masks.our_files import is_journal, is_mask
+from magnet_cli.masks.our_files import is_mask
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import is_report, read_report
 from magnet_cli.masks.spec import MaskClass
+from magnet_cli.masks.unfinished_mask import UnfinishedMask, is_unfinished
 from magnet_cli.report.layers import COLOURS
+from magnet_cli.report.viewer.growing_labels import GrowingLabels
 from magnet_cli.report.viewer.zooms import TILE, ZoomGrid
 from magnet_cli.system.closing import Closing, undone_on_failure
 
@@ -35,6 +37,8 @@ SAMPLES = 8
 """Labels are sampled at this many places along each side of a raster, to find the labels that it uses."""
 SAMPLE_SIDE = 128
 OTHER_IMAGE = "Name the image that the mask was made of"
+FIRST_SECONDS = 1.0
+"""The journal of an unfinished mask is read for this time before the page opens, and further while it is open."""
 
 
 class LabelReader(Protocol):
@@ -133,6 +137,8 @@ class ShownMask(Closing):
         self.classes = classes
         self.report = report
         self.is_own = is_own
+        self.growing = reader if isinstance(reader, GrowingLabels) else None
+        """The labels of a mask that is not finished; None of a finished one."""
         self._reader = reader
 
     @property
@@ -175,14 +181,11 @@ def open_mask(path: Path, image: images.Image, *, classes: Sequence[MaskClass] =
         classes: Names and colours of the classes where the file has none; empty makes both.
 
     Raises:
-        SourceError: The file is missing, damaged, no mask, still being computed, or belongs to another image.
+        SourceError: The file is missing, damaged, no mask, or belongs to another image; or nothing can be read yet of a
+            mask that is being computed.
     """
-    if not path.exists() and is_journal(OutputPaths.of(path).journal):
-        raise SourceError(
-            "this mask is still being computed, or its run was interrupted",
-            file=path,
-            advice="View it when the run has ended. The same command resumes an interrupted run",
-        )
+    if is_unfinished(path):
+        return _open_unfinished(path, image)
     if not path.is_file():
         raise SourceError("there is no such mask", file=path, advice="Check the path")
     images.check_fits(
@@ -204,6 +207,27 @@ def _open_own(path: Path, image: images.Image) -> ShownMask:
     file = MaskFile.open(path)
     with undone_on_failure(file.close):
         return ShownMask(path, OwnLabels(file), size=file.size, classes=file.facts.classes, report=report, is_own=True)
+
+
+def _open_unfinished(path: Path, image: images.Image) -> ShownMask:
+    try:
+        mask = UnfinishedMask.open(path)
+    except OutputError as error:
+        raise SourceError(error.rule, value=error.value, file=error.file, advice=error.advice) from error
+    with undone_on_failure(mask.close):
+        spec, made_of = mask.spec, mask.header.hashes.get("input")
+        if spec.size != image.info.size:
+            raise SourceError(
+                f"a mask has the size of its image, which is {image.info.size}",
+                value=spec.size,
+                file=path,
+                advice=OTHER_IMAGE,
+            )
+        if made_of is not None and images.fingerprint(image.info.path) != made_of:
+            raise SourceError("the mask is being made of another image", file=path, advice=OTHER_IMAGE)
+        labels = GrowingLabels(mask)
+        labels.refresh(FIRST_SECONDS)
+        return ShownMask(path, labels, size=spec.size, classes=spec.classes, report=None, is_own=True)
 
 
 def _report_of(path: Path) -> dict[str, Any] | None:

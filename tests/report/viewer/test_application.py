@@ -283,9 +283,9 @@ def test_masks_of_another_size_or_image_are_refused(image: Path, tmp_path: Path)
         open_exhibit(str(image), [tmp_path / "none.tif"])
 
 
-def test_a_mask_in_the_making_is_refused(image: Path, tmp_path: Path) -> None:
+def test_a_mask_whose_run_has_only_begun_is_refused(image: Path, tmp_path: Path) -> None:
     (tmp_path / "m.tif.journal").write_bytes(MAGIC)
-    with pytest.raises(SourceError, match="still being computed"):
+    with pytest.raises(SourceError, match="only begun"):
         open_exhibit(str(image), [tmp_path / "m.tif"])
 
 

@@ -11,6 +11,7 @@ from magnet_cli.report.viewer.exhibit import open_exhibit
 from tests.exports.support import CLASSES
 from tests.report.viewer.conftest import SIZE
 from tests.report.viewer.devtools import chromium
+from tests.report.viewer.growth import GrowingMask
 from tests.report.viewer.support import place_values, served
 
 if TYPE_CHECKING:
@@ -223,3 +224,43 @@ def test_a_link_shows_the_same_place_again(page: tuple[Tab, str]) -> None:
     tab.open(first)
     assert tab.run("location.href") == first
     assert np.array_equal(tab.picture(), shot)
+
+
+def test_a_mask_that_is_being_computed_grows_on_the_page(
+    page: tuple[Tab, str], image: Path, labels: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    tab, _ = page
+    with GrowingMask.begin(tmp_path / "m.tif", image, labels, block=450) as run:
+        run.compute(1)
+        with open_exhibit(str(image), [run.path]) as exhibit, served(exhibit) as address:
+            tab.send("Network.clearBrowserCache")
+            # The border of the first two groups, column 450, lies in the middle.
+            place = (450.5, 400.5, 2.0)
+            tab.open(f"{address}#x={place[0]}&y={place[1]}&z={place[2]}&opacity=100")
+
+            def shown(x: int) -> list[int]:
+                column, row = screen(tab, x + 0.5, 400.5, place)
+                values: list[int] = tab.picture()[row, column].tolist()
+                return values
+
+            assert shown(445) == COLOURS[0].tolist()
+            assert shown(455) == PIXELS[400, 455].tolist()
+            tab.until("$('progress').textContent.includes('1 of 9 groups of windows, 11 %')")
+            asked = len(tab.requested())
+            run.compute(1)
+            tab.until("$('progress').textContent.includes('2 of 9')")
+            tab.settle()
+            # Column 600 has class 1 in this row; it was not computed before.
+            assert shown(600) == COLOURS[1].tolist()
+            assert shown(455) == COLOURS[0].tolist()
+            tiles = [url for url in tab.requested()[asked:] if "/mask/" in url]
+            # The group lies in the first two columns of tiles. The others keep their address and are not fetched again.
+            assert tiles
+            assert not [url for url in tiles if "/mask/0/0/2/" in url]
+            run.compute(9)
+            tab.until("$('progress').textContent.includes('The file of the mask is being written.')")
+            run.finish()
+            tab.until("$('progress-section').hidden")
+            tab.settle()
+            assert shown(600) == COLOURS[1].tolist()
+            assert tab.complaints() == []

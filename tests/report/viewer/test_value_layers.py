@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from starlette.testclient import TestClient
 
 from magnet_cli.areas.features import read_named_areas
 from magnet_cli.errors import SourceError
+from magnet_cli.events import Events, Step
+from magnet_cli.geometry import Box
 from magnet_cli.images import ImageInfo, inspect
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.report.layers import heat
 from magnet_cli.report.viewer.application import make_application
 from magnet_cli.report.viewer.exhibit import NamedRegion, open_exhibit
+from magnet_cli.segmentation.api import segment
 from tests.cli.support import invoke_json, write_image
 from tests.report.viewer.support import SECRET
 
@@ -130,3 +135,26 @@ def test_areas_have_the_names_that_their_file_gives(folder: Path, tmp_path: Path
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features[2:3]}))
     with pytest.raises(SourceError, match="no polygon"):
         read_named_areas(str(path), inspect(folder / "s.tif"))
+
+
+def test_an_interrupted_run_shows_the_share_and_the_labels_that_it_has(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    class Stop(Events):
+        def step(self, step: Step) -> None:
+            if step.what.startswith("pass 1") and step.done == 2:
+                raise KeyboardInterrupt
+
+    image = write_image(tmp_path / "s.tif", size=(300, 150))
+    options = SegmentOptions(weights=bundle, scales="32,64")
+    with pytest.raises(KeyboardInterrupt):
+        segment(image, tmp_path / "m.tif", options, events=Stop())
+    with open_exhibit(str(image), [tmp_path / "m.tif"]) as exhibit:
+        facts: Any = exhibit.changes([0])["masks"]
+        done, total = sum(facts["0"]["finished"]), sum(facts["0"]["groups"])
+        assert 2 <= done < total
+        found = exhibit.masks[0].read(Box(x=0, y=0, width=150, height=300), 0)
+    known = found != 255
+    assert 0.05 < known.mean() < 0.95
+    # The finished mask of the same image and options lies beside its own image.
+    np.testing.assert_array_equal(found[known], tifffile.imread(folder / "m.tif")[known])

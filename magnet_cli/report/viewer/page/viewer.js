@@ -9,6 +9,9 @@ const MOST_ENLARGED = 64;
 const MOST_LIKELY = 3;
 const MOST_LINES = 200;
 const NEAREST_FROM = 2;
+/* How long the page waits before it asks again what was added to a mask that is being computed. */
+const ASK_MS = 2000;
+const RIM = 2;
 const FORMS = ["fill", "outline", "pattern"];
 const WAYS = ["swap", "beside", "differences"];
 
@@ -49,6 +52,7 @@ async function start() {
   connect();
   await refresh();
   document.body.dataset.ready = "yes";
+  watch();
 }
 
 async function explain(url) {
@@ -67,12 +71,12 @@ function facts() {
 const unit = (name) => (name === "um" ? "µm" : name);
 const short = (value) => Number(value.toPrecision(4)).toString();
 
-function source(path, coarsest, query = "") {
+function source(path, coarsest, query = "", version = () => "") {
   const top = state.coarsest;
   return {
     width: state.padded.width, height: state.padded.height, tileSize: state.tile, tileOverlap: 0,
     minLevel: top - coarsest, maxLevel: top,
-    getTileUrl: (level, x, y) => `${path}/${top - level}/${x}/${y}${query}`,
+    getTileUrl: (level, x, y) => `${path}/${top - level}/${x}/${y}${query}${version(top - level, x, y)}`,
     hasTransparency: () => true,
   };
 }
@@ -131,11 +135,117 @@ async function slot(key, number, truth, order) {
   if (truth >= 0) words.push(`truth=${truth}`);
   const coarsest = truth >= 0 ? Math.min(mask.coarsest, state.masks[truth].coarsest) : mask.coarsest;
   const query = `?${words.join("&")}`;
-  const text = `${number}${query}`;
+  const growing = [number, ...(truth >= 0 ? [truth] : [])].filter((each) => state.masks[each].version !== null);
+  const text = `${number}${query} ${growing.map((each) => state.masks[each].version).join(",")}`;
   if (loaded.get(key) !== text) {
     loaded.set(key, text);
-    await put(key, source(`mask/${number}`, coarsest, query), shown.on ? shown.opacity / 100 : 0, order);
+    const version = (zoom, x, y) => growing.map((each) => `&v${each}=${versionOf(each, zoom, x, y)}`).join("");
+    await put(key, source(`mask/${number}`, coarsest, query, version), shown.on ? shown.opacity / 100 : 0, order);
   }
+}
+
+/* A mask that is being computed: the version in which each of its tiles has changed last. Tiles that stay have the
+   address that they had, so that they are not fetched again. */
+const changedIn = new Map();
+
+function versionOf(number, zoom, x, y) {
+  return changedIn.get(number)?.get(`${zoom}/${x}/${y}`) ?? "";
+}
+
+function noteChanges(number, version, squares) {
+  const known = changedIn.get(number) ?? new Map();
+  changedIn.set(number, known);
+  for (const [column, row] of squares) {
+    for (let zoom = 0; zoom <= state.coarsest; zoom += 1) {
+      const [side, rim] = [state.tile << zoom, RIM << zoom];
+      const first = (place) => Math.floor((place * state.tile - rim) / side);
+      const last = (place) => Math.floor(((place + 1) * state.tile + rim - 1) / side);
+      for (let x = first(column); x <= last(column); x += 1) {
+        for (let y = first(row); y <= last(row); y += 1) known.set(`${zoom}/${x}/${y}`, version);
+      }
+    }
+  }
+}
+
+async function watch() {
+  while (state.masks.some((mask) => mask.version !== null)) {
+    let again = ASK_MS;
+    if (!document.hidden) {
+      try { if (await askChanges()) again = 0; } catch { $("progress").textContent = "The page is not served any more."; }
+    }
+    await new Promise((done) => { setTimeout(done, again); });
+  }
+  $("progress-section").hidden = true;
+}
+
+/* Returns whether the server has more to read at once. */
+async function askChanges() {
+  const answer = await fetch(`changes.json?since=${state.masks.map((mask) => mask.version ?? 0).join(",")}`);
+  if (!answer.ok) throw new Error(await answer.text());
+  const found = await answer.json();
+  if (found.revision !== state.revision) {
+    state = await (await fetch("state.json")).json();
+    rows = "";
+    fill();
+  } else {
+    for (const [number, facts] of Object.entries(found.masks)) {
+      noteChanges(Number(number), facts.version, facts.changed);
+      state.masks[number].version = facts.version;
+    }
+  }
+  showProgress(found.masks);
+  await refresh();
+  return Object.values(found.masks).some((facts) => !facts.whole && !facts.problem);
+}
+
+function showProgress(masks) {
+  $("progress-section").hidden = !Object.keys(masks).length;
+  $("progress").replaceChildren(...Object.entries(masks).map(([number, facts]) => {
+    const item = document.createElement("li");
+    const lines = [];
+    const done = facts.finished.reduce((sum, each) => sum + each, 0);
+    if (facts.groups) {
+      const all = facts.groups.reduce((sum, each) => sum + each, 0);
+      const bar = document.createElement("progress");
+      [bar.max, bar.value] = [all, done];
+      bar.setAttribute("aria-label", `Progress of ${state.masks[number].name}`);
+      item.append(bar);
+      const passes = facts.groups.length > 1 ? `Pass ${passOf(facts)} of ${facts.groups.length}. ` : "";
+      lines.push(`${passes}${done.toLocaleString()} of ${all.toLocaleString()} groups of windows, ${Math.floor((100 * done) / all)} %.`);
+    } else {
+      lines.push(done ? `${done.toLocaleString()} groups of windows are finished.` : "No group of windows is finished yet.");
+    }
+    lines.push(doing(facts));
+    if (state.masks.length > 1) lines.unshift(`${state.masks[number].name}:`);
+    for (const [text, kind] of [...lines.map((line) => [line, ""]), ...(facts.problem ? [[facts.problem, "problem"]] : [])]) {
+      const line = document.createElement("p");
+      line.textContent = text;
+      line.className = kind;
+      item.append(line);
+    }
+    return item;
+  }));
+}
+
+function passOf(facts) {
+  const open = facts.groups.findIndex((groups, index) => (facts.finished[index] ?? 0) < groups);
+  return open < 0 ? facts.groups.length : open + 1;
+}
+
+function doing(facts) {
+  const ago = `${span(facts.age)} ago`;
+  if (facts.ended && facts.running !== false) return "The file of the mask is being written.";
+  if (facts.running) return `A run is computing it. The last change was ${ago}.`;
+  if (facts.running === false) return `No run on this machine is computing it now. The last change was ${ago}. The same command goes on with a run that was interrupted.`;
+  return `The last change was ${ago}. The same command goes on with a run that was interrupted.`;
+}
+
+function span(seconds) {
+  for (const [length, name] of [[86400, "day"], [3600, "hour"], [60, "minute"]]) {
+    const count = Math.floor(seconds / length);
+    if (count) return `${count} ${name}${count > 1 ? "s" : ""}`;
+  }
+  return `${Math.round(seconds)} s`;
 }
 
 /* How many changes are being applied, so that a test can wait for the last one. */

@@ -1,0 +1,149 @@
+"""Labels of a mask that is still being computed, at the zooms of the page, with the tiles that have changed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from magnet_cli.errors import OutputError, SourceError
+from magnet_cli.geometry import Box
+from magnet_cli.images.protocol import NODATA
+from magnet_cli.masks.overview import halve
+from magnet_cli.masks.spec import parts
+from magnet_cli.report.viewer.zooms import TILE, ZoomGrid
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from magnet_cli.masks.unfinished_mask import MaskProgress, UnfinishedMask
+
+SMALL = 4
+"""The labels of this zoom are kept in memory, for this zoom and coarser ones. Every tile of a mask can be halved this
+often, because its side is a multiple of 16."""
+MOST_KEPT = 1 << 27
+"""At most this many labels are kept. Larger masks appear from a closer zoom on."""
+MOST_READ = 1 << 26
+"""At most this many kept labels are halved for one tile of the page."""
+
+
+class GrowingLabels:
+    """Reads the labels of an unfinished mask. Zooms are halved to the commonest label, as those of a finished mask.
+
+    Args:
+        mask: The mask; closed together with this object.
+    """
+
+    def __init__(self, mask: UnfinishedMask) -> None:
+        self._mask = mask
+        self._size = mask.spec.size
+        self._tile = mask.spec.tile
+        grid = ZoomGrid(size=self._size)
+        kept = grid.cover(min(SMALL, grid.coarsest))
+        self.coarsest = min(grid.coarsest, SMALL - 1)
+        self._kept: NDArray[np.uint8] | None = None
+        if grid.coarsest >= SMALL and kept.pixels <= MOST_KEPT:
+            while self.coarsest < grid.coarsest and (TILE << (self.coarsest + 1 - SMALL)) ** 2 <= MOST_READ:
+                self.coarsest += 1
+            side = self._tile >> SMALL
+            tiles = mask.spec.tiles
+            self._kept = np.full((tiles.height * side, tiles.width * side), NODATA, np.uint8)
+        cells = grid.cover(0)
+        self.version = 0
+        """The version is raised whenever labels were added."""
+        self._versions = np.zeros((-(-cells.height // TILE), -(-cells.width // TILE)), np.int64)
+        self._waiting: set[tuple[int, int]] = set()
+        self._problem: str | None = None
+        self._refreshing = threading.Lock()
+
+    def read(self, box: Box, zoom: int) -> NDArray[np.uint8]:
+        """Return the labels of a box of a zoom's pixels, `(height, width)`, 255 where there is none.
+
+        Raises:
+            SourceError: The journal is damaged there.
+        """
+        step = min(zoom, SMALL) if self._kept is not None and zoom >= SMALL else 0
+        whole = Box(
+            x=box.x << (zoom - step),
+            y=box.y << (zoom - step),
+            width=box.width << (zoom - step),
+            height=box.height << (zoom - step),
+        )
+        labels = self._level0(whole) if step == 0 else self._small(whole)
+        for _ in range(zoom - step):
+            labels = halve(labels)
+        return labels
+
+    def refresh(self, seconds: float) -> bool:
+        """Read what was added to the mask, for a limited time, and return whether all of it was read.
+
+        Raises:
+            SourceError: The mask has to be opened again, or cannot be read any more.
+        """
+        until = time.monotonic() + seconds
+        with self._refreshing:
+            try:
+                changed, is_whole = self._mask.refresh(seconds)
+            except OutputError as error:
+                raise SourceError(error.rule, value=error.value, file=error.file, advice=error.advice) from error
+            self._waiting |= changed
+            if self._waiting:
+                self.version += 1
+            while self._waiting:
+                self._take(*self._waiting.pop())
+                if time.monotonic() >= until:
+                    break
+            return is_whole and not self._waiting
+
+    def changed(self, since: int) -> list[tuple[int, int]]:
+        """Return the column and row of each square of 512 pixels that has changed since a version."""
+        return [(int(column), int(row)) for row, column in np.argwhere(self._versions > since)]
+
+    def progress(self) -> tuple[MaskProgress, str | None]:
+        """Return how far the computation has come, and a sentence about damage that was met."""
+        with self._refreshing:
+            found = self._mask.progress()
+        return found, found.problem or self._problem
+
+    def close(self) -> None:
+        """Close the files of the mask."""
+        self._mask.close()
+
+    def _take(self, row: int, col: int) -> None:
+        """Halve a tile that has changed, and note the squares of the page that show it."""
+        if self._kept is not None:
+            side = self._tile >> SMALL
+            try:
+                labels = self._mask.tile(row, col)
+            except OutputError as error:
+                self._problem = f"A part of the mask cannot be read: {error}."
+            else:
+                for _ in range(SMALL):
+                    labels = halve(labels)
+                self._kept[row * side : (row + 1) * side, col * side : (col + 1) * side] = labels
+        top, left = row * self._tile // TILE, col * self._tile // TILE
+        bottom, right = ((row + 1) * self._tile - 1) // TILE, ((col + 1) * self._tile - 1) // TILE
+        self._versions[top : bottom + 1, left : right + 1] = self.version
+
+    def _level0(self, box: Box) -> NDArray[np.uint8]:
+        """Return labels of level 0; a box may reach beyond the image, where there are none."""
+        labels = np.full((box.height, box.width), NODATA, np.uint8)
+        for part in parts(box.intersection(Box.whole(self._size)), self._tile):
+            try:
+                tile = self._mask.tile(part.row, part.col)
+            except OutputError as error:
+                raise SourceError(error.rule, value=error.value, file=error.file, advice=error.advice) from error
+            labels[part.box.shifted(x=-box.x, y=-box.y).slices] = tile[part.inner.slices]
+        return labels
+
+    def _small(self, box: Box) -> NDArray[np.uint8]:
+        """Return labels of the zoom that is kept; a box may reach beyond the image, where there are none."""
+        assert self._kept is not None  # noqa: S101 - the caller has checked it
+        labels = np.full((box.height, box.width), NODATA, np.uint8)
+        height, width = self._kept.shape
+        inside = box.intersection(Box(x=0, y=0, width=width, height=height))
+        if inside.area:
+            labels[inside.shifted(x=-box.x, y=-box.y).slices] = self._kept[inside.slices]
+        return labels
