@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, get_args
 
 from magnet_cli.errors import UsageError
 from magnet_cli.options.forms import NUMBER, SWITCH, WHOLE
 from magnet_cli.options.option import Form, ListOption, NumericOption, Option, OptionGroup, Shorthand
 
 ExportFormat = Literal["cog", "ome-tiff", "ome-zarr", "geojson"]
-EXPORT_FORMATS: tuple[ExportFormat, ...] = ("cog", "ome-tiff", "ome-zarr", "geojson")
+EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 EXPORT_SUFFIXES: dict[ExportFormat, str] = {
     "cog": ".cog.tif",
     "ome-tiff": ".ome.tif",

@@ -15,11 +15,11 @@ import pytest
 import tifffile
 
 from magnet_cli.errors import OutputError, SourceError, UsageError
-from magnet_cli.exports.destinations import default_path, plan_exports
-from magnet_cli.exports.formats import export_mask, refuse_export_collisions
+from magnet_cli.exports.destinations import ENDINGS, default_path, plan_exports
+from magnet_cli.exports.formats import MADE, RASTERS, export_mask, refuse_export_collisions
 from magnet_cli.masks.layout import read_layout
 from magnet_cli.masks.mask_file import MaskFile
-from magnet_cli.options.export import EXPORT_FORMATS, ExportFormat, ExportOptions, parse_formats
+from magnet_cli.options.export import EXPORT_FORMATS, EXPORT_SUFFIXES, ExportFormat, ExportOptions, parse_formats
 from magnet_cli.system.working_files import working_file, working_folder
 from tests.exports.support import export, make_labels, write_mask
 from tests.files import tree
@@ -62,6 +62,11 @@ for form in EXPORT_FORMATS:
 @pytest.fixture
 def mask(tmp_path: Path) -> Path:
     return write_mask(tmp_path / "m.tif", make_labels(300, 141))
+
+
+def test_every_table_has_every_format() -> None:
+    tables = ({*RASTERS, "geojson"}, set(MADE), set(ENDINGS), set(EXPORT_SUFFIXES))
+    assert [table for table in tables if table != set(EXPORT_FORMATS)] == []
 
 
 def test_killed_in_the_middle_leaves_nothing_under_the_name_and_made_again_is_the_same(
