@@ -26,9 +26,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.accuracy.cells import Cell, load_cells, save_cell
 from benchmarks.accuracy.foreign_networks import FOREIGN, INPUT, network_options, onnx_network
 from benchmarks.accuracy.foreign_tables import FOREIGN_SCENES, MONAI, NETWORK_ROWS, ONNX, TABLE, foreign_row
-from benchmarks.accuracy.rows import Place, digest, scored, windows_run
+from benchmarks.accuracy.rows import Place, digest, megapixels, run_report, scored, windows_run
 from benchmarks.accuracy.scenes import write_labels
-from magnet_cli import SegmentOptions, segment
+from magnet_cli import SegmentOptions
 from magnet_cli.importing.network_bundle import import_network
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.description import DESCRIPTION
@@ -90,19 +90,16 @@ def by_magnet(place: ForeignPlace, name: str, options: dict[str, Any]) -> Cell:
     """Measure one row through the program."""
     bundle = imported(place)
     mask = place.mask(name)
-    mask.parent.mkdir(parents=True, exist_ok=True)
-    result = segment([place.image], mask, SegmentOptions(weights=str(bundle.folder), overwrite=True, **options))[0]
-    if result.error is not None:
-        raise result.error
-    report: dict[str, Any] = result.report or {}
-    windows, size = windows_run(report), report["input"]["size"]
+    given = SegmentOptions(weights=str(bundle.folder), overwrite=True, **options)
+    report = run_report(place.image, mask, given)
+    windows = windows_run(report)
     return Cell(
         row=name,
         scene=place.name,
         **scored(mask, place.truth),
         windows=sum(windows),
         gmac=round(sum(windows) * gmac(place), 3),
-        megapixels=size["width"] * size["height"] / 1e6,
+        megapixels=megapixels(report),
         backbone=weights_digest(place),
         more={"windows_by_stage": windows, "margin": bundle.magnet.margin, "options": report["options"]},
     )

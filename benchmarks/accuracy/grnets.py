@@ -19,8 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.accuracy.cells import Cell, load_cells, save_cell
 from benchmarks.accuracy.folds import HELD_OUT, TILES, named, replaced
-from benchmarks.accuracy.rows import BACKBONE, digest, scored, windows_run
-from magnet_cli import SegmentOptions, segment
+from benchmarks.accuracy.rows import BACKBONE, digest, megapixels, run_report, scored, windows_run
+from magnet_cli import SegmentOptions
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.models.networks import load_networks
@@ -155,19 +155,15 @@ def measured(work: Path, name: str, scene: str) -> Cell:
     folder = trained(work, row.model, scene)
     image = work / "dubai" / f"{scene}.tif"
     mask = work / "masks" / scene / f"grnet-{name}.tif"
-    mask.parent.mkdir(parents=True, exist_ok=True)
-    result = segment([image], mask, SegmentOptions(weights=str(folder), overwrite=True, **row.options))[0]
-    if result.error is not None:
-        raise result.error
-    report: dict[str, Any] = result.report or {}
-    windows, size = windows_run(report), report["input"]["size"]
+    report = run_report(image, mask, SegmentOptions(weights=str(folder), overwrite=True, **row.options))
+    windows = windows_run(report)
     return Cell(
         row=name,
         scene=scene,
         **scored(mask, image.with_name(f"{scene}-labels.tif")),
         windows=sum(windows),
         gmac=round(cost(load_bundle(str(folder)), report), 3),
-        megapixels=size["width"] * size["height"] / 1e6,
+        megapixels=megapixels(report),
         backbone=digest(folder / BACKBONE),
         more={"windows_by_stage": windows, "looked_at": looked_at(report)},
     )

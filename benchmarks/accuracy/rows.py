@@ -165,29 +165,43 @@ def digest(weights: Path) -> str:
     return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
 
 
+def run_report(image: Path, mask: Path, options: SegmentOptions) -> dict[str, Any]:
+    """Segment an image, and return the report of the run.
+
+    Raises:
+        MagnetError: The run failed.
+    """
+    mask.parent.mkdir(parents=True, exist_ok=True)
+    (result,) = segment([image], mask, options)
+    if result.error is not None:
+        raise result.error
+    return result.report or {}
+
+
+def megapixels(report: Mapping[str, Any]) -> float:
+    """Return the size of a run's image in megapixels."""
+    size = report["input"]["size"]
+    return float(size["width"] * size["height"] / 1e6)
+
+
 def measured(place: Place, name: str, row: Row) -> Cell:
     """Measure one row through the program."""
     folder = magnified(place.bundle, row.input_factor) if row.input_factor > 1 else place.bundle
     options = SegmentOptions(**{"weights": str(folder), "overlap": 2 * MARGIN, "overwrite": True, **row.options})
     mask = place.mask(name)
-    mask.parent.mkdir(parents=True, exist_ok=True)
-    result = segment([place.image], mask, options)[0]
-    if result.error is not None:
-        raise result.error
-    report: dict[str, Any] = result.report or {}
+    report = run_report(place.image, mask, options)
     windows = windows_run(report)
     backbone, refiner = macs(load_bundle(str(folder)))
     refined = sum(windows[1:]) if report["options"]["merge"] == "refiner" else 0
     tta = report["options"].get("tta", "none")
     passes = sum(windows) * (1 if tta == "none" else int(tta))
-    size = report["input"]["size"]
     return Cell(
         row=name,
         scene=place.name,
         **scored(mask, place.truth),
         windows=passes,
         gmac=round(passes * backbone + refined * refiner, 3),
-        megapixels=size["width"] * size["height"] / 1e6,
+        megapixels=megapixels(report),
         seconds=round(sum(report["seconds"].values()), 1),
         backbone=digest(place.bundle / BACKBONE),
         more={"windows_by_stage": windows, "options": report["options"], "host_peak": report["memory"]["host_peak"]},

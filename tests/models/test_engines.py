@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ import torch
 from magnet_cli.errors import DeviceError, OutputError, UsageError, WeightsError
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.bundle_writer import describe, write_bundle
-from magnet_cli.models.engines import engine_memory, exported_graphs
+from magnet_cli.models.engines import exported_graphs
 from magnet_cli.models.engines import graph_engine as engines
 from magnet_cli.models.engines.engine_choice import choose_engine
 from magnet_cli.models.engines.engine_networks import loaded_networks
@@ -27,10 +27,10 @@ from magnet_cli.models.engines.graph_engine import check_engine
 from magnet_cli.models.foreign.kinds import KINDS
 from magnet_cli.models.foreign.network_kind import engine_of
 from magnet_cli.models.networks import load_networks
-from magnet_cli.models.python_network import NetworkDescription
 from magnet_cli.models.registry import build_refiner
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.api import segment
+from tests.models.engine_support import engines_here, options_of, segment_by_own_network, write_squares
 from tests.models.foreign.makers import decided_pyramid, onnx_saved
 
 if TYPE_CHECKING:
@@ -65,27 +65,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("image") / "image.tif"
-    pixels = np.random.default_rng(0).integers(0, 255, (25, 33, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-    tifffile.imwrite(path, pixels[:197, :259], tile=(64, 64), photometric="rgb")
-    return path
+    return write_squares(tmp_path_factory.mktemp("image") / "image.tif")
 
 
 @pytest.fixture
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Export and measure in this process, because another one takes seconds to start."""
-    monkeypatch.setattr(exported_graphs, "_export", exported_graphs.export_bundle)
-    monkeypatch.setattr(
-        engine_memory,
-        "_measured",
-        lambda bundle, device, precision, engine: asdict(
-            engine_memory.measured_here(bundle, device=device, precision=precision, engine=engine)
-        ),
-    )
-
-
-def options(bundle: Bundle, **more: Any) -> SegmentOptions:
-    return SegmentOptions(**{"weights": str(bundle.folder), "tissue": "none", "num_workers": 0, **more})
+    engines_here(monkeypatch)
 
 
 # What an engine computes. The first export of a process takes ten seconds.
@@ -110,7 +95,7 @@ def test_an_engine_gives_the_labels_of_torch(name: EngineName, bundle: Bundle, i
         assert float((refined - plain.refine(wanted, field, size)).abs().max()) < 1e-5
     masks = []
     for engine in ("torch", name):
-        done = segment(image, tmp_path / f"{engine}.tif", options(bundle, engine=engine, merge="mean"))[0]
+        done = segment(image, tmp_path / f"{engine}.tif", options_of(bundle, engine=engine, merge="mean"))[0]
         assert done.error is None
         assert done.report is not None
         assert done.report["options"]["engine"] == engine  # type: ignore[index]  # a table
@@ -118,7 +103,7 @@ def test_an_engine_gives_the_labels_of_torch(name: EngineName, bundle: Bundle, i
     assert len(np.unique(masks[0])) > 1
     assert float((masks[0] == masks[1]).mean()) > 0.999
     # The engine belongs to the hash of the options: neither mask is taken for the other.
-    error = segment(image, tmp_path / "torch.tif", options(bundle, engine=name, merge="mean"))[0].error
+    error = segment(image, tmp_path / "torch.tif", options_of(bundle, engine=name, merge="mean"))[0].error
     assert isinstance(error, OutputError)
 
 
@@ -171,7 +156,7 @@ def test_a_run_is_not_resumed_by_another_version_of_the_engine(
     bundle: Bundle, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed("onnxruntime")
-    given = options(bundle, engine="onnxruntime")
+    given = options_of(bundle, engine="onnxruntime")
     assert segment(image, tmp_path / "mask.tif", given)[0].error is None
     assert segment(image, tmp_path / "mask.tif", given)[0].was_done
     monkeypatch.setattr(engines.GraphEngine, "version", property(lambda _: "0.0"))
@@ -291,13 +276,7 @@ def test_networks_that_no_engine_takes_are_refused() -> None:
 
 def test_the_network_of_a_program_is_called_as_it_is(image: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="called as it is"):
-        segment(
-            image,
-            tmp_path / "mask.tif",
-            SegmentOptions(engine="onnxruntime", tissue="none"),
-            network=torch.nn.Conv2d(3, 2, 1),
-            description=NetworkDescription(classes=2, size=32),
-        )
+        segment_by_own_network(image, tmp_path / "mask.tif", engine="onnxruntime")
 
 
 def test_a_grnet_is_computed_by_torch_alone(bundle: Bundle) -> None:

@@ -20,7 +20,7 @@ from magnet_cli.models import device
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.bundle_check import verify_bundle
 from magnet_cli.models.bundle_writer import describe, write_bundle
-from magnet_cli.models.engines import engine_choice, engine_memory, exported_graphs
+from magnet_cli.models.engines import engine_choice
 from magnet_cli.models.engines.engine_choice import choose_engine
 from magnet_cli.models.engines.engine_networks import loaded_networks
 from magnet_cli.models.engines.graph_engine import EXPORTERS
@@ -34,11 +34,10 @@ from magnet_cli.models.engines.quantised_graph import (
 )
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.networks import load_networks
-from magnet_cli.models.python_network import NetworkDescription
-from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.api import segment
 from magnet_cli.segmentation.image_planner import Planner
 from tests.cli.support import invoke_json
+from tests.models.engine_support import engines_here, options_of, segment_by_own_network, write_squares
 from tests.models.foreign.makers import decided_pyramid
 
 if TYPE_CHECKING:
@@ -64,10 +63,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("image") / "image.tif"
-    pixels = np.random.default_rng(0).integers(0, 255, (25, 33, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-    tifffile.imwrite(path, pixels[:197, :259], tile=(64, 64), photometric="rgb")
-    return path
+    return write_squares(tmp_path_factory.mktemp("image") / "image.tif")
 
 
 def described_as_quantised(bundle: Bundle, folder: Path, **more: Any) -> Bundle:
@@ -77,10 +73,6 @@ def described_as_quantised(bundle: Bundle, folder: Path, **more: Any) -> Bundle:
     made = QuantisedGraph(sha256="0" * 64, network=network_digest(own), windows=1, agreement=0.98)
     (folder / FILE).write_text(json.dumps({**asdict(made), **more}))
     return own
-
-
-def options(bundle: Bundle, **more: Any) -> SegmentOptions:
-    return SegmentOptions(**{"weights": str(bundle.folder), "tissue": "none", "num_workers": 0, **more})
 
 
 @pytest.fixture
@@ -103,14 +95,7 @@ def test_a_run_in_8_bits_from_calibration_to_mask(
     if not device.computes_int8():
         pytest.skip("the processor has no instructions for 8 bits")
     monkeypatch.setenv("MAGNET_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr(exported_graphs, "_export", exported_graphs.export_bundle)
-    monkeypatch.setattr(
-        engine_memory,
-        "_measured",
-        lambda bundle, device, precision, engine: asdict(
-            engine_memory.measured_here(bundle, device=device, precision=precision, engine=engine)
-        ),
-    )
+    engines_here(monkeypatch)
     own = load_bundle(str(shutil.copytree(bundle.folder, tmp_path / "own")))
     words = ("weights", "quantise", str(own.folder), str(image), "--windows", "12", "--seed", "3")
     (row,) = invoke_json(*words)["bundles"]
@@ -134,9 +119,9 @@ def test_a_run_in_8_bits_from_calibration_to_mask(
         found = loaded_networks(own, device="cpu", precision="int8", engine=name).predict(patches, own.input.size)
         # Rounding to 8 bits leaves traces, and small ones.
         assert 1e-4 < float((found - wanted).abs().mean()) < 0.05
-        done = segment(image, tmp_path / f"{name}.tif", options(own, engine=name, precision="int8"))[0]
+        done = segment(image, tmp_path / f"{name}.tif", options_of(own, engine=name, precision="int8"))[0]
         assert done.error is None
-    plain = segment(image, tmp_path / "plain.tif", options(own, engine="onnxruntime"))[0]
+    plain = segment(image, tmp_path / "plain.tif", options_of(own, engine="onnxruntime"))[0]
     assert plain.error is None
     masks = [tifffile.imread(tmp_path / f"{name}.tif") for name in ("plain", *names)]
     assert len(np.unique(masks[0])) > 1
@@ -144,7 +129,7 @@ def test_a_run_in_8_bits_from_calibration_to_mask(
         assert float((mask == masks[0]).mean()) > 0.9
 
     # A finished mask is not taken for one of another precision, and not for one of another graph.
-    given = options(own, engine="onnxruntime", precision="int8")
+    given = options_of(own, engine="onnxruntime", precision="int8")
     assert segment(image, tmp_path / "onnxruntime.tif", given)[0].was_done
     assert isinstance(segment(image, tmp_path / "plain.tif", given)[0].error, OutputError)
     quantise_bundle(own, [image], windows=1, seed=4)
@@ -229,7 +214,7 @@ def test_8_bits_need_the_name_of_an_engine(bundle: Bundle, tmp_path: Path, engin
 @pytest.mark.usefixtures("_engines")
 def test_a_bundle_without_a_graph_names_the_command(bundle: Bundle) -> None:
     with pytest.raises(WeightsError, match=r"no backbone in 8 bits.*magnet weights quantise .*pyramid IMAGE"):
-        Planner.of(options(bundle, engine="openvino", precision="int8"))
+        Planner.of(options_of(bundle, engine="openvino", precision="int8"))
 
 
 @pytest.mark.usefixtures("_engines")
@@ -274,13 +259,7 @@ def test_8_bits_are_refused_where_nothing_computes_in_them(
     with pytest.raises(UsageError, match="not for a GRNet"):
         choose_engine(replace(own, local=own.backbone), engine="onnxruntime", precision="int8", device="cpu")
     with pytest.raises(UsageError, match="8 bits are for bundles"):
-        segment(
-            image,
-            tmp_path / "mask.tif",
-            SegmentOptions(precision="int8", tissue="none"),
-            network=torch.nn.Conv2d(3, 2, 1),
-            description=NetworkDescription(classes=2, size=32),
-        )
+        segment_by_own_network(image, tmp_path / "mask.tif", precision="int8")
     with pytest.raises(UsageError, match="one window at least"):
         quantise_bundle(own, [], windows=4, seed=0)
     with pytest.raises(SourceError, match="missing"):
