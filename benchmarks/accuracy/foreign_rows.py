@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from monai.inferers.inferer import SlidingWindowInferer
 from torch.utils.flop_counter import FlopCounterMode
+from typing_extensions import override
 
-from benchmarks.accuracy.cells import Cell, load_cells, save_cell
+from benchmarks.accuracy.cells import Cell
 from benchmarks.accuracy.foreign_networks import FOREIGN, INPUT, network_options, onnx_network
 from benchmarks.accuracy.foreign_tables import FOREIGN_SCENES, MONAI, NETWORK_ROWS, ONNX, TABLE, foreign_row
 from benchmarks.accuracy.rows import Place, digest, megapixels, run_report, scored, windows_run
@@ -57,6 +58,16 @@ class ForeignPlace(Place):
         """Return the path of the network as its own library saved it."""
         suffix = ".onnx" if self.network == ONNX else FOREIGN[self.network].suffix
         return self.work / "networks" / f"{self.network}{suffix}"
+
+    @property
+    @override
+    def table(self) -> str:
+        return TABLE
+
+    @property
+    @override
+    def weights(self) -> str:
+        return digest(self.saved / "model.safetensors" if self.saved.is_dir() else self.saved)
 
 
 def imported(place: ForeignPlace) -> Bundle:
@@ -100,7 +111,7 @@ def by_magnet(place: ForeignPlace, name: str, options: dict[str, Any]) -> Cell:
         windows=sum(windows),
         gmac=round(sum(windows) * gmac(place), 3),
         megapixels=megapixels(report),
-        backbone=weights_digest(place),
+        backbone=place.weights,
         more={"windows_by_stage": windows, "margin": bundle.magnet.margin, "options": report["options"]},
     )
 
@@ -132,15 +143,9 @@ def by_monai(place: ForeignPlace, name: str) -> Cell:
         windows=sum(windows),
         gmac=round(sum(windows) * gmac(place), 3),
         megapixels=pixels.shape[2] * pixels.shape[3] / 1e6,
-        backbone=weights_digest(place),
+        backbone=place.weights,
         more={"overlap": overlap, "seconds": round(seconds, 1)},
     )
-
-
-def weights_digest(place: ForeignPlace) -> str:
-    """Return the first 12 digits of the SHA-256 of the network's weights."""
-    saved = place.saved
-    return digest(saved / "model.safetensors" if saved.is_dir() else saved)
 
 
 def main() -> None:
@@ -159,12 +164,10 @@ def main() -> None:
                     continue
                 imported(place)
                 name = foreign_row(network, row)
-                known = load_cells(TABLE).get((name, scene))
-                if known is not None and known.backbone == weights_digest(place):
-                    continue
-                cell = by_monai(place, name) if row == MONAI else by_magnet(place, name, NETWORK_ROWS[row])
-                save_cell(TABLE, cell)
-                print(scene, name, f"{cell.windows} windows", flush=True)
+                if row == MONAI:
+                    place.keep(name, partial(by_monai, place, name))
+                else:
+                    place.keep(name, partial(by_magnet, place, name, NETWORK_ROWS[row]))
 
 
 if __name__ == "__main__":

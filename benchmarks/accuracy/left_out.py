@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.accuracy.cells import load_cells, save_cell
 from benchmarks.accuracy.folds import WEIGHTS, replaced
 from benchmarks.accuracy.left_out_tables import LEFT_OUT, LEFT_OUT_SCENES, LEFT_OUT_TABLES, SEEDS, left_out_row
-from benchmarks.accuracy.rows import BACKBONE, Place, Row, digest, measured
+from benchmarks.accuracy.rows import Place, Row, measured
 from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.train.backbone_training import train_backbone
 from magnet_cli.train.config import TrainConfig
@@ -80,12 +80,7 @@ class LeftOutPlace(Place):
     def measure(self, method: str) -> None:
         """Measure a row, unless it was measured with the same weights."""
         name = left_out_row(self.seed, method)
-        known = load_cells("main").get((name, self.name))
-        if known is not None and known.backbone == digest(self.bundle / BACKBONE):
-            return
-        cell = measured(self, name, ROWS[method])
-        save_cell("main", cell)
-        print(self.name, name, f"{cell.windows} windows, {cell.seconds} s", flush=True)
+        self.keep(name, partial(measured, self, name, ROWS[method]))
 
 
 def places(work: Path, seeds: Sequence[int], scenes: Sequence[str]) -> Iterator[LeftOutPlace]:

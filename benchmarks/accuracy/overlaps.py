@@ -15,12 +15,16 @@ from __future__ import annotations
 import argparse
 import resource
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks.accuracy.cells import Cell, load_cells, save_cell
 from benchmarks.accuracy.pretrained import HeldOutPlace
-from benchmarks.accuracy.rows import BACKBONE, Row, digest, measured
+from benchmarks.accuracy.rows import Row, measured
 from benchmarks.accuracy.segmented_tables import OVERLAP_METHODS, OVERLAP_SCENES, OVERLAPS, SEEDS, overlap_row
+
+if TYPE_CHECKING:
+    from benchmarks.accuracy.cells import Cell
 
 SCALES_APART = 4
 """Least overlap in network pixels of windows of several scales, with which blocks do not need their neighbours."""
@@ -66,12 +70,7 @@ def main() -> None:
             place = HeldOutPlace(work=args.work, name=scene, seed=seed)
             for method in args.method or OVERLAP_METHODS:
                 for overlap in args.overlap or OVERLAPS:
-                    known = load_cells("main").get((overlap_row(seed, method, overlap), scene))
-                    if known is not None and known.backbone == digest(place.bundle / BACKBONE):
-                        continue
-                    cell = timed(place, method, overlap)
-                    save_cell("main", cell)
-                    print(scene, cell.row, f"{cell.windows} windows, {cell.seconds} s", flush=True)
+                    place.keep(overlap_row(seed, method, overlap), partial(timed, place, method, overlap))
 
 
 if __name__ == "__main__":

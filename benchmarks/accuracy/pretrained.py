@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from benchmarks.accuracy.cells import load_cells, save_cell
 from benchmarks.accuracy.folds import WEIGHTS, replaced
-from benchmarks.accuracy.rows import BACKBONE, Place, Row, digest, measured
+from benchmarks.accuracy.rows import Place, Row, measured
 from benchmarks.accuracy.segmented_tables import PRETRAINED, PRETRAINED_HELD_OUT, SEEDS, pretrained_row
 from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.train.backbone_training import train_backbone
@@ -70,12 +70,7 @@ def main() -> None:
             place = HeldOutPlace(work=args.work, name=scene, seed=seed)
             for method in args.row or PRETRAINED:
                 name = pretrained_row(seed, method)
-                known = load_cells("main").get((name, scene))
-                if known is not None and known.backbone == digest(folder / BACKBONE):
-                    continue
-                cell = measured(place, name, ROWS[method])
-                save_cell("main", cell)
-                print(scene, name, f"{cell.windows} windows, {cell.seconds} s", flush=True)
+                place.keep(name, partial(measured, place, name, ROWS[method]))
 
 
 if __name__ == "__main__":

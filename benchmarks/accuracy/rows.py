@@ -15,6 +15,7 @@ import json
 import shutil
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ from magnet_cli.models.networks import load_networks
 from magnet_cli.options.evaluate import EvaluationOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -79,6 +80,25 @@ class Place(SceneFiles):
     def mask(self, row: str) -> Path:
         """Return the file of the mask that a row predicts."""
         return self.work / "masks" / self.name / f"{row}.tif"
+
+    @property
+    def weights(self) -> str:
+        """Return the first 12 digits of the SHA-256 of the backbone's weights."""
+        return digest(self.bundle / BACKBONE)
+
+    def keep(self, row: str, measure: Callable[[], Cell], *, again: bool = False) -> None:
+        """Measure a row and save its cell, unless it was measured with the same weights.
+
+        Args:
+            row: The name of the row.
+            measure: Function that measures the row on this scene.
+            again: Whether it is measured in any case.
+        """
+        known = load_cells(self.table).get((row, self.name))
+        if known is None or known.backbone != self.weights or again:
+            cell = measure()
+            save_cell(self.table, cell)
+            print(self.name, row, f"{cell.windows} windows, {cell.seconds} s", flush=True)
 
     def pixels(self) -> NDArray[np.uint8]:
         """Return all pixels of the image, `(rows, columns, bands)`."""
@@ -203,7 +223,7 @@ def measured(place: Place, name: str, row: Row) -> Cell:
         gmac=round(passes * backbone + refined * refiner, 3),
         megapixels=megapixels(report),
         seconds=round(sum(report["seconds"].values()), 1),
-        backbone=digest(place.bundle / BACKBONE),
+        backbone=place.weights,
         more={"windows_by_stage": windows, "options": report["options"], "host_peak": report["memory"]["host_peak"]},
     )
 
@@ -226,7 +246,7 @@ def yardstick(place: Place, name: str, settings: Mapping[str, Any]) -> Cell:
         gmac=round(windows * macs(bundle)[0], 3),
         megapixels=pixels.shape[0] * pixels.shape[1] / 1e6,
         seconds=round(seconds, 1),
-        backbone=digest(place.bundle / BACKBONE),
+        backbone=place.weights,
     )
 
 
@@ -247,12 +267,7 @@ def main() -> None:
     for scene in args.scene or (*SCENES, *FUNDUS):
         place = Place(work=args.work, name=scene)
         for name in args.row or ROWS:
-            known = load_cells(place.table).get((name, scene))
-            if known is not None and known.backbone == digest(place.bundle / BACKBONE) and not args.again:
-                continue
-            cell = run(place, name)
-            save_cell(place.table, cell)
-            print(scene, name, f"{cell.windows} windows, {cell.seconds} s", flush=True)
+            place.keep(name, partial(run, place, name), again=args.again)
 
 
 if __name__ == "__main__":
