@@ -36,6 +36,10 @@ class Clock:
         self._before: dict[str, float] = {}
         self._started = self._noted = time.perf_counter()
 
+    def begin(self) -> None:
+        """Count the wall time from now on. What was measured of activities before stays."""
+        self._started = self._noted = time.perf_counter()
+
     @contextmanager
     def measure(self, activity: str) -> Iterator[None]:
         """Add the time spent inside to an activity."""
@@ -73,7 +77,7 @@ class Clock:
         return {NOTED: self.seconds()}
 
     def seconds(self) -> dict[str, float]:
-        """Return seconds by activity, and `wall` since the clock was made. Both include interrupted runs."""
+        """Return seconds by activity, and `wall` since the clock was made or begun. Both include interrupted runs."""
         with self._lock:
             found = {**self._seconds, "wall": time.perf_counter() - self._started}
         return {key: round(value + self._before.get(key, 0.0), 3) for key, value in found.items()}

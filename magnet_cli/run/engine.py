@@ -1,7 +1,8 @@
 """The engine of every job: it runs pass after pass, reads groups ahead, computes them, and stores each beside the next.
 
-If memory runs out, a group is tried once more while nothing is read or written. If that is not enough and no group is
-finished yet, the job begins again with smaller batches.
+The first group of a job may be read before the job is run, beside the end of another one. If memory runs out, a group
+is tried once more while nothing is read or written. If that is not enough and no group is finished yet, the job begins
+again with smaller batches.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.errors import HiddenShortageError, MemoryShortageError
@@ -49,6 +50,21 @@ def _ignore(_: object) -> None:
     """Drop a message for which the caller gave no function."""
 
 
+def _do_nothing() -> None:
+    """Answer a call for which the caller gave no function."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstGroup:
+    """The first missing group of a job, which is being read before the job is run."""
+
+    number: int
+    """The number of its pass. Nothing is missing of the passes before."""
+    runner: Runner
+    readers: Readers
+    """The readers of the whole job, which have begun with this group. Who does not run the job closes them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Engine:
     """Runs jobs over opened files."""
@@ -66,9 +82,43 @@ class Engine:
     """Receives each finished group, in the thread that stored it."""
     on_note: Callable[[str], None] = _ignore
     """Receives notes for the user, such as that memory was short."""
+    on_last: Callable[[], None] = _do_nothing
+    """Called when the last group of a job is about to be computed. Nothing is read ahead from then on, so the memory of
+    groups that wait is free."""
 
-    def run(self, job: Job) -> Job:
+    def first(self, job: Job) -> FirstGroup | None:
+        """Begin to read the first group that is wanted and not finished, before the job is run.
+
+        Another thread may call this while the engine of another job runs. A failure to read the group is raised when
+        the job is run.
+
+        Returns:
+            What `run` takes; None where no group is missing or nothing may be read ahead.
+
+        Raises:
+            MagnetError: The job cannot be run.
+        """
+        for step in job.passes:
+            groups = iter(self.pieces(step, self.resources.results.finished(step.number)))
+            group = next(groups, None)
+            if group is None:
+                continue
+            readers = Readers(threads=self.readers, ahead=job.memory.ahead, clock=self.resources.clock)
+            if readers.are_stopped:
+                return None
+            run = _PassRun(engine=self, job=job, step=step, groups=(), readers=readers)
+            runner = job.runner(step, self.resources)
+            readers.begin(partial(run.read, runner), chain([group], groups))
+            readers.read_first()
+            return FirstGroup(number=step.number, runner=runner, readers=readers)
+        return None
+
+    def run(self, job: Job, first: FirstGroup | None = None) -> Job:
         """Compute every group that is wanted and not finished.
+
+        Args:
+            job: The job.
+            first: Its first group, if that is being read already.
 
         Returns:
             The job as it was run, which may have taken smaller batches.
@@ -79,12 +129,13 @@ class Engine:
         """
         while True:
             try:
-                self._try(job)
+                self._try(job, first)
             except MemoryShortageError:
                 smaller = None if self._has_finished_any(job) else job.smaller()
                 if smaller is None:
                     raise
                 job, note = smaller
+                first = None
                 self.on_note(note)
             else:
                 return job
@@ -92,16 +143,17 @@ class Engine:
             # tensors would not be freed.
             release_device_memory(job.machine.device)
 
-    def _try(self, job: Job) -> None:
+    def _try(self, job: Job, first: FirstGroup | None) -> None:
         clock = self.resources.clock
+        begun = first and first.readers
         with (
-            Readers(threads=self.readers, ahead=job.memory.ahead, clock=clock) as readers,
+            begun or Readers(threads=self.readers, ahead=job.memory.ahead, clock=clock) as readers,
             Writer(beside=bool(self.readers), device=job.machine.device, clock=clock) as writer,
         ):
             passes = job.passes
             groups = [step.groups for step in passes]
             for step in passes:
-                _PassRun(engine=self, job=job, step=step, groups=groups, readers=readers, writer=writer).run()
+                _PassRun(engine=self, job=job, step=step, groups=groups, readers=readers).run(writer, first)
 
     def _has_finished_any(self, job: Job) -> bool:
         return any(self.resources.results.finished(step.number) for step in job.passes)
@@ -118,39 +170,52 @@ class _PassRun:
     """The number of groups in each pass of the job. It is stored with each group, so that a reader of the journal knows
     the share that is finished."""
     readers: Readers
-    writer: Writer
 
-    def run(self) -> None:
-        """Compute the groups of the pass. They are stored when this returns."""
+    def run(self, writer: Writer, first: FirstGroup | None) -> None:
+        """Compute the groups of the pass. They are stored when this returns.
+
+        Args:
+            writer: Stores groups beside the computation.
+            first: The first group of the job, if that is being read already.
+        """
         finished = self.engine.resources.results.finished(self.step.number)
         done = count(len(finished) + 1)
         if finished:
             self.engine.on_progress(Progress(step=self.step, done=len(finished), resumed=True))
-        runner = self.job.runner(self.step, self.engine.resources)
-        self.readers.begin(partial(self._read, runner), self.engine.pieces(self.step, finished))
+        if first is not None and self.step.number < first.number:
+            return
+        if first is not None and self.step.number == first.number:
+            runner = first.runner
+        else:
+            runner = self.job.runner(self.step, self.engine.resources)
+            self.readers.begin(partial(self.read, runner), self.engine.pieces(self.step, finished))
+        ends_job = self.step.number == self.job.passes[-1].number
         while (turn := self.readers.turn()) is not None:
             group, is_last = turn
+            if is_last and ends_job:
+                self.engine.on_last()
             # The result has no name here: a variable would keep its memory while the next group is computed.
-            self.writer.put(partial(self._store, runner, group, self._found(runner, group), done), is_last=is_last)
+            writer.put(partial(self._store, runner, group, self._found(runner, group, writer), done), is_last=is_last)
         # The next pass reads this one's field, so the last group has to be stored first.
-        self.writer.wait()
+        writer.wait()
 
-    def _read(self, runner: Runner, group: int) -> Any:
+    def read(self, runner: Runner, group: int) -> Any:
+        """Read what a group needs. Several threads call this, ahead of the computation."""
         with self._measured("read"), self._naming("read", group):
             return runner.read(group)
 
-    def _found(self, runner: Runner, group: int) -> Any:
+    def _found(self, runner: Runner, group: int, writer: Writer) -> Any:
         """Compute a group. If memory runs out, compute it once more while nothing is read or written."""
         try:
             return self._computed(runner, group)
         except HiddenShortageError:
             raise
         except MemoryShortageError as error:
-            if not (self.readers.are_stopped and self.writer.is_stopped):
+            if not (self.readers.are_stopped and writer.is_stopped):
                 self.engine.on_note(f"{error.rule}: from here on nothing is read or written while a group is computed")
         # This stands outside the handler, where the error still refers to the frames whose tensors filled the memory.
         self.readers.stop()
-        self.writer.stop()
+        writer.stop()
         release_device_memory(self.job.machine.device)
         return self._computed(runner, group)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from magnet_cli import images
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from magnet_cli.masks.output import OutputPaths
     from magnet_cli.masks.pieces import PieceFolder, PieceStore
     from magnet_cli.run.clock import Clock
-    from magnet_cli.run.engine import Progress
+    from magnet_cli.run.engine import FirstGroup, Progress
     from magnet_cli.run.job import Job, RunPass
     from magnet_cli.run.results import GroupStore, Results
     from magnet_cli.system.private_names import PrivateNames
@@ -118,20 +118,32 @@ class MaskRun:
             SourceError: An input changed while it was read. What was computed of it is kept apart.
             MagnetError: The run failed. Finished groups are kept, and the same run resumes from them.
         """
-        with ExitStack() as stack:
-            journal = self._journal(stack)
-            with (
-                keeping_changed_inputs_apart(
-                    journal, [step.number for step in self.job.passes], inputs=self.inputs, events=self.events
-                ),
-                ExitStack() as opened,
-            ):
+        return self.opened().computed()
+
+    def opened(self, *, ahead: bool = False) -> OpenedMask:
+        """Open the journal and the image, and let the job learn what it has to know before its first group.
+
+        Args:
+            ahead: Whether another mask is still being computed, and this method called by another thread. The first
+                missing group is then read at once, if the plan reads ahead at all. A failure to read it is raised when
+                the mask is computed. Memory and wall time are measured from then on.
+
+        Raises:
+            SourceError: An input cannot be read, or has changed.
+            OutputError: Another run owns the journal, or it cannot be written.
+        """
+        with ExitStack() as rest:
+            journal = self._journal(rest)
+            with ExitStack() as work:
+                work.enter_context(
+                    keeping_changed_inputs_apart(
+                        journal, [step.number for step in self.job.passes], inputs=self.inputs, events=self.events
+                    )
+                )
                 if self.elsewhere is not None:
                     self.elsewhere(journal)
-                job, measured = self._computed(journal, opened)
-            # The mask may be written while another image is computed, and both have to fit into memory.
-            journal.drop_cache()
-            return ComputedMask(run=self, journal=journal, job=job, measured=measured, rest=stack.pop_all())
+                groups = self._groups(journal, work, ahead=ahead)
+                return OpenedMask(run=self, journal=journal, groups=groups, work=work.pop_all(), rest=rest.pop_all())
 
     def _journal(self, stack: ExitStack) -> Journal:
         """Open the journal of the interrupted run, or begin a new one."""
@@ -178,37 +190,37 @@ class MaskRun:
             MagnetError: The part failed. Its pieces are kept.
         """
         with ExitStack() as stack:
-            self._computed(store, stack, threads=threads, pieces=lambda step, _: store.missing.get(step.number, []))
+            groups = self._groups(
+                store, stack, threads=threads, pieces=lambda step, _: store.missing.get(step.number, [])
+            )
+            groups.computed(stack)
         self.inputs.refuse_change()
 
-    def _computed(
+    def _groups(
         self,
         journal: GroupStore,
         stack: ExitStack,
         *,
         threads: int | None = None,
         pieces: Callable[[RunPass, Collection[int]], Iterable[int]] = missing,
-    ) -> tuple[Job, Measured]:
-        """Compute groups of the job.
+        ahead: bool = False,
+    ) -> OpenedGroups:
+        """Open the image, and prepare the job to compute groups of it.
 
         Args:
             journal: The groups that are finished, and where others go.
             stack: Closes the image and what else is opened for the run.
             threads: Threads of each operation. None takes the number of an interrupted run, or the machine's.
             pieces: Chooses the groups that are computed.
-
-        Returns:
-            The job with the batches that it used, and the measurements.
+            ahead: Whether another mask is still being computed.
         """
-        device, name = self.job.machine.device, self.paths.mask.name
+        name, peaks = self.paths.mask.name, PeakSampler()
         noted = _noted(self._counts(journal))
         threads = threads or noted.get("threads") or self.threads or usable_cores()
         self.clock.resume(self._counts(journal))
-        # Sums of an operation are split over its threads, so their number has to be the same in all runs of a mask.
-        pin_arithmetic(threads)
-        reset_device_peak(device)
+        if not ahead:
+            _begin(self.job.machine.device, threads, peaks, stack)
         image = stack.enter_context(ReadSamples(self._image()))
-        peaks = stack.enter_context(PeakSampler())
         prepared, notes = self.job.resumed(noted).prepared(image, stack), Notes(name, self.events)
         for message in prepared.messages:
             self.events.message(f"{name}: {message}")
@@ -224,19 +236,22 @@ class MaskRun:
             on_progress=tally,
             on_note=notes.append,
         )
-        job = engine.run(job)
-        self._refuse_changed_pixels(image)
-        return job, Measured(
-            seconds=self.clock.seconds(),
-            host_peak=peaks.peak.pss,
-            device_peak=device_peak(device),
-            computed=tally.computed,
-            resumed=tally.resumed,
-            threads=threads,
-            notes=tuple(notes),
+        first = engine.first(job) if ahead else None
+        if first is not None:
+            stack.enter_context(first.readers)
+        return OpenedGroups(
+            run=self,
+            job=job,
+            image=image,
+            engine=engine,
+            peaks=peaks,
+            tally=tally,
+            notes=notes,
+            first=first,
+            is_ahead=ahead,
         )
 
-    def _refuse_changed_pixels(self, samples: ReadSamples) -> None:
+    def refuse_changed_pixels(self, samples: ReadSamples) -> None:
         """Compare a few reads with what the image gives when it is opened anew.
 
         An image that is decoded once, or that takes much memory to be opened twice, is known by its fingerprint alone.
@@ -267,6 +282,92 @@ class MaskRun:
         """Yield the counts of all finished groups."""
         for step in self.job.passes:
             yield from journal.finished(step.number).values()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedGroups:
+    """The groups of a run whose image is open, before the first of them is computed."""
+
+    run: MaskRun
+    job: Job
+    image: ReadSamples
+    engine: Engine
+    peaks: PeakSampler
+    tally: Tally
+    notes: Notes
+    first: FirstGroup | None
+    """The first group that is missing, if it is being read already."""
+    is_ahead: bool
+    """Whether another mask was still being computed when the image was opened."""
+
+    def computed(self, stack: ExitStack, on_last: Callable[[], None] | None = None) -> tuple[Job, Measured]:
+        """Compute the groups, and return the job with the batches that it used, and the measurements.
+
+        Args:
+            stack: Closes what is opened for the run.
+            on_last: Called when the last group is about to be computed, as `Engine.on_last` is.
+
+        Raises:
+            SourceError: The pixels have changed while they were read.
+            MagnetError: A group failed. Finished groups are kept.
+        """
+        clock, threads, device = self.run.clock, self.engine.threads, self.job.machine.device
+        if self.is_ahead:
+            clock.begin()
+            _begin(device, threads, self.peaks, stack)
+        engine = self.engine if on_last is None else replace(self.engine, on_last=on_last)
+        job = engine.run(self.job, self.first)
+        self.run.refuse_changed_pixels(self.image)
+        return job, Measured(
+            seconds=clock.seconds(),
+            host_peak=self.peaks.peak.pss,
+            device_peak=device_peak(device),
+            computed=self.tally.computed,
+            resumed=self.tally.resumed,
+            threads=threads,
+            notes=tuple(self.notes),
+        )
+
+
+class _NotComputedError(BaseException):
+    """Ends a run that was opened and is not wanted any more, as an interruption ends it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedMask:
+    """A mask whose journal and image are open, before the first missing group is computed."""
+
+    run: MaskRun
+    journal: Journal
+    groups: OpenedGroups
+    work: ExitStack
+    """Closes the image and its readers, and deals with an input that has changed."""
+    rest: ExitStack
+    """Closes the journal, and deals with a failure as the run does."""
+
+    def computed(self, on_last: Callable[[], None] | None = None) -> ComputedMask:
+        """Compute the missing groups.
+
+        Args:
+            on_last: Called when the last group is about to be computed. The memory of groups that wait is free then.
+
+        Raises:
+            SourceError: An input changed while it was read. What was computed of it is kept apart.
+            MagnetError: The run failed. Finished groups are kept, and the same run resumes from them.
+        """
+        with self.rest:
+            with self.work:
+                job, measured = self.groups.computed(self.work, on_last)
+            # The mask may be written while another image is computed, and both have to fit into memory.
+            self.journal.drop_cache()
+            return ComputedMask(
+                run=self.run, journal=self.journal, job=job, measured=measured, rest=self.rest.pop_all()
+            )
+
+    def close(self) -> None:
+        """Close the image and the journal without computing anything. A journal that holds no group is deleted."""
+        with suppress(_NotComputedError), self.rest, self.work:
+            raise _NotComputedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,6 +413,20 @@ class ComputedMask:
             if run.pieces is not None:
                 run.pieces.remove()
         return run.report()
+
+
+def _begin(device: str, threads: int, peaks: PeakSampler, stack: ExitStack) -> None:
+    """Fix the threads of each operation for a mask, and begin to measure memory.
+
+    Args:
+        device: The device of the networks.
+        threads: Threads of each operation. Sums are split over them, so all runs of a mask have to take as many.
+        peaks: Measures the memory of the host.
+        stack: Ends these measurements.
+    """
+    pin_arithmetic(threads)
+    reset_device_peak(device)
+    stack.enter_context(peaks)
 
 
 def check_private(paths: OutputPaths) -> None:

@@ -63,20 +63,28 @@ class Readers:
         """
         self._read, self._groups = read, iter(groups)
 
+    def read_first(self) -> None:
+        """Begin to read the first group of a pass before its turn."""
+        self._read_following(1)
+
     def turn(self) -> tuple[int, bool] | None:
         """Return the next group and whether it is the last; None after the last. Reading ahead continues.
 
         The caller takes the group before it calls this again.
         """
-        # One group more than is read ahead is asked for, to know whether a group is the last.
-        self._following.extend(islice(self._groups, max(0, self._ahead + 2 - len(self._following))))
-        if self._pool is not None:
-            for group in islice(self._following, self._ahead + 1):
-                if group not in self._waiting:
-                    self._waiting[group] = self._pool.submit(self._read, group)
+        self._read_following(self._ahead + 1)
         if not self._following:
             return None
         return self._following.popleft(), not self._following
+
+    def _read_following(self, count: int) -> None:
+        """Begin to read the next groups, as far as that has not begun."""
+        # One group more is asked for, to know whether a group is the last.
+        self._following.extend(islice(self._groups, max(0, count + 1 - len(self._following))))
+        if self._pool is not None:
+            for group in islice(self._following, count):
+                if group not in self._waiting:
+                    self._waiting[group] = self._pool.submit(self._read, group)
 
     def take(self, group: int) -> Any:
         """Return what was read for a group. A second call for the same group reads it again.

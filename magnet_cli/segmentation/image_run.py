@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from magnet_cli.options.segment import SegmentOptions
     from magnet_cli.plan import Plan
     from magnet_cli.refinement.last_stage import LastStage
+    from magnet_cli.run.mask_run import OpenedMask
     from magnet_cli.segmentation.segment_model import Model
 
 Report = dict[str, object]
@@ -140,13 +141,52 @@ class PreparedImage:
     plan: Plan
     inputs: images.InputStates
 
-    def computed(self) -> ComputedImage:
+    def opened(self, *, ahead: bool = False) -> OpenedImage:
+        """Open the image and its journal.
+
+        Args:
+            ahead: Whether another image is still being computed. The first missing group of windows is then read at
+                once, and a failure to read it is raised when the image is computed.
+
+        Raises:
+            MagnetError: The image or an output cannot be opened.
+        """
+        return self.run.opened(self.plan, self.inputs, ahead=ahead)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedImage:
+    """An image that is open, before its first window is computed."""
+
+    run: ImageRun
+    plan: Plan
+    mask: OpenedMask | ComputedImage
+    """The mask that is to be computed, or the result of an earlier run that has finished it."""
+
+    def computed(self, on_last: Callable[[], None] | None = None) -> ComputedImage:
         """Compute what is missing of the mask.
+
+        Args:
+            on_last: Called when the last group of windows is about to be computed. The memory of groups that wait is
+                free then. It is not called where nothing is missing.
 
         Raises:
             MagnetError: The run failed. Finished groups stay in the journal, and the same command resumes the run.
         """
-        return self.run.computed(self.plan, self.inputs)
+        if isinstance(self.mask, ComputedImage):
+            return self.mask
+        command = self.run.command(self.plan)
+        groups = self.mask.computed(on_last)
+        return ComputedImage(
+            run=self.run,
+            write=lambda: self.run.done(groups.written(lambda report: {**report, "command": command})),
+            close=groups.close,
+        )
+
+    def close(self) -> None:
+        """Close the image without computing anything. The same command goes on from what an earlier run has left."""
+        if not isinstance(self.mask, ComputedImage):
+            self.mask.close()
 
 
 def _nothing() -> None:
@@ -193,7 +233,7 @@ class ImageRun:
         """
         last = self.model.last
         if last is None:
-            return self.prepared().computed().finished()
+            return self.prepared().opened().computed().finished()
         self.check_outputs()
         return self.completed(self._refined(last))
 
@@ -286,34 +326,31 @@ class ImageRun:
         Raises:
             MagnetError: The run failed. Finished groups stay in the journal, and the same command resumes the run.
         """
-        return self.computed(plan).write()
+        return self.opened(plan).computed().write()
 
-    def computed(self, plan: Plan, inputs: images.InputStates | None = None) -> ComputedImage:
-        """Compute what is missing of the mask of a plan.
+    def opened(self, plan: Plan, inputs: images.InputStates | None = None, *, ahead: bool = False) -> OpenedImage:
+        """Open the image of a plan and the journal of its mask, if anything is missing of the mask.
 
         Args:
             plan: The plan.
             inputs: State of the files that the run reads. None notes it now.
+            ahead: Whether another image is still being computed, as in `PreparedImage.opened`.
 
         Raises:
-            MagnetError: The run failed. Finished groups stay in the journal, and the same command resumes the run.
+            MagnetError: The image or an output cannot be opened.
         """
         run = self.run(plan, inputs)
         stored = self._in_bucket(run)
         if stored is not None:
-            return ComputedImage(run=self, write=lambda: stored, is_complete=True)
+            finished = ComputedImage(run=self, write=lambda: stored, is_complete=True)
+            return OpenedImage(run=self, plan=plan, mask=finished)
         if run.is_done():
             report = run.report()
-            return ComputedImage(run=self, write=lambda: self.done(report, was_done=True))
+            finished = ComputedImage(run=self, write=lambda: self.done(report, was_done=True))
+            return OpenedImage(run=self, plan=plan, mask=finished)
         self.events.begins(self.target.image, announcement(plan, self.model.bundle, mask=self.target.shown))
         self.report_notes(plan)
-        command = self.command(plan)
-        groups = run.computed()
-        return ComputedImage(
-            run=self,
-            write=lambda: self.done(groups.written(lambda report: {**report, "command": command})),
-            close=groups.close,
-        )
+        return OpenedImage(run=self, plan=plan, mask=run.opened(ahead=ahead))
 
     def report_notes(self, plan: Plan) -> None:
         """Report the notes of a plan and of its model that no image has reported yet."""

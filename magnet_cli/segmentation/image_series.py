@@ -1,6 +1,7 @@
 """The segmentation of several images with one model, so that the device does not wait between two of them.
 
-While an image is computed, the next one is opened and planned, and the mask of the one before is written.
+While an image is computed, the next one is planned, and the mask of the one before is written. When the last group of
+its windows is about to be computed, the next image is opened and its first group read, if both fit into memory.
 """
 
 from __future__ import annotations
@@ -8,14 +9,22 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from typing_extensions import override
 
 from magnet_cli.errors import BugError, foreseen
 from magnet_cli.events import Events, Images
 from magnet_cli.run.private_events import PrivateEvents
-from magnet_cli.segmentation.image_run import ComputedImage, ImageResult, ImageRun, PreparedImage, private_names
+from magnet_cli.segmentation.image_run import (
+    ComputedImage,
+    ImageResult,
+    ImageRun,
+    OpenedImage,
+    PreparedImage,
+    private_names,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +33,10 @@ if TYPE_CHECKING:
     from magnet_cli.events import Step
     from magnet_cli.masks.targets import Target
     from magnet_cli.options.segment import SegmentOptions
+    from magnet_cli.plan import MemoryPlan
     from magnet_cli.segmentation.segment_model import Model
 
+T = TypeVar("T")
 FINISHING_BYTES = 64 << 20
 """Memory in which a mask and its exports are written beside the computation of the next image, besides its journal's
 index. The most that was measured is 54 MiB, for an OME-Zarr of noise."""
@@ -68,6 +79,128 @@ class SharedEvents(Events):
             self._events.failed(image, error)
 
 
+class DeferredEvents(Events):
+    """Keeps the events of an image until its turn comes, and passes on those that follow.
+
+    Args:
+        events: Receives the events.
+    """
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._kept: list[Callable[[], None]] | None = []
+
+    def begin(self) -> None:
+        """Pass on what was kept, because the turn of the image has come."""
+        kept, self._kept = self._kept or [], None
+        for event in kept:
+            event()
+
+    @override
+    def message(self, text: str) -> None:
+        self._take(partial(self._events.message, text))
+
+    @override
+    def begins(self, image: str, lines: Sequence[str]) -> None:
+        self._take(partial(self._events.begins, image, lines))
+
+    @override
+    def step(self, step: Step) -> None:
+        self._take(partial(self._events.step, step))
+
+    @override
+    def images(self, progress: Images) -> None:
+        self._take(partial(self._events.images, progress))
+
+    @override
+    def failed(self, image: str, error: MagnetError) -> None:
+        self._take(partial(self._events.failed, image, error))
+
+    def _take(self, event: Callable[[], None]) -> None:
+        if self._kept is None:
+            event()
+        else:
+            self._kept.append(event)
+
+
+class ImageAhead:
+    """An image whose turn comes next: another thread plans it at once, and opens it when it is asked to.
+
+    Args:
+        thread: The thread.
+        prepared: Plans the image, whose events it is given.
+        events: Receives the events of the image once its turn has come.
+    """
+
+    def __init__(self, thread: ThreadPoolExecutor, prepared: Callable[[Events], PreparedImage], events: Events) -> None:
+        self._thread = thread
+        self._events = DeferredEvents(events)
+        self._planned = thread.submit(_or_error(partial(prepared, self._events)))
+        self._opened: Future[PreparedImage | OpenedImage | Exception] | None = None
+
+    def open(self, before: MemoryPlan, pending: Future[ImageResult] | None) -> None:
+        """Open the image and read its first group beside the last group of the image before, if both fit into memory.
+
+        Args:
+            before: The planned memory of the image before.
+            pending: The mask that is being written meanwhile; None where there is none.
+        """
+        self._opened = self._thread.submit(self._opened_beside, before, pending)
+
+    def turn(self) -> PreparedImage | OpenedImage | Exception:
+        """Return the image, or what is wrong with it, because its turn has come."""
+        found = self._planned.result() if self._opened is None else self._opened.result()
+        self._events.begin()
+        return found
+
+    def close(self) -> None:
+        """Close the image, whose turn does not come."""
+        if self._opened is None or self._opened.cancel():
+            return
+        found = self._opened.result()
+        if isinstance(found, OpenedImage):
+            found.close()
+
+    def _opened_beside(
+        self, before: MemoryPlan, pending: Future[ImageResult] | None
+    ) -> PreparedImage | OpenedImage | Exception:
+        prepared = self._planned.result()
+        if isinstance(prepared, Exception):
+            return prepared
+        is_writing = pending is not None and not pending.done()
+        # The disk was measured for one decoded copy of an image that cannot be read by region.
+        if prepared.plan.image.cache_bytes or not fits_beside(prepared.plan.memory, before, is_writing=is_writing):
+            return prepared
+        return _or_error(partial(prepared.opened, ahead=True))()
+
+
+def fits_beside(following: MemoryPlan, before: MemoryPlan, *, is_writing: bool) -> bool:
+    """Return whether an image may be opened and its first group read beside the last group of the image before.
+
+    Nothing is read ahead of the last group, so the memory of the groups that wait is free.
+
+    Args:
+        following: The planned memory of the image.
+        before: The planned memory of the image before.
+        is_writing: Whether the mask of a third image is being written meanwhile.
+    """
+    held = before.total - before.ahead * before.group + (FINISHING_BYTES if is_writing else 0)
+    more = following.cache + following.group + following.processes * following.process
+    return following.ahead > 0 and held + more <= before.budget
+
+
+def _or_error(work: Callable[[], T]) -> Callable[[], T | Exception]:
+    """Return a function that does some work and returns its failure. A bug of one image must not end the others."""
+
+    def done() -> T | Exception:
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 - see above
+            return error
+
+    return done
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageSeries:
     """The segmentation of several images with one model."""
@@ -105,42 +238,53 @@ class ImageSeries:
 
     def _overlapping(self, targets: Sequence[Target]) -> Iterator[ImageResult]:
         with ThreadPoolExecutor(1, "plan") as planner, ThreadPoolExecutor(1, "finish") as finisher:
-            ahead = planner.submit(self._prepared, targets[0])
+            following: ImageAhead | None = None
             pending: Future[ImageResult] | None = None
-            for number, target in enumerate(targets):
-                prepared = ahead.result()
-                if number + 1 < len(targets):
-                    ahead = planner.submit(self._prepared, targets[number + 1])
-                computed = self._computed(prepared, pending)
-                try:
-                    if pending is not None:
-                        yield pending.result()
-                except BaseException:  # This also handles Ctrl-C, and a caller that stops early.
-                    if isinstance(computed, ComputedImage):
-                        computed.close()
-                    raise
-                pending = finisher.submit(self._finished, number, target, computed)
-            if pending is not None:
-                yield pending.result()
+            try:
+                for number, target in enumerate(targets):
+                    found = (following or self._ahead(planner, target)).turn()
+                    following = self._ahead(planner, targets[number + 1]) if number + 1 < len(targets) else None
+                    computed = self._computed(found, pending, following)
+                    try:
+                        if pending is not None:
+                            yield pending.result()
+                    except BaseException:  # This also handles Ctrl-C, and a caller that stops early.
+                        if isinstance(computed, ComputedImage):
+                            computed.close()
+                        raise
+                    pending = finisher.submit(self._finished, number, target, computed)
+                if pending is not None:
+                    yield pending.result()
+            finally:
+                if following is not None:
+                    following.close()
 
-    def _prepared(self, target: Target) -> PreparedImage | Exception:
-        try:
-            return image_run(target, self.model, self.options, self.events).prepared()
-        except Exception as error:  # noqa: BLE001 - a bug of one image must not end the others
-            return error
+    def _ahead(self, planner: ThreadPoolExecutor, target: Target) -> ImageAhead:
+        def prepared(events: Events) -> PreparedImage:
+            return image_run(target, self.model, self.options, events).prepared()
+
+        return ImageAhead(planner, prepared, self.events)
 
     @staticmethod
     def _computed(
-        prepared: PreparedImage | Exception, pending: Future[ImageResult] | None
+        found: PreparedImage | OpenedImage | Exception,
+        pending: Future[ImageResult] | None,
+        following: ImageAhead | None,
     ) -> ComputedImage | Exception:
-        if isinstance(prepared, Exception):
-            return prepared
+        if isinstance(found, Exception):
+            return found
+        memory = found.plan.memory
         try:
-            memory = prepared.plan.memory
             if pending is not None and memory.total + FINISHING_BYTES > memory.budget:
                 pending.exception()
-            return prepared.computed()
-        except Exception as error:  # noqa: BLE001 - likewise
+        except KeyboardInterrupt:
+            if isinstance(found, OpenedImage):
+                found.close()
+            raise
+        try:
+            opened = found.opened() if isinstance(found, PreparedImage) else found
+            return opened.computed(None if following is None else partial(following.open, memory, pending))
+        except Exception as error:  # noqa: BLE001 - a bug of one image must not end the others
             return error
 
     def _finished(self, number: int, target: Target, computed: ComputedImage | Exception) -> ImageResult:

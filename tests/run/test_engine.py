@@ -92,6 +92,56 @@ def test_a_group_is_stored_while_the_next_is_computed() -> None:
     assert beside == [True] * 6
 
 
+def test_the_first_group_is_read_before_the_job_is_run() -> None:
+    read, memory = threading.Event(), Memory({0: {0: {}, 1: {}, 2: {}}, 1: {0: {}}})
+    job = Counting(steps=TWO, ahead=3, reading=lambda _: read.set())
+    own = engine(memory, readers=3)
+    first = own.first(job)
+    assert first is not None
+    assert read.wait(PATIENCE)
+    assert first.readers._pool is not None
+    first.readers._pool.submit(int).result()
+    assert job.log == [("read", 1, 1)]
+    own.run(job, first)
+    assert sorted(job.done("read")) == job.done("compute") == [1, 2, 3, 4]
+    assert [counts.get("before", 3) for counts in memory.groups[1].values()] == [3] * 5
+
+
+def test_a_group_that_could_not_be_read_before_the_run_fails_in_it() -> None:
+    def failing(_: int) -> None:
+        raise SourceError("damaged", file="none")
+
+    job, own = Counting(reading=failing), engine(Memory(), readers=2)
+    first = own.first(job)
+    with pytest.raises(SourceError, match="damaged"):
+        own.run(job, first)
+
+
+@pytest.mark.parametrize(("readers", "finished"), [(0, 0), (2, 6)])
+def test_nothing_is_read_before_the_run_without_readers_or_missing_groups(readers: int, finished: int) -> None:
+    memory = Memory({0: {group: {} for group in range(finished)}})
+    assert engine(memory, readers=readers).first(Counting()) is None
+
+
+def test_batches_are_halved_after_the_first_group_was_read_before_the_run() -> None:
+    job = Counting(computing=lambda _: out_of_memory() if len(job.done("compute")) < 3 else None)
+    own = engine(Memory(), readers=2)
+    first = own.first(job)
+    ran = own.run(job, first)
+    assert isinstance(ran, Counting)
+    assert ran.batch == 2
+    assert sorted(ran.done("store")) == list(range(6))
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+def test_the_last_group_of_a_job_is_announced_before_it_is_computed(readers: int) -> None:
+    job = Counting(steps=TWO)
+    engine(Memory(), readers=readers, on_last=lambda: job.note("last", 1, 4)).run(job)
+    done = [entry for entry in job.log if entry[0] in ("last", "compute")]
+    assert done == [*(("compute", 0, n) for n in range(3)), *(("compute", 1, n) for n in range(4)), *done[-2:]]
+    assert done[-2:] == [("last", 1, 4), ("compute", 1, 4)]
+
+
 def test_without_readers_everything_is_done_in_turn_by_one_thread() -> None:
     threads = set[int]()
     note = lambda _: threads.add(threading.get_ident())  # noqa: E731 - the shortest hook
