@@ -1,8 +1,13 @@
-"""A server of buckets on this machine, and a network to it that fails where a test wants it to."""
+"""A server of buckets on this machine, and a network to it that fails where a test wants it to.
+
+The server is moto's, which imitates one. `MAGNET_TEST_S3` names the endpoint of a real service instead, for which the
+environment has AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: the tests make a bucket there and remove it again.
+"""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import os
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +17,8 @@ from magnet_cli.system.bucket import Bucket
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-NAME = "bucket"
+NAME = "magnet-tests"
+ENDPOINT = os.environ.get("MAGNET_TEST_S3")
 
 
 class KilledError(BaseException):
@@ -58,11 +64,18 @@ class Network:
 
 
 class Store:
-    """A bucket on the server, read by a client that is independent of the program."""
+    """A bucket on the server, read by a client that is independent of the program.
 
-    def __init__(self, client: Any, network: Network) -> None:
+    Args:
+        client: The client of botocore.
+        network: The network of the program's own client.
+        connected: Returns another client of the program, with a network of its own.
+    """
+
+    def __init__(self, client: Any, network: Network, connected: Callable[[], tuple[Bucket, Network]]) -> None:
         self.client = client
         self.network = network
+        self.connected = connected
 
     def objects(self) -> dict[str, bytes]:
         """Return the bytes of every object by its key."""
@@ -94,12 +107,72 @@ def forget_services() -> None:
     moto_api_backend.reset()
 
 
+def connect(name: str) -> tuple[Bucket, Network]:
+    """Return the program's client of a bucket, and its network."""
+    bucket: Bucket = OPEN(Bucket, name)
+    session = bucket._client._endpoint.http_session
+    send = session.send
+    network = Network(send if ENDPOINT else lambda request: _sent_to_moto(bucket, request, send))
+    session.send = network.send
+    return bucket, network
+
+
+NO_UPLOAD = "<Error><Code>NoSuchUpload</Code><Message>none</Message></Error>"
+OPEN = Bucket.open.__func__  # type: ignore[attr-defined]  # of the class method
+
+
+def _sent_to_moto(bucket: Bucket, request: Any, send: Callable[[Any], Any]) -> Any:
+    """Answer as a service does where moto does not.
+
+    It completes an upload whatever the object is that the upload may replace, and fails at uploads that were aborted.
+    """
+    version = request.headers.get("If-Match")
+    if request.method == "POST" and "uploadId" in request.url and version is not None:
+        client = OPEN(Bucket, bucket.name)
+        stored = client.state(request.url.partition(f"/{bucket.name}/")[2].partition("?")[0])
+        if stored is None or stored.version != (version.decode() if isinstance(version, bytes) else version):
+            return answer(412)
+    found = send(request)
+    return answer(404, xml=NO_UPLOAD) if found.status_code == 500 and "uploadId" in request.url else found
+
+
+def answer(status: int, *, xml: str = "") -> Any:
+    """Return an answer of a server as botocore gets it."""
+    from botocore.awsrequest import AWSResponse  # noqa: PLC0415 (not installed everywhere)
+
+    body = xml.encode()
+    raw = type("Raw", (), {"stream": lambda *_, **__: iter([body]), "read": lambda *_: body})()
+    return AWSResponse("http://host", status, {"ETag": '"e"'}, raw)
+
+
 @contextmanager
 def serving_buckets(patch: pytest.MonkeyPatch) -> Iterator[Store]:
     """Serve an empty bucket, which the program's own client reaches over a network that can break."""
     pytest.importorskip("botocore")
-    pytest.importorskip("moto.server")
     import botocore.session  # noqa: PLC0415 (not installed everywhere)
+
+    with ExitStack() as stack:
+        if ENDPOINT:
+            patch.setenv("AWS_ENDPOINT_URL", ENDPOINT)
+            patch.setenv("AWS_DEFAULT_REGION", os.environ.get("AWS_DEFAULT_REGION", "us-east-1"))
+        else:
+            stack.enter_context(_moto(patch))
+        client = botocore.session.get_session().create_client("s3")
+        client.create_bucket(Bucket=NAME)
+        made, network = connect(NAME)
+        patch.setattr(Bucket, "open", classmethod(lambda cls, name: made if name == NAME else OPEN(cls, name)))
+        # Pauses between attempts.
+        patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+        store = Store(client, network, lambda: connect(NAME))
+        yield store
+        if ENDPOINT:
+            store.clear()
+            client.delete_bucket(Bucket=NAME)
+
+
+@contextmanager
+def _moto(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    pytest.importorskip("moto.server")
     from moto.server import ThreadedMotoServer  # noqa: PLC0415 (not installed everywhere)
 
     service = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -116,18 +189,7 @@ def serving_buckets(patch: pytest.MonkeyPatch) -> Iterator[Store]:
         ):
             patch.setenv(f"AWS_{name}", value)
         forget_services()
-        client = botocore.session.get_session().create_client("s3")
-        client.create_bucket(Bucket=NAME)
-        network = Network(lambda _: None)
-        whole = Bucket.open.__func__  # type: ignore[attr-defined]  # of the class method
-        made = whole(Bucket, NAME)
-        session = made._client._endpoint.http_session
-        network._send = session.send
-        session.send = network.send
-        patch.setattr(Bucket, "open", classmethod(lambda cls, name: made if name == NAME else whole(cls, name)))
-        # Pauses between attempts.
-        patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
-        yield Store(client, network)
+        yield
     finally:
         forget_services()
         service.stop()

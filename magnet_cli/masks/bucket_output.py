@@ -7,147 +7,34 @@ folder that stands for the bucket, and writes each file to the bucket when it is
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from magnet_cli.errors import OutputError, UsageError
+from magnet_cli.errors import OutputError
+from magnet_cli.masks.bucket_claim import OutputClaim, claim_path, claimed
+from magnet_cli.masks.bucket_folder import ROOT, SUM, BucketFolder, file_sum
 from magnet_cli.masks.output import DAMAGED, OVERWRITE_ADVICE, OutputPaths, OutputState, difference, output_state
 from magnet_cli.masks.report_file import parse_report
-from magnet_cli.system import durable
-from magnet_cli.system.bucket import WORK, Bucket, StoredObject
+from magnet_cli.system.bucket import ChangedObjectError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?P<rest>.*)", re.DOTALL)
-"""The pattern matches an address, also one that lost a slash when it was made a path."""
-SUM, RUN, BESIDE = "magnet", "magnet-run", "magnet-outputs"
-"""The tags of an object have these names: SHA-256 of its bytes, of the run that made it, and of the options of outputs
-beside the mask. Each object that magnet writes has the first one, and only a report has the last one."""
-ROOT = "zarr.json"
-"""This object of a Zarr is written last, because readers find no Zarr without it."""
+    from magnet_cli.system.bucket import StoredObject
+
+RUN, BESIDE = "magnet-run", "magnet-outputs"
+"""The tags of an object have these names: SHA-256 of the run that made it, and of the options of outputs beside the
+mask. Only a report has the last one."""
 LARGEST_REPORT = 1 << 30
 """A report of more bytes than this is not read."""
 AT_ONCE = 4
 """At most this many objects of a Zarr are written at the same time, because each holds a part in memory."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BucketFolder:
-    """A bucket folder joins a bucket to the local folder in which its outputs are made."""
-
-    bucket: Bucket
-    folder: Path
-    """The local folder that stands for the root of the bucket."""
-
-    @classmethod
-    def of(cls, output: str | Path, work: Path = WORK) -> tuple[Self, Path] | None:
-        """Return the bucket that an output names, with the output's local path; None where it is a local path itself.
-
-        Args:
-            output: A path, or `s3://BUCKET/FOLDER/`.
-            work: The folder that holds the outputs of all buckets before they are complete.
-
-        Raises:
-            UsageError: The output is an address of another kind, or names a bucket as no bucket can be named.
-        """
-        found = ADDRESS.fullmatch(str(output))
-        if found is None:
-            return None
-        if found["scheme"].lower() != "s3":
-            raise UsageError(
-                "outputs are written to a local path, or to a bucket as s3://BUCKET/FOLDER/",
-                value=f"{found['scheme']}://",
-                advice="Write them to a local folder, and copy them",
-            )
-        name, _, key = found["rest"].partition("/")
-        parts = key.split("/")
-        if any(part in ("", ".", "..") for part in parts[:-1]) or parts[-1] in (".", "..") or "\0" in key:
-            raise UsageError(
-                "the folders of an address have names, other than . and ..",
-                value=str(output),
-                advice="Write s3://BUCKET/FOLDER/",
-            )
-        place = cls(bucket=Bucket.open(name), folder=work / name)
-        path = place.folder / key
-        if key.endswith("/") or not key:
-            # A path with a dot names a file or a folder; only the folder itself tells them apart.
-            with durable.writing(path):
-                path.mkdir(parents=True, exist_ok=True)
-        return place, path
-
-    def key(self, path: Path) -> str:
-        """Return the key of the object that a local file becomes."""
-        key = path.relative_to(self.folder).as_posix()
-        try:
-            key.encode()
-        except UnicodeEncodeError:
-            rule = "the key of an object is UTF-8, and the name of this file is not"
-            raise OutputError(rule, file=path, advice="Rename the image") from None
-        return key
-
-    def address(self, path: Path) -> str:
-        """Return the address of the object that a local file becomes."""
-        return self.bucket.address(self.key(path))
-
-    def ours(self, key: str) -> StoredObject | None:
-        """Return the facts about an object that magnet has written; None where there is no object.
-
-        Raises:
-            OutputError: Another program has written the object.
-        """
-        found = self.bucket.state(key)
-        if found is not None and SUM not in found.tags:
-            raise OutputError(
-                "this object is in the way, and magnet has not written it: it is not replaced, not even with "
-                "--overwrite",
-                file=self.bucket.address(key),
-                advice="Move it away, or choose another output",
-            )
-        return found
-
-    def refuse_foreign(self, paths: Iterable[Path]) -> None:
-        """Pass where every object that is there already was written by magnet.
-
-        Args:
-            paths: The local files that become the objects. Those that end in `.zarr` are folders.
-
-        Raises:
-            OutputError: Another program has written one of the objects.
-        """
-        for path in paths:
-            key = self.key(path)
-            if path.suffix != ".zarr":
-                self.ours(key)
-            elif self.ours(f"{key}/{ROOT}") is None:
-                # A killed upload has left objects without a root here, or another program has written its own.
-                for first in islice(self.bucket.keys(f"{key}/"), 1):
-                    self.ours(first)
-
-    def put(self, path: Path, tags: Mapping[str, str]) -> None:
-        """Write a file to the bucket, unless it is there already.
-
-        Args:
-            path: The local file.
-            tags: The tags of the object besides the hash of its bytes.
-
-        Raises:
-            OutputError: An object of another program is in the way, or the service fails.
-        """
-        key, tags = self.key(path), {SUM: _sum(path), **tags}
-        found = self.ours(key)
-        if found is None or found.tags != tags or found.size != path.stat().st_size:
-            self.bucket.put(key, path, tags, is_new=found is None)
-
-    def move(self, path: Path) -> None:
-        """Write a file to the bucket, and delete the local file."""
-        self.put(path, {})
-        path.unlink()
+ROUNDS = 3
+"""The outputs are written at most so often, where another command that has lost its claim has changed some of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,25 +75,24 @@ class BucketOutput:
         Raises:
             OutputError: The mask in the bucket was made of other inputs or options, and is not to be replaced.
         """
-        mask, report = (self.place.ours(self.place.key(path)) for path in (self.mask, self.report))
+        mask, report = self._found()
         if report is None or mask is None:
-            other = next((found for found in (mask, report) if found is not None), None)
-            # An interrupted upload of this run or of another one has left one without the other.
-            if other is not None and other.tags.get(RUN) != self._run and not self.overwrite:
-                raise self._other("it belongs to another run, which was interrupted")
+            self._refuse_other(mask, report)
             return None
         try:
             content = self._content()
             reason = difference(content, self.hashes, size=mask.size)
         except OutputError:
             content, reason = {}, DAMAGED
+        if reason is None and mask.tags.get(RUN) != report.tags.get(RUN):
+            reason = "its mask and its report are of different runs"
         if reason is not None:
             if self.overwrite:
                 return None
             raise self._other(reason)
         if report.tags.get(BESIDE) == self.outputs:
             return content
-        self._fetch(content)
+        self._fetch(content, {self.report: report, self.mask: mask})
         return None
 
     def upload(self) -> None:
@@ -215,38 +101,60 @@ class BucketOutput:
         What is there already is not written again. Until the report is there the outputs count as unfinished.
 
         Raises:
-            OutputError: An object of another program is in the way, or the service fails. The same command goes on.
+            OutputError: An object of another program is in the way, the service fails, or another command has begun to
+                write the same output. The same command goes on.
         """
         for path in self.beside:
             if path.is_dir():
                 # An object of another program ends the run here, before anything of the old outputs is removed.
                 for key in self._stale(path):
                     self.place.ours(key)
-        report = self.place.ours(self.place.key(self.report))
-        if report is not None and report.tags.get(SUM) != _sum(self.report):
-            # The old report belongs to the mask that is replaced.
-            self.place.bucket.remove([self.place.key(self.report)])
+        # Another run may have been faster, since this one looked at the bucket.
+        self._refuse_other(*self._found())
         tags = {RUN: self._run}
-        for path in (*self.beside, self.mask):
-            if path.is_dir():
-                self._put_folder(path, tags)
-            elif path.exists():
-                self.place.put(path, tags)
-            elif path.suffix != ".zarr" and self.place.ours(self.place.key(path)) is not None:
-                # The mask that is replaced had this file, and the new one has none.
-                self.place.bucket.remove([self.place.key(path)])
-        self.place.put(self.report, {**tags, BESIDE: self.outputs})
+        with claimed(self.place, self.report, tags) as claim:
+            for _ in range(ROUNDS):
+                # A request of a command that has lost its claim may still have been on its way.
+                with suppress(ChangedObjectError):
+                    if self._written(tags, claim):
+                        break
+            else:
+                raise OutputError(
+                    "another command changes this output of the bucket while it is written",
+                    file=self.place.address(self.mask),
+                    advice="Give each command an output of its own. The same command goes on",
+                )
         self._discard()
 
     def discard_done(self) -> None:
-        """Delete the local files of outputs that are finished in the bucket, which a killed run has left."""
+        """Delete what a killed run has left of outputs that are finished: its local files, and its claim."""
+        claim = self.place.key(claim_path(self.report))
+        found = self.place.ours(claim)
+        if found is not None and found.tags.get(RUN) == self._run:
+            self.place.bucket.remove({claim: found})
         paths = OutputPaths.of(self.mask)
         if self.mask.exists() and output_state(paths, hashes=self.hashes, overwrite=True) is OutputState.DONE:
             self._discard()
 
     @property
+    def _all(self) -> tuple[Path, ...]:
+        """Return the local files and folders that a run may write, without the report."""
+        return (*self.beside, self.mask)
+
+    @property
     def _run(self) -> str:
         return hashlib.sha256(repr(sorted(self.hashes.items())).encode()).hexdigest()
+
+    def _found(self) -> tuple[StoredObject | None, StoredObject | None]:
+        """Return the facts about the mask and the report in the bucket. None stands for one that is not there."""
+        mask, report = (self.place.ours(self.place.key(path)) for path in (self.mask, self.report))
+        return mask, report
+
+    def _refuse_other(self, *found: StoredObject | None) -> None:
+        """Pass where objects belong to this run, which was interrupted, or may be replaced."""
+        runs = {each.tags.get(RUN) for each in found if each is not None}
+        if runs - {self._run} and not self.overwrite:
+            raise self._other("it belongs to another run")
 
     def _content(self) -> dict[str, object]:
         data = self.place.bucket.content(self.place.key(self.report), LARGEST_REPORT)
@@ -257,40 +165,110 @@ class BucketOutput:
             f"the output exists already: {reason}", file=self.place.address(self.mask), advice=OVERWRITE_ADVICE
         )
 
-    def _fetch(self, content: Mapping[str, object]) -> None:
-        """Copy a finished mask and its report to the local folder, unless a mask is there."""
+    def _fetch(self, content: Mapping[str, object], found: Mapping[Path, StoredObject]) -> None:
+        """Copy a finished mask and its report to the local folder, unless a mask is there.
+
+        A damaged mask is removed from the bucket where it may be replaced, so that the run makes it anew.
+
+        Raises:
+            OutputError: The mask in the bucket is damaged, and is not to be replaced.
+        """
         if self.mask.exists():
             return
-        for path in (self.report, self.mask):
+        for path in found:
             self.place.bucket.fetch(self.place.key(path), path)
         section = content["mask"]
-        if not isinstance(section, dict) or _sum(self.mask) != section.get("sha256"):
-            self.mask.unlink()
+        if isinstance(section, dict) and file_sum(self.mask) == section.get("sha256"):
+            return
+        for path in found:
+            path.unlink()
+        if not self.overwrite:
             raise OutputError(
                 "the mask is not as its report describes it",
                 file=self.place.address(self.mask),
                 advice="Restore it from a copy, or compute it again with --overwrite",
             )
+        # The tags of the damaged object are those of the mask to come, by which an upload would take it for written.
+        self.place.bucket.remove({self.place.key(path): each for path, each in found.items()})
 
-    def _put_folder(self, folder: Path, tags: Mapping[str, str]) -> None:
-        """Write a Zarr: first the objects below its root, then the root's metadata."""
-        bucket, root = self.place.bucket, folder / ROOT
+    def _written(self, tags: Mapping[str, str], claim: OutputClaim) -> bool:
+        """Write what the bucket lacks, and the report last, and return whether it was written."""
+        report = self.place.ours(self.place.key(self.report))
+        if report is not None and report.tags.get(SUM) != file_sum(self.report):
+            # The old report belongs to the mask that is replaced.
+            self._remove({self.place.key(self.report): report}, claim)
+        if not self._is_as_written(self._put_all(tags, claim), tags):
+            return False
+        self.place.put(self.report, {**tags, BESIDE: self.outputs}, check=claim.check)
+        return True
+
+    def _put_all(self, tags: Mapping[str, str], claim: OutputClaim) -> dict[str, str]:
+        """Write the mask and what stands beside it, and remove what a replaced mask had beside it.
+
+        Returns:
+            The versions of the objects that were written or found, by key.
+        """
+        versions: dict[str, str] = {}
+        for path in self._all:
+            key = self.place.key(path)
+            if path.is_dir():
+                versions |= self._put_folder(path, tags, claim)
+            elif path.exists():
+                versions[key] = self.place.put(path, tags, check=claim.check)
+            elif path.suffix != ".zarr" and (found := self.place.ours(key)) is not None:
+                # The mask that is replaced had this file, and the new one has none.
+                self._remove({key: found}, claim)
+        return versions
+
+    def _is_as_written(self, versions: Mapping[str, str], tags: Mapping[str, str]) -> bool:
+        """Return whether the objects are still what was written, and no others are among them."""
+        for path in self._all:
+            key = self.place.key(path)
+            if path.is_dir():
+                files = {self.place.key(each): each for each in path.rglob("*") if each.is_file()}
+                found = dict(self.place.bucket.versions(f"{key}/"))
+                if found.keys() != files.keys():
+                    return False
+                # Services need not list the versions that they answered a request with.
+                differing = [each for each in found if found[each] != versions.get(each, found[each])]
+                if not all(self.place.has(files[each], tags) for each in differing):
+                    return False
+            elif path.exists():
+                if not self.place.has(path, tags):
+                    return False
+            elif path.suffix != ".zarr" and self.place.ours(key) is not None:
+                return False
+        return True
+
+    def _put_folder(self, folder: Path, tags: Mapping[str, str], claim: OutputClaim) -> dict[str, str]:
+        """Write a Zarr: first the objects below its root, then the root's metadata.
+
+        Returns:
+            The versions of the objects by key. It has none where the whole Zarr is there already.
+        """
+        root = folder / ROOT
         found = self.place.ours(self.place.key(root))
-        if found is not None and found.tags == {SUM: _sum(root), **tags}:
-            return
+        if found is not None and found.tags == self.place.tags(root, tags):
+            return {}
         if found is not None:
-            bucket.remove([self.place.key(root)])
+            self._remove({self.place.key(root): found}, claim)
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != root]
-        # A chunk without a label is not stored, so that one of the old mask would show in the new one.
-        bucket.remove([key for key in self._stale(folder) if self.place.ours(key) is not None])
+        # A shard without a label is not stored, so that one of the old mask would show in the new one.
+        stale = {key: each for key in self._stale(folder) if (each := self.place.ours(key)) is not None}
+        self._remove(stale, claim)
         with ThreadPoolExecutor(AT_ONCE, "upload") as pool:
             try:
-                for done in [pool.submit(self.place.put, path, tags) for path in files]:
-                    done.result()
+                put = [pool.submit(self.place.put, path, tags, check=claim.check) for path in files]
+                versions = {self.place.key(path): each.result() for path, each in zip(files, put, strict=True)}
             except BaseException:  # An interruption ends the run as well: uploads that wait are cancelled.
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-        self.place.put(root, tags)
+        return {**versions, self.place.key(root): self.place.put(root, tags, check=claim.check)}
+
+    def _remove(self, objects: Mapping[str, StoredObject], claim: OutputClaim) -> None:
+        if objects:
+            claim.check()
+            self.place.bucket.remove(objects)
 
     def _stale(self, folder: Path) -> list[str]:
         """Return the keys of objects below a folder that no local file of it becomes."""
@@ -298,13 +276,8 @@ class BucketOutput:
         return [key for key in self.place.bucket.keys(f"{self.place.key(folder)}/") if key not in own]
 
     def _discard(self) -> None:
-        for path in (*self.beside, self.mask, self.report):
+        for path in (*self._all, self.report):
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from magnet_cli.images.inputs import FoundImage
-    from magnet_cli.masks.bucket_output import BucketFolder
+    from magnet_cli.masks.bucket_folder import BucketFolder
     from magnet_cli.options.segment import SegmentOptions
 
 OUR_EXPORT = re.compile(rb'"export": ?"[0-9a-f]{64}"|magnet/export')

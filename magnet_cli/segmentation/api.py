@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError
 from magnet_cli.events import Events, Images
-from magnet_cli.masks.bucket_output import BucketFolder
+from magnet_cli.masks.bucket_folder import BucketFolder
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.masks.targets import is_file_name, plan_targets
 from magnet_cli.models.python_network import PythonNetwork

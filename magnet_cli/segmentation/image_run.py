@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.events import Events
     from magnet_cli.exports.formats import Export
-    from magnet_cli.masks.bucket_output import BucketFolder
+    from magnet_cli.masks.bucket_folder import BucketFolder
     from magnet_cli.options.segment import SegmentOptions
     from magnet_cli.plan import Plan
     from magnet_cli.refinement.last_stage import LastStage

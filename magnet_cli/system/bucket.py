@@ -18,7 +18,7 @@ from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.system.working_files import working_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
 WORK = Path("magnet-work")
 """Outputs for buckets are made in this folder where no other is named."""
@@ -26,8 +26,6 @@ PART_BYTES = 8 << 20
 """Parts have this many bytes where `MOST_PARTS` of them suffice. Files up to this size are written by one request."""
 MOST_PARTS = 10_000
 """An object has at most this many parts (Amazon S3's limit)."""
-MOST_KEYS = 1000
-"""One request removes at most this many objects (Amazon S3's limit)."""
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 10.0, 60.0, 4
 COPIED = 1 << 20
 """This many bytes of an object are copied to a file at a time."""
@@ -37,6 +35,7 @@ NO_BUCKET = (*ABSENT, "NoSuchBucket")
 HIDDEN = ("403", "AccessDenied", "501", "NotImplemented")
 """A service that answers with one of these does not say whether a bucket exists, and may still take objects."""
 REFUSED_CONDITION = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
+NO_UPLOAD = "NoSuchUpload"
 UNKNOWN_REQUEST = ("NotImplemented", "501", "MethodNotAllowed", "405", "AccessDenied", "403")
 EXTRA = "Install what it needs: pip install 'magnet-cli[remote]'"
 
@@ -46,8 +45,18 @@ class StoredObject:
     """A stored object is described by its size and the tags of its writer."""
 
     size: int
+    version: str
+    """The text by which the service tells contents apart (ETag)."""
     tags: Mapping[str, str]
     """The texts that its writer stored with it, by name (user-defined metadata)."""
+
+
+class ChangedObjectError(OutputError):
+    """An object that another program has written or removed between the look at it and the writing."""
+
+
+def unchecked() -> None:
+    """Let every object appear."""
 
 
 class Bucket:
@@ -135,10 +144,20 @@ class Bucket:
                 if code_of(error) in ABSENT:
                     return None
                 raise
-        return StoredObject(size=int(found["ContentLength"]), tags=dict(found.get("Metadata") or {}))
+        return StoredObject(
+            size=int(found["ContentLength"]), version=found["ETag"], tags=dict(found.get("Metadata") or {})
+        )
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all objects that begin with a prefix, in order.
+
+        Raises:
+            OutputError: The service fails or refuses to answer.
+        """
+        yield from (key for key, _ in self.versions(prefix))
+
+    def versions(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Yield the key and the version of each object whose key begins with a prefix, in the order of keys.
 
         Raises:
             OutputError: The service fails or refuses to answer.
@@ -147,7 +166,7 @@ class Bucket:
         while True:
             with reaching(self.address(prefix)):
                 page = self._client.list_objects_v2(Bucket=self.name, Prefix=prefix, **after)
-            yield from (entry["Key"] for entry in page.get("Contents", ()))
+            yield from ((entry["Key"], entry["ETag"]) for entry in page.get("Contents", ()))
             if not page.get("IsTruncated"):
                 return
             after = {"ContinuationToken": page["NextContinuationToken"]}
@@ -181,26 +200,35 @@ class Bucket:
             while data := body.read(COPIED):
                 file.write(data)
 
-    def put(self, key: str, path: Path, tags: Mapping[str, str], *, is_new: bool) -> None:
-        """Write a file as an object, which appears complete or not at all.
+    def put(
+        self,
+        key: str,
+        path: Path,
+        tags: Mapping[str, str],
+        *,
+        replaces: StoredObject | None,
+        check: Callable[[], None] = unchecked,
+    ) -> str:
+        """Write a file as an object, which appears complete or not at all, and return its version.
 
         Args:
             key: The key of the object.
             path: The file, which does not change meanwhile.
             tags: ASCII texts that are stored with the object, by name.
-            is_new: Whether no object of this key may be there: one that has appeared since is not replaced.
+            replaces: The object that may be replaced. None replaces none.
+            check: Is called directly before the object appears. What it raises ends the writing.
 
         Raises:
-            OutputError: The service fails or refuses the request, or another program has written the object meanwhile.
+            ChangedObjectError: Another program has written or removed the object meanwhile.
+            OutputError: The service fails or refuses the request.
         """
         where = {"Bucket": self.name, "Key": key}
         with reaching(self.address(key)):
             size = path.stat().st_size
             if size <= PART_BYTES:
                 body = path.read_bytes()
-                request = {**where, "Metadata": dict(tags), "Body": body, "ContentMD5": _md5(body)}
-                self._publish(self._client.put_object, request, tags, is_new=is_new)
-                return
+                check()
+                return self.put_bytes(key, body, tags, replaces=replaces)
             self._abort_left(key)
             upload = {
                 **where,
@@ -208,24 +236,62 @@ class Bucket:
             }
             try:
                 parts = list(self._parts(path, upload, max(PART_BYTES, -(-size // MOST_PARTS))))
+                check()
                 complete = {**upload, "MultipartUpload": {"Parts": parts}}
-                self._publish(self._client.complete_multipart_upload, complete, tags, is_new=is_new)
+                return self._publish(self._client.complete_multipart_upload, complete, tags, replaces)
+            except self._client.exceptions.ClientError as error:
+                self._abort(upload)
+                if code_of(error) == NO_UPLOAD:
+                    # Another command has begun to write the object, and has aborted this upload as one that is left.
+                    raise self._changed(key) from None
+                raise
             except BaseException:  # The service charges for parts that nobody joins, also after Ctrl-C.
                 self._abort(upload)
                 raise
 
-    def remove(self, keys: Sequence[str]) -> None:
-        """Remove objects; those that are not there are passed over.
+    def put_bytes(self, key: str, body: bytes, tags: Mapping[str, str], *, replaces: StoredObject | None) -> str:
+        """Write bytes as an object by one request, and return its version.
+
+        Args:
+            key: The key of the object.
+            body: The bytes of the object.
+            tags: ASCII texts that are stored with the object, by name.
+            replaces: The object that may be replaced. None replaces none.
 
         Raises:
+            ChangedObjectError: Another program has written or removed the object meanwhile.
             OutputError: The service fails or refuses the request.
         """
-        for start in range(0, len(keys), MOST_KEYS):
-            some = keys[start : start + MOST_KEYS]
-            with reaching(self.address(some[0])):
-                for key in some:
-                    # Services other than Amazon's want other checksums of a request that removes several.
-                    self._client.delete_object(Bucket=self.name, Key=key)
+        request = {"Bucket": self.name, "Key": key, "Metadata": dict(tags), "Body": body, "ContentMD5": _md5(body)}
+        with reaching(self.address(key)):
+            return self._publish(self._client.put_object, request, tags, replaces)
+
+    def remove(self, objects: Mapping[str, StoredObject]) -> None:
+        """Remove objects; those that are not there any more are passed over.
+
+        Args:
+            objects: The objects by key. Where the service knows conditional requests, no other version is removed.
+
+        Raises:
+            ChangedObjectError: Another program has written one of the objects meanwhile.
+            OutputError: The service fails or refuses the request.
+        """
+        for key, found in objects.items():
+            # Services other than Amazon's want other checksums of a request that removes several.
+            where = {"Bucket": self.name, "Key": key}
+            with reaching(self.address(key)):
+                try:
+                    try:
+                        self._client.delete_object(**where, IfMatch=found.version)
+                    except self._client.exceptions.ClientError as error:
+                        if code_of(error) not in UNKNOWN_REQUEST[:2]:
+                            raise
+                        self._client.delete_object(**where)
+                except self._client.exceptions.ClientError as error:
+                    if code_of(error) in REFUSED_CONDITION:
+                        raise self._changed(key) from None
+                    if code_of(error) not in ABSENT:
+                        raise
 
     def _parts(self, path: Path, upload: Mapping[str, str], step: int) -> Iterator[dict[str, object]]:
         with path.open("rb") as file:
@@ -238,31 +304,44 @@ class Bucket:
                 yield {"PartNumber": number, "ETag": answer["ETag"]}
 
     def _publish(
-        self, send: Callable[..., Any], request: Mapping[str, Any], tags: Mapping[str, str], *, is_new: bool
-    ) -> None:
-        """Make an object appear. Where the service supports conditional requests, it must not exist yet."""
+        self,
+        send: Callable[..., Any],
+        request: Mapping[str, Any],
+        tags: Mapping[str, str],
+        replaces: StoredObject | None,
+    ) -> str:
+        """Make an object appear and return its version.
+
+        Where the service supports conditional requests, it appears only if `replaces` is what it replaces.
+        """
+        condition = {"IfNoneMatch": "*"} if replaces is None else {"IfMatch": replaces.version}
         try:
             try:
-                send(**request, **({"IfNoneMatch": "*"} if is_new else {}))
+                return str(send(**request, **condition)["ETag"])
             except self._client.exceptions.ClientError as error:
-                if not is_new or code_of(error) not in UNKNOWN_REQUEST[:2]:
+                if code_of(error) not in UNKNOWN_REQUEST[:2]:
                     raise
-                send(**request)
+                return str(send(**request)["ETag"])
         except self._client.exceptions.ClientError as error:
             code = code_of(error)
-            if code not in (*REFUSED_CONDITION, "NoSuchUpload"):
+            # An object that is not there any more has no version that could be the condition.
+            is_gone = replaces is not None and code in ABSENT
+            if code not in (*REFUSED_CONDITION, NO_UPLOAD) and not is_gone:
                 raise
             # The answer to an earlier attempt may have been lost, and the object may be the one that was sent.
             found = self.state(request["Key"])
             if found is not None and found.tags == tags:
-                return
-            if code == "NoSuchUpload":
+                return found.version
+            if code == NO_UPLOAD:
                 raise
-            raise OutputError(
-                "another program has written this object meanwhile; it stays as it is",
-                file=self.address(request["Key"]),
-                advice="Do not run two commands on one output at the same time",
-            ) from error
+            raise self._changed(request["Key"]) from error
+
+    def _changed(self, key: str) -> ChangedObjectError:
+        return ChangedObjectError(
+            "another program has written this object meanwhile; it stays as it is",
+            file=self.address(key),
+            advice="Do not run two commands on one output at the same time",
+        )
 
     def _abort_left(self, key: str) -> None:
         """Abort the uploads of an object that killed runs have left; a service may not let us list them."""

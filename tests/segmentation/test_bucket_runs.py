@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+import threading
 import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,8 @@ import tifffile
 import zarr
 
 from magnet_cli.errors import OutputError, UsageError
-from magnet_cli.masks.bucket_output import BESIDE, BucketFolder, BucketOutput
+from magnet_cli.masks.bucket_folder import BucketFolder
+from magnet_cli.masks.bucket_output import BESIDE, BucketOutput
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.verification import verify_mask
 from magnet_cli.options.export import ExportOptions
@@ -23,7 +26,7 @@ from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation import api
 from magnet_cli.system import bucket as buckets
 from magnet_cli.system.bucket import Bucket
-from tests.buckets import NAME, KilledError, Store, serving_buckets
+from tests.buckets import ENDPOINT, NAME, KilledError, Store, answer, serving_buckets
 from tests.cli.support import invoke, invoke_json, write_colours_bundle, write_image
 
 if TYPE_CHECKING:
@@ -39,8 +42,9 @@ SMALL = 2000
 @pytest.fixture(scope="module")
 def served() -> Iterator[Store]:
     with pytest.MonkeyPatch.context() as patch, serving_buckets(patch) as store:
-        patch.setattr("moto.settings.get_s3_default_key_buffer_size", lambda: 1 << 24)
-        patch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
+        if not ENDPOINT:
+            patch.setattr("moto.settings.get_s3_default_key_buffer_size", lambda: 1 << 24)
+            patch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
         yield store
 
 
@@ -122,6 +126,43 @@ def test_a_format_is_added_to_a_mask_that_is_done(store: Store, colours: Path) -
     assert not [what for what in store.network.sent if "/a.tif" in what and what.startswith(("PUT", "POST", "DELETE"))]
 
 
+def test_a_damaged_mask_is_made_anew_on_demand_where_a_format_is_added(store: Store, colours: Path) -> None:
+    image = write_image(Path("a.tif"))
+    run(image, OUT, options(colours))
+    mask = store.objects()["masks/a.tif"]
+    damaged = bytes([*mask[:-10], mask[-10] ^ 1, *mask[-9:]])
+    tags = store.client.head_object(Bucket=NAME, Key="masks/a.tif")["Metadata"]
+    store.client.put_object(Bucket=NAME, Key="masks/a.tif", Body=damaged, Metadata=tags)
+    assert "compute it again with --overwrite" in failure(run(image, OUT, options(colours, "cog")))
+    assert store.objects()["masks/a.tif"] == damaged
+    assert run(image, OUT, options(colours, "cog", overwrite=True)).status == "done"
+    assert store.objects()["masks/a.tif"] == mask
+    assert "masks/a.cog.tif" in store.objects()
+
+
+def test_another_run_that_was_faster_is_found_before_the_upload(store: Store, finished: Path) -> None:
+    late = dataclasses.replace(outputs(finished, "new", work="work-1"), overwrite=False)
+    outputs(finished, "other").upload()
+    with pytest.raises(OutputError, match="it belongs to another run"):
+        late.upload()
+    is_whole(store.objects(), [finished / "out-other"])
+    assert late.mask.exists()
+
+
+def test_a_mask_beside_the_report_of_another_run_is_not_done(store: Store, finished: Path) -> None:
+    output = outputs(finished, "new")
+    report = json.loads(output.report.read_bytes())
+    output.upload()
+    found = dataclasses.replace(output, hashes=report["hashes"])
+    assert found.finished() is not None
+    stored = store.client.get_object(Bucket=NAME, Key="masks/a.tif")
+    tags = {**stored["Metadata"], "magnet-run": "0"}
+    store.client.put_object(Bucket=NAME, Key="masks/a.tif", Body=stored["Body"].read(), Metadata=tags)
+    assert found.finished() is None
+    with pytest.raises(OutputError, match="of different runs"):
+        dataclasses.replace(found, overwrite=False).finished()
+
+
 def test_other_options_are_refused_and_replaced_on_demand(store: Store, colours: Path) -> None:
     run(write_image(Path("a.tif"), size=(40, 4200)), OUT, options(colours, "ome-zarr"))
     before = store.objects()
@@ -154,16 +195,16 @@ def test_an_object_that_appears_meanwhile_is_not_replaced(store: Store, colours:
         return send()
 
     store.network.fault = race
-    assert "another program has written this object" in failure(run(write_image(Path("a.tif")), OUT, options(colours)))
+    assert "magnet has not written it" in failure(run(write_image(Path("a.tif")), OUT, options(colours)))
     assert store.objects() == {"masks/a.tif": b"mine"}
     assert not store.uploads()
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
-    """Return the local folder of two finished runs, which are `old` and `new`, with an OME-Zarr beside each mask."""
+    """Return the local folder of three finished runs, each with an OME-Zarr; that of `old` has more shards."""
     folder = tmp_path_factory.mktemp("finished")
-    for name, size in (("old", (30, 4200)), ("new", (110, 150))):
+    for name, size in (("old", (30, 4200)), ("new", (110, 150)), ("other", (90, 150))):
         image = write_image(folder / name / "a.tif", size=size)
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
@@ -171,25 +212,31 @@ def finished(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
     return folder
 
 
-def outputs(finished: Path, name: str) -> BucketOutput:
-    """Copy a finished run to the folder from which it is uploaded."""
-    place = BucketFolder(bucket=Bucket.open(NAME), folder=Path("work"))
-    shutil.rmtree("work", ignore_errors=True)
-    shutil.copytree(finished / f"out-{name}", "work/masks")
-    mask = Path("work/masks/a.tif")
+def outputs(
+    finished: Path, name: str, *, work: str = "work", bucket: Bucket | None = None, zarrs: bool = True
+) -> BucketOutput:
+    """Copy a finished run to where it is uploaded from."""
+    place = BucketFolder(bucket=bucket or Bucket.open(NAME), folder=Path(work))
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(finished / f"out-{name}", f"{work}/masks")
+    mask = Path(f"{work}/masks/a.tif")
     hashes = json.loads(OutputPaths.of(mask).report.read_bytes())["hashes"]
-    return BucketOutput(
-        place=place, mask=mask, beside=[Path("work/masks/a.ome.zarr")], hashes=hashes, outputs="o", overwrite=True
-    )
+    beside = [Path(f"{work}/masks/a.ome.zarr")] if zarrs else []
+    return BucketOutput(place=place, mask=mask, beside=beside, hashes=hashes, outputs="o", overwrite=True)
 
 
-def is_whole(objects: dict[str, bytes], folders: list[Path]) -> None:
+def is_whole(objects: dict[str, bytes], folders: list[Path], *, zarrs: bool = True) -> None:
     """Check that a reader finds only whole files of one of the runs, and no Zarr or report that came too early."""
     files = [
-        {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file() and (zarrs or ".zarr/" not in path.as_posix())
+        }
         for folder in folders
     ]
-    found = {key.removeprefix("masks/"): data for key, data in objects.items()}
+    # The claim of a killed upload may be there.
+    found = {key.removeprefix("masks/"): data for key, data in objects.items() if not key.endswith(".upload")}
     for key, data in found.items():
         assert data in [each.get(key) for each in files], key
     root = found.get("a.ome.zarr/zarr.json")
@@ -227,7 +274,7 @@ def uploaded_with_kills(store: Store, finished: Path, before: str | None, names:
             assert output.mask.exists()
             output.upload()
             is_whole(store.objects(), folders[-1:])
-            assert "masks/a.json" in store.objects()
+            assert {"masks/a.json", "masks/a.json.upload"} & store.objects().keys() == {"masks/a.json"}
             assert not store.uploads()
             kills += step
             continue
@@ -251,6 +298,100 @@ def test_a_kill_at_every_request_shows_whole_outputs_or_none(
     assert uploaded_with_kills(store, finished, before, ["old", "new"] if before else ["new"], step) > 20
 
 
+class Meeting:
+    """Two uploads of one output, of which one stops before a request while the other one goes on.
+
+    Args:
+        store: The bucket.
+        finished: Folder of the finished runs.
+        first, second: Names of the runs that are uploaded.
+        zarrs: Whether they have an OME-Zarr beside the mask.
+    """
+
+    def __init__(self, store: Store, finished: Path, first: str, second: str, *, zarrs: bool) -> None:
+        (bucket, self.one), (another, self.two) = store.connected(), store.connected()
+        self.first = outputs(finished, first, work="work-1", bucket=bucket, zarrs=zarrs)
+        self.second = outputs(finished, second, work="work-2", bucket=another, zarrs=zarrs)
+        self.failed: list[BucketOutput] = []
+
+    def upload(self, output: BucketOutput) -> None:
+        try:
+            output.upload()
+        except OutputError as error:
+            assert "another command" in str(error) or "Do not run two commands" in str(error)  # noqa: PT017
+            self.failed.append(output)
+
+    def run(self, before: int, pause: int | None) -> bool:
+        """Upload both, and return whether the first one had as many requests.
+
+        Args:
+            before: The second one begins before this request of the first one.
+            pause: Before this request the second one waits until the first one has ended. None lets it end first.
+        """
+        waits, ended = threading.Event(), threading.Event()
+
+        def upload_second() -> None:
+            self.upload(self.second)
+            waits.set()
+
+        thread = threading.Thread(target=upload_second)
+
+        def meet(_: str, send: Callable[[], Any]) -> Any:
+            if len(self.one.sent) == before + 1 and not thread.ident:
+                thread.start()
+                assert waits.wait(60)
+            return send()
+
+        def stop(_: str, send: Callable[[], Any]) -> Any:
+            if len(self.two.sent) == (pause or 0) + 1 and pause is not None:
+                waits.set()
+                assert ended.wait(60)
+            return send()
+
+        self.one.fault, self.two.fault = meet, stop
+        self.upload(self.first)
+        ended.set()
+        if thread.ident is None:
+            return False
+        thread.join()
+        return True
+
+
+def met(store: Store, finished: Path, names: tuple[str, str], step: int, pause: int | None, *, zarrs: bool) -> int:
+    """Let two uploads meet before every `step`-th request of the first one. Returns the number of meetings."""
+    before = 0
+    while True:
+        store.clear()
+        outputs(finished, "old", zarrs=zarrs).upload()
+        meeting = Meeting(store, finished, *names, zarrs=zarrs)
+        if not meeting.run(before, pause):
+            return before // step
+        assert len(meeting.failed) < 2, before
+        objects = store.objects()
+        assert {"masks/a.json", "masks/a.json.upload"} & objects.keys() == {"masks/a.json"}, before
+        is_whole(objects, [finished / f"out-{name}" for name in names], zarrs=zarrs)
+        assert all(output.mask.exists() for output in meeting.failed)
+        before += step
+
+
+@pytest.mark.parametrize(
+    ("pause", "step"), [(14, 8), *(pytest.param(pause, 1, marks=pytest.mark.full) for pause in (None, 4, 8, 14, 19))]
+)
+def test_of_two_commands_that_replace_one_mask_one_refuses(
+    store: Store, finished: Path, pause: int | None, step: int
+) -> None:
+    assert met(store, finished, ("new", "other"), step, pause, zarrs=False) >= 3
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("names", [("new", "other"), ("other", "new")])
+@pytest.mark.parametrize("pause", [None, 6, 15, 22, 33])
+def test_of_two_commands_that_replace_one_output_one_refuses(
+    store: Store, finished: Path, names: tuple[str, str], pause: int | None
+) -> None:
+    assert met(store, finished, names, 9, pause, zarrs=True) > 5
+
+
 def test_what_is_there_is_not_written_again(store: Store, finished: Path) -> None:
     output = outputs(finished, "new")
     store.network.fault = Broken(lambda what: what == "POST /masks/a.json?uploads", times=99)
@@ -264,15 +405,6 @@ def test_what_is_there_is_not_written_again(store: Store, finished: Path) -> Non
 
 
 ANSWER = "<Answer><UploadId>u</UploadId><ETag>e</ETag></Answer>"
-
-
-def answer(status: int, *, xml: str = "") -> Any:
-    """Return an answer of a server as botocore gets it."""
-    from botocore.awsrequest import AWSResponse  # noqa: PLC0415 (not installed everywhere)
-
-    body = xml.encode()
-    raw = type("Raw", (), {"stream": lambda *_, **__: iter([body]), "read": lambda *_: body})()
-    return AWSResponse("http://host", status, {"ETag": '"e"'}, raw)
 
 
 class Broken:
@@ -333,10 +465,6 @@ def test_uploads_that_killed_runs_left_are_aborted(store: Store, finished: Path)
 def test_memory_is_that_of_a_part(store: Store, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buckets, "PART_BYTES", 1 << 20)
     place = BucketFolder(bucket=Bucket.open(NAME), folder=here)
-    (here / "big.tif").write_bytes(np.random.default_rng(0).bytes(24 << 20))
-    store.network.largest = 0
-    place.put(here / "big.tif", {})
-    assert store.network.largest == 1 << 20
     # The server of the test shares the process, so that it is left out where memory is counted.
     store.network.fault = lambda what, _: answer(404) if what.startswith("HEAD") else answer(200, xml=ANSWER)
     peaks = []
@@ -348,6 +476,9 @@ def test_memory_is_that_of_a_part(store: Store, here: Path, monkeypatch: pytest.
         tracemalloc.stop()
     assert max(peaks) < 4 << 20
     assert peaks[1] < peaks[0] + (1 << 20)
+    store.network.fault, store.network.largest = None, 0
+    place.put(here / "big.tif", {})
+    assert store.network.largest == 1 << 20
 
 
 def test_readers_open_the_zarr_of_the_bucket(store: Store, colours: Path, tmp_path: Path) -> None:
