@@ -114,7 +114,7 @@ def grid_cells(size: Size, *, side: int) -> tuple[Box, ...]:
     The last row and column take the remainders.
 
     Raises:
-        ValueError: It has fewer pixels than cells on an axis.
+        ValueError: The size has fewer pixels than cells on an axis.
     """
     if not 1 <= side <= min(size.width, size.height):
         message = f"{size} cannot be cut into {side} x {side} cells"

@@ -264,14 +264,14 @@ def _polygon(rings: Any, path: str) -> Any:
 
 
 def _refuse_tangles(geometry: Any, path: str) -> None:
-    """Pass where edges of polygons cross each other rarely enough to be mended and joined.
+    """Check that edges of polygons cross each other rarely enough to be mended and joined.
 
     Args:
         geometry: An array of polygons.
         path: Path of the file.
 
     Raises:
-        SourceError: They do not.
+        SourceError: The edges cross each other too often.
     """
     tangles = []
     for broken in geometry[~shapely.is_valid(geometry)]:

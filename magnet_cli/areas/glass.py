@@ -193,7 +193,7 @@ def _lamp(place: Floats, brightness: Floats) -> NDArray[np.float64] | None:
 def _fitted(
     terms: NDArray[np.float64], values: Floats, *, towards: NDArray[np.float64], pull: Floats | None = None
 ) -> NDArray[np.float64]:
-    """Return `(6, channels)`, least squares, with slopes and curvatures kept small where few pixels speak for them."""
+    """Return `(6, channels)`, least squares, with slopes and curvatures kept small where few pixels support them."""
     weighted = terms if pull is None else terms * pull[:, None]
     total = len(terms) if pull is None else float(pull.sum())
     damping = total * np.array([0, 1e-3, 1e-3, 1e-2, 1e-2, 1e-2])

@@ -1,7 +1,7 @@
 """The machine, the bundle and the device of a bench; without torch, so that no reader of them loads it.
 
 A page of a library counts in parts to the processes that share it, so the process that starts the others has to do
-without the libraries whose memory it wants to know.
+without the libraries whose memory is measured.
 """
 
 from __future__ import annotations

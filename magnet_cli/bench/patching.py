@@ -73,7 +73,7 @@ class Patching(Contender[SegmentOptions]):
 
         Args:
             what: `LOADED` or `SAME`.
-            program: Is not used.
+            program: It is not used.
         """
         del program
         windows: list[int] = []

@@ -37,7 +37,7 @@ class PlainNetworks:
         """Read the weights of a bundle.
 
         Raises:
-            WeightsError, DeviceError: They cannot be had.
+            WeightsError, DeviceError: The weights cannot be loaded.
         """
         place, classes = placed(device), len(bundle.classes)
         if bundle.foreign is not None:

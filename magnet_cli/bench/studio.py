@@ -49,7 +49,7 @@ class Studio:
         """Write a square image with as many bands as the bundle takes, and return the file's bytes.
 
         Raises:
-            OutputError: There is no room for it.
+            OutputError: The disk has no room for the image.
         """
         bundle = load_bundle(self._options.weights or DEFAULT_BUNDLE)
         return write_repeated(path, size=Size(width=side, height=side), bands=len(bundle.input.bands))

@@ -51,7 +51,7 @@ class Process(Closing):
         """Prepare the contender in its process.
 
         Raises:
-            MagnetError: It failed, or its process was killed.
+            MagnetError: The contender failed, or its process was killed.
         """
         ready: Ready = self.ask("prepare")
         return ready
@@ -60,7 +60,7 @@ class Process(Closing):
         """Run the contender in its process.
 
         Raises:
-            MagnetError: It failed, or its process was killed.
+            MagnetError: The contender failed, or its process was killed.
         """
         took: Took = self.ask("run", what, program)
         return took

@@ -116,7 +116,7 @@ def _refuse(given: Given[Any], *, beside: Given[Any], rule: str) -> None:
     """Refuse options that are typed on the command line and that only the other kind of bundle has.
 
     Raises:
-        UsageError: There is such an option.
+        UsageError: An option of the other kind of bundle is typed.
     """
     for entry in given.entries():
         if given.typed(entry.name) and not beside.has(entry.name):
@@ -135,7 +135,7 @@ def _check_page(html: Path, *, read: Sequence[str | None]) -> None:
     """Check that the page can be written and replaces no other file.
 
     Raises:
-        UsageError: It is a file that is read.
+        UsageError: The page would replace a file that is read.
         OutputError: Its folder is missing, or a file of another program is in the way.
     """
     if not html.parent.is_dir():

@@ -191,7 +191,7 @@ def _score_files(data: Path, output: Path | None, plot: Path | None) -> list[Wri
     """Return the files of scores and of their plot, none of which is read or another program's.
 
     Raises:
-        UsageError: One of them is a file that is read.
+        UsageError: One of these files would replace a file that is read.
         OutputError: A file of another program is in the way.
     """
     from magnet_cli.images.dataset import read_dataset

@@ -261,7 +261,7 @@ def check_inputs(image: str | Path, truth: str | Path, *, roi: str | Path | None
         series: Name or number of the segmented image, where the file holds several.
 
     Raises:
-        SourceError: One cannot be read, is not what it should be, or has another size or place than the image.
+        SourceError: A file cannot be read, is of the wrong kind, or has another size or place than the image.
     """
     info = images.inspect(image, series=series)
     with open_labels(truth) as labels:

@@ -185,7 +185,7 @@ def _only(image: Image, series: str | int | None) -> Image:
     """Return an image of a format whose files hold one.
 
     Raises:
-        SourceError: Another one is asked for.
+        SourceError: The user asks for another image.
     """
     try:
         choose([Content(name="", size=image.info.size)], series, default=0, path=image.info.path)

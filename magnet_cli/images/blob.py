@@ -63,7 +63,7 @@ class Blob(ABC):
         return data
 
     def stream(self) -> BinaryIO:
-        """Return a file object over the bytes, for libraries that want one; not to be shared between threads."""
+        """Return a file object over the bytes, for libraries that need one. Threads must not share it."""
         return cast("BinaryIO", io.BufferedReader(BlobStream(self), STREAM_BUFFER))
 
     @abstractmethod

@@ -16,7 +16,7 @@ def open_blob(source: str) -> Blob:
     """Open the bytes of a file or of a URL.
 
     Raises:
-        SourceError: It cannot be opened, or, for a URL, not be read in parts.
+        SourceError: The file cannot be opened, or a URL cannot be read in parts.
     """
     if is_url(source):
         with needing("remote", source):

@@ -44,8 +44,8 @@ class BoundedResponse(aiohttp.ClientResponse):
         """Wait for the status and the headers.
 
         Raises:
-            TimeoutError: They do not come. After a preliminary status, such as 100, the client itself would wait as
-                long as for a whole answer.
+            TimeoutError: Status and headers do not come. After a preliminary status, such as 100, the client itself
+                would wait as long as for a whole answer.
         """
         return await asyncio.wait_for(super().start(connection), PATIENCE_SECONDS)
 

@@ -49,7 +49,7 @@ def check_budget(file: str, needed: int, cache: CacheBudget | None) -> None:
     """Refuse a one-time decode that does not fit its budget.
 
     Raises:
-        SourceError: It needs disk, and none or too little is allowed.
+        SourceError: The decode needs disk, and none or too little is allowed.
     """
     if needed == 0 or (cache is not None and needed <= cache.max_bytes):
         return

@@ -53,7 +53,7 @@ def fingerprint(path: str | Path) -> str:
         path: A file, the folder of a zarr image, or the URL of either.
 
     Raises:
-        SourceError: It cannot be read.
+        SourceError: The input cannot be read.
     """
     if is_url(str(path)):
         return _remote(str(path))
@@ -82,7 +82,7 @@ def input_files(path: Path) -> list[Path]:
         path: A file, or the folder of a zarr image.
 
     Raises:
-        SourceError: It cannot be read.
+        SourceError: The input cannot be read.
     """
     with naming(path, "the input cannot be read", advice="Check that it exists and that you may read it"):
         found = [*(file for file, _ in _files(path)), *_companions(path)]

@@ -186,7 +186,7 @@ def is_indexed(path: str) -> bool:
     """Return whether the first band of a raster has a palette.
 
     Raises:
-        SourceError: It cannot be opened.
+        SourceError: The raster cannot be opened.
     """
     parts: list[Any] = []
     try:
@@ -335,7 +335,7 @@ def codes_of(
     """Return the meaning of the bands of datasets that make one raster.
 
     Raises:
-        SourceError: They hold complex numbers.
+        SourceError: The datasets hold complex numbers.
     """
     dtypes = [np.dtype(name if name != "complex_int16" else "complex64") for each in datasets for name in each.dtypes]
     dtype = np.result_type(*dtypes)

@@ -58,7 +58,7 @@ def crs_of_keys(keys: GeoKeys) -> CRS | None:
     """Return the horizontal reference system of a GeoTIFF, or None where it names none.
 
     Raises:
-        UnknownCrsError: It defines one in a way that is not understood.
+        UnknownCrsError: The GeoTIFF defines a system in a way that is not understood.
     """
     try:
         return _crs(keys)

@@ -133,7 +133,7 @@ def check_fits(found: ImageInfo, image: ImageInfo, *, rule: str, advice: str) ->
         advice: The next step where the sizes differ.
 
     Raises:
-        SourceError: They differ in size or place.
+        SourceError: The raster differs from the image in size or place.
     """
     if found.size != image.size:
         raise SourceError(rule, value=found.size, file=found.path, advice=advice)

@@ -57,7 +57,7 @@ class InputState:
             content: Whether its fingerprint is noted, too.
 
         Raises:
-            SourceError: It cannot be read.
+            SourceError: The input cannot be read.
         """
         text = str(source)
         files = {} if is_url(text) else {file: FileState.of(file) for file in input_files(Path(text))}
@@ -106,7 +106,7 @@ class InputStates:
             content: Whether their fingerprints are noted, too.
 
         Raises:
-            SourceError: One cannot be read.
+            SourceError: An input cannot be read.
         """
         given = [source for source in sources if source is not None]
         return cls(states=tuple(InputState.of(source, content=content) for source in given))

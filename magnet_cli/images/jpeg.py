@@ -70,7 +70,7 @@ def check_jpeg2000(data: bytes, chunk: Size) -> None:
     OpenJPEG decodes what there is, and allocates whatever the header says.
 
     Raises:
-        ValueError: It lacks the marker, or declares such a picture.
+        ValueError: The codestream lacks the marker, or declares such a picture.
     """
     start = data.find(SIZE_MARKER, 0, LONGEST_BOXES)
     if start >= 0:

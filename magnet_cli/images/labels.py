@@ -117,7 +117,7 @@ class LabelImage(Closing):
             `(height, width)` uint8; 255 where the file has no data.
 
         Raises:
-            SourceError: It cannot be decoded, or holds a value that is no label.
+            SourceError: The box cannot be decoded, or holds a value that is no label.
         """
         values, valid = self._first_band(box)
         if values.dtype.kind == "b":
@@ -142,7 +142,7 @@ class LabelImage(Closing):
         The result is None where all are.
 
         Raises:
-            SourceError: It cannot be decoded.
+            SourceError: The values cannot be decoded.
         """
         values, valid = self._first_band(box)
         return (values if self._step == 1 else values // values.dtype.type(self._step)), valid

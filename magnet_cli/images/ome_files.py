@@ -120,7 +120,7 @@ class OmeFiles:
         """Return the path of a file in the folder of the one that is read.
 
         Raises:
-            SourceError: It is not there, or the folder is behind a URL.
+            SourceError: The file is missing, or the folder is behind a URL.
         """
         if is_url(self.path):
             raise SourceError(

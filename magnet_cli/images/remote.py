@@ -237,7 +237,7 @@ def beginning(url: str, count: int) -> bytes:
     """Return the first bytes of a file.
 
     Raises:
-        SourceError: It cannot be read.
+        SourceError: The file cannot be read.
     """
     if not count:
         return b""
@@ -301,7 +301,7 @@ def probe(url: str, fs: Any) -> Remote:
     """Return the size and version of a file, by a request for its first byte.
 
     Raises:
-        SourceError: It is empty, or the server does not send parts of files.
+        SourceError: The file is empty, or the server does not send parts of files.
         OSError, aiohttp.ClientError: As the server or the network fails.
     """
     if "s3" in fs.protocol:

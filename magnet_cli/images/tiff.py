@@ -240,7 +240,7 @@ def refuse_remote_slide(file: tifffile.TiffFile, blob: Blob) -> None:
     """Refuse a slide that needs OpenSlide and lies behind a URL.
 
     Raises:
-        SourceError: It is one.
+        SourceError: The file is such a slide.
     """
     kind = next((kind for kind in SLIDE_KINDS if getattr(file, f"is_{kind}")), None)
     if kind is not None and is_url(blob.name):

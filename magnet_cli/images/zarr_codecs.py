@@ -23,9 +23,9 @@ STATED = slice(12, BLOSC_HEADER)
 
 
 def refuse_other_length(chunk: Buffer, name: str) -> None:
-    """Pass where a Blosc chunk has the length that its header states.
+    """Check that a Blosc chunk has the length that its header states.
 
-    Blosc's decoder trusts that number: a damaged one makes it read memory that is not its own, and ends the process.
+    Blosc's decoder does not check that number: a damaged one makes it read foreign memory, and ends the process.
 
     Args:
         chunk: The chunk as it is stored.

@@ -145,7 +145,7 @@ class BoundedZipStore(ZipStore):
 
 
 def check_size(size: int, name: str) -> None:
-    """Pass where an entry is not too large to be read.
+    """Check that an entry is not too large to be read.
 
     Raises:
         OSError: The entry is too large.

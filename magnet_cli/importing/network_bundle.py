@@ -48,7 +48,9 @@ def import_network(
     overwrite: bool = False,
     engine: EngineOption = "auto",
 ) -> ImportedNetwork:
-    """Make a bundle of a network that another library saved. The bundle needs neither that folder nor a network.
+    """Make a bundle of a network that another library saved.
+
+    The bundle needs neither that folder nor an internet connection.
 
     Args:
         options: The network's path, and the values that its files do not state.

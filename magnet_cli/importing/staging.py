@@ -34,7 +34,7 @@ def check_output(output: Path, *, overwrite: bool, read: Sequence[Path]) -> None
         read: The files that the bundle is made of.
 
     Raises:
-        UsageError: One of these files is in the folder.
+        UsageError: The folder holds a file that is no part of a bundle.
         OutputError: The folder may not be replaced, or cannot be reached.
     """
     for folder in (output.parent, output):

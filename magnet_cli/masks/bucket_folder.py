@@ -100,7 +100,7 @@ class BucketFolder:
         return found
 
     def refuse_foreign(self, paths: Iterable[Path]) -> None:
-        """Pass where every object that is there already was written by magnet.
+        """Check that every object that is there already was written by magnet.
 
         Args:
             paths: The local files that become the objects. Those that end in `.zarr` are folders.

@@ -59,7 +59,7 @@ class BucketOutput:
         return OutputPaths.of(self.mask).report
 
     def refuse_foreign(self) -> None:
-        """Pass where every object that is there already was written by magnet.
+        """Check that every object that is there already was written by magnet.
 
         Raises:
             OutputError: Another program has written one of the objects.
@@ -151,7 +151,7 @@ class BucketOutput:
         return mask, report
 
     def _refuse_other(self, *found: StoredObject | None) -> None:
-        """Pass where objects belong to this run, which was interrupted, or may be replaced."""
+        """Check that objects belong to this run, which was interrupted, or may be replaced."""
         runs = {each.tags.get(RUN) for each in found if each is not None}
         if runs - {self._run} and not self.overwrite:
             raise self._other("it belongs to another run")

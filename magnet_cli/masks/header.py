@@ -36,7 +36,7 @@ class JournalHeader:
         """Return a stored header. The tags of its mask's place are left out, because only their digest is stored.
 
         Raises:
-            OutputError: It is no header that this program reads.
+            OutputError: This program cannot read the header.
         """
         try:
             found = json.loads(stored)
@@ -78,10 +78,10 @@ class JournalHeader:
         return json.dumps(self.facts(), sort_keys=True, separators=(",", ":")).encode()
 
     def check(self, stored: bytes, *, file: Path) -> None:
-        """Pass where a stored header is this one.
+        """Check that a stored header is this one.
 
         Raises:
-            OutputError: It is not; the message names what differs.
+            OutputError: The headers differ. The message names what differs.
         """
         if stored == self.encode():
             return

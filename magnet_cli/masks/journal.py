@@ -65,7 +65,7 @@ def drop_journal(path: Path) -> None:
     """Delete what an earlier run left at `path`; nothing where it left nothing.
 
     Raises:
-        OutputError: Another run owns it.
+        OutputError: Another run owns the journal.
     """
     if path.exists():
         StoreFile.own(path, sync=SyncPolicy()).remove()
@@ -231,7 +231,8 @@ class Journal(StoredGroups):
                 than it saves.
 
         Raises:
-            OutputError: Another run owns it, it belongs to other inputs or options, or it cannot be written or read.
+            OutputError: Another run owns the journal, it belongs to other inputs or options, or it cannot be written or
+                read.
         """
         store = StoreFile.own(path, sync=sync or SyncPolicy())
         journal = cls(store, header=header, cache_bytes=cache_bytes, threaded=threaded)

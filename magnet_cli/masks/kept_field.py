@@ -54,7 +54,7 @@ class FieldFile:
         """Open the folder of a field.
 
         Raises:
-            SourceError: There is none, or it is not what `write_field` writes.
+            SourceError: There is no such folder, or it holds something else than a field.
         """
         if not path.is_dir():
             raise SourceError(
@@ -102,7 +102,7 @@ class FieldFile:
         """Return the stored values in a box of the grid, `(bands, height, width)`; see `write_field`.
 
         Raises:
-            SourceError: They cannot be decoded.
+            SourceError: The values cannot be decoded.
         """
         try:
             return np.asarray(self.array[:, *box.slices], dtype=np.uint8)

@@ -158,7 +158,7 @@ def parse_description(section: Mapping[str, object]) -> tuple[tuple[PageLayout, 
     """Return the values that `describe_mask` has written.
 
     Raises:
-        KeyError, TypeError, ValueError: It says something else.
+        KeyError, TypeError, ValueError: The text is not one of `describe_mask`.
     """
     layout, pages = [], []
     entries = section["pages"]

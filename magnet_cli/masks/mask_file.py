@@ -126,7 +126,7 @@ class MaskFile(Closing):
         """Read bytes of the file.
 
         Raises:
-            SourceError: It ends before them.
+            SourceError: The file ends before these bytes.
         """
         # Room for all of the bytes is made before the first is read, so a length is not taken at its word.
         size = os.fstat(self._descriptor).st_size

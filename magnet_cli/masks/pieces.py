@@ -141,7 +141,7 @@ class PieceFolder:
                 self.path.rmdir()
 
     def agree(self, head: Mapping[str, Any], own: Mapping[str, str]) -> None:
-        """Pass where this part computes as the first one did.
+        """Check that this part computes as the first one did.
 
         Args:
             head: The hashes and facts that the first part has stored.

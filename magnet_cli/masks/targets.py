@@ -181,7 +181,7 @@ def is_file_name(output: Path) -> bool:
     """Return whether `-o` names a file rather than a folder.
 
     Raises:
-        UsageError: It has a suffix in which masks are not written.
+        UsageError: The name has a suffix that no mask can have.
     """
     suffix = output.suffix.lower()
     if output.is_dir() or not suffix:

@@ -79,7 +79,7 @@ class UnfinishedMask(Closing):
         """Open what there is of a mask, without reading it yet.
 
         Raises:
-            OutputError: There is nothing yet, or it is of another version, damaged or unreadable.
+            OutputError: No part of the mask exists yet, or its files are of another version, damaged or unreadable.
         """
         return cls(mask)
 
@@ -199,7 +199,7 @@ class _GrowingFile(Closing):
         """Return the first record.
 
         Raises:
-            OutputError: It is not there yet, damaged, or of another version.
+            OutputError: The record is not there yet, damaged, or of another version.
         """
         head = durable.read_at(self.descriptor, len(MAGIC), 0)
         if head != MAGIC and not MAGIC.startswith(head.rstrip(b"\0")):

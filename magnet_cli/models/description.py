@@ -164,7 +164,7 @@ def _backbone(found: SegmentationFile, *, file: Path) -> NetworkSpec:
     """Return the backbone, or the entry that stands in for one where another library made the network.
 
     Raises:
-        WeightsError: There is neither, or there are both, or the description of the network contradicts the bundle's.
+        WeightsError: The description has neither or both, or the description of the network contradicts the bundle's.
     """
     backbone, foreign = found.networks.backbone, found.networks.foreign
     if (backbone is None) == (foreign is None):

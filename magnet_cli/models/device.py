@@ -42,7 +42,7 @@ def resolve_device(name: str) -> str:
         name: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.
 
     Raises:
-        UsageError: There is no such word.
+        UsageError: The name means no device.
         DeviceError: This machine has no such device.
     """
     kind, _, number = name.partition(":")

@@ -183,7 +183,7 @@ class Temperature:
         """Return one number, or a number a scale, whose key is a side (`612`) or a width and height (`2048x1024`).
 
         Raises:
-            ValueError: It is neither.
+            ValueError: The value is neither.
         """
         values: dict[str, Any] = value if isinstance(value, dict) else {"": value}
         holds = values and all(map(_is_positive, values.values()))

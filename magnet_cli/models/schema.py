@@ -180,7 +180,7 @@ def parse_object(data: bytes, *, file: Path) -> dict[str, Any]:
     """Return the JSON object that a file holds.
 
     Raises:
-        WeightsError: It is too large, no JSON, or no object.
+        WeightsError: The file is too large, no JSON, or no object.
     """
     if len(data) > LARGEST:
         raise WeightsError("a description is at most 1 MiB", value=len(data), file=file)

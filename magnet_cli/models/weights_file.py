@@ -79,7 +79,7 @@ def fill(network: nn.Module, *, spec: NetworkSpec, folder: Path) -> None:
 
 
 def check_keys(found: Iterable[str], wanted: Iterable[str], *, spec: NetworkSpec, file: Path) -> None:
-    """Pass where a file has the weights of a network and no others.
+    """Check that a file has the weights of a network and no others.
 
     Raises:
         WeightsError: Some are missing or unknown.
@@ -93,10 +93,10 @@ def check_keys(found: Iterable[str], wanted: Iterable[str], *, spec: NetworkSpec
 
 
 def check_shape(key: str, shape: tuple[int, ...], wanted: Mapping[str, Tensor], *, file: Path, rule: str = "") -> None:
-    """Pass where a tensor of a file has the shape of the network's.
+    """Check that a tensor of a file has the shape of the network's.
 
     Raises:
-        WeightsError: It has another shape.
+        WeightsError: The tensor has another shape.
     """
     if shape != tuple(wanted[key].shape):
         raise WeightsError(f"{rule}{key} must have shape {tuple(wanted[key].shape)}", value=shape, file=file)

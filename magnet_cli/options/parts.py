@@ -236,7 +236,7 @@ def _variable(environment: Mapping[str, str]) -> str:
     """Return the variable that holds the job's index.
 
     Raises:
-        UsageError: There is none, or there are several.
+        UsageError: The environment has no such variable, or several.
     """
     found = [name for name in COUNTS if environment.get(name)]
     if len(found) == 1:

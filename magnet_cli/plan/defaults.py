@@ -88,7 +88,7 @@ def _check_tta(options: SegmentOptions, facts: ModelFacts, compat: Compat) -> No
     """Refuse mirror images that a method does not compute, or that a network cannot take.
 
     Raises:
-        UsageError: They are refused.
+        UsageError: The method or the network does not fit `--tta`.
     """
     if options.tta != "none" and (options.method == "grnet" or compat != "paper"):
         what = "--method grnet" if options.method == "grnet" else f"--compat {compat}"
@@ -110,7 +110,7 @@ def _check_selection(options: SegmentOptions, facts: ModelFacts, compat: Compat)
 
     Raises:
         UsageError: The options contradict each other.
-        WeightsError: It asks for a selector, and the bundle has none.
+        WeightsError: The options name a selector, and the bundle has none.
     """
     given = [name for name in ("select", "budget") if getattr(options, name) is not None]
     if given and options.method != "magnet-fast":

@@ -1,6 +1,6 @@
 """Comparison of the kind of image that a bundle was trained on with the kind that it is given.
 
-An image's kind is what its reader knows of the file, never a guess from its pixels: a network for aerial photographs
+An image's kind follows from statements in its file, never from its pixels: a network for aerial photographs
 finds buildings on a microscope's slide, and the mask looks like any other.
 """
 

@@ -224,7 +224,7 @@ def _check_selector(passes: Sequence[Pass], settings: MethodSettings, facts: Mod
     """Refuse a selector that compares windows with the whole image where no block holds it.
 
     Raises:
-        UsageError: It is such a selector.
+        UsageError: The bundle has such a selector.
     """
     if settings.select != "ppn" or facts.selector is None or facts.selector.against == "constant":
         return

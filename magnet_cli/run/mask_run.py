@@ -269,7 +269,7 @@ class MaskRun:
         """Open the image, with the number of reading processes that the plan has.
 
         Raises:
-            SourceError: It cannot be opened, or has changed since the run was planned.
+            SourceError: The image cannot be opened, or has changed since the run was planned.
         """
         planned = self.job.image
         image = images.reopen(planned, cache=images.CacheBudget.within(self.paths.mask.parent))

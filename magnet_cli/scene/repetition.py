@@ -72,7 +72,7 @@ def write_repeated(path: str | Path, *, size: Size, seed: int = 0, bands: int = 
         The bytes that its tiles take.
 
     Raises:
-        OutputError: There is no room for it, or it cannot be written.
+        OutputError: The disk has no room for the file, or it cannot be written.
     """
     levels = _levels(size, bands=bands, seed=seed)
     return _write(Path(path), levels, () if bands == 1 else (bands,), **_coding(bands))
@@ -91,7 +91,7 @@ def write_repeated_mask(path: str | Path, *, size: Size, classes: Collection[Lab
         The bytes that its tiles take.
 
     Raises:
-        OutputError: There is no room for it, or it cannot be written.
+        OutputError: The disk has no room for the file, or it cannot be written.
     """
     inside = np.isin(_drawn(seed).labels, list(classes)).astype(np.uint8)
     level = _Level(tiles=_tiles(inside, compression="deflate"), size=size, grid=Pyramid().grid(size))

@@ -164,7 +164,7 @@ def output_place(output: str | Path | None, work: str | Path) -> tuple[BucketFol
         work: Local folder in which outputs for buckets are made.
 
     Raises:
-        UsageError: It is an address of another kind.
+        UsageError: The output is an address of another kind.
     """
     if output is None:
         return None, None
@@ -216,7 +216,7 @@ def _check_bucket(
     is_shared: bool,
     cluster: str | Path | None,
 ) -> None:
-    """Pass where the outputs of a run can be written to a bucket.
+    """Check that the outputs of a run can be written to a bucket.
 
     Raises:
         UsageError: A part of one image, workers of a cluster, a last stage, or an output among the inputs of the run.

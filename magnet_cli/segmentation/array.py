@@ -1,4 +1,4 @@
-"""Segmenting a small image into an array, for programs that want no files."""
+"""Segmenting a small image into an array, for programs that need no files."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def put_values(sink: Sink, group: GroupId, step: Pass, block: Index, *, box: Box
     """Keep values of a block in its layer.
 
     Args:
-        sink: Takes them.
+        sink: The sink that stores the values.
         group: The group of the block.
         step: The pass.
         block: A block of the pass.
@@ -249,7 +249,7 @@ def put_validity(sink: Sink, group: GroupId, *, name: str, box: Box, valid: NDAr
     """Keep which pixels of a box get a label or a probability.
 
     Args:
-        sink: Takes it.
+        sink: The sink that stores the validity.
         group: The group that the box belongs to.
         name: `VALID_LABELS` or `VALID_VALUES`.
         box: A box of level 0, or of the last canvas.

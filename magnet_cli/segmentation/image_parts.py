@@ -222,7 +222,7 @@ def segment_job(run: MaskRun) -> SegmentJob:
     """Return the job of a run that is shared, which is never the published program's.
 
     Raises:
-        TypeError: It is another job.
+        TypeError: The run has another job.
     """
     if not isinstance(run.job, SegmentJob):
         message = f"only a segmentation is shared between parts, got {type(run.job).__name__}"

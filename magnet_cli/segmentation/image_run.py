@@ -238,7 +238,7 @@ class ImageRun:
         return self.completed(self._refined(last))
 
     def check_outputs(self) -> None:
-        """Pass where every file of the run can be written.
+        """Check that every file of the run can be written.
 
         Raises:
             UsageError, OutputError: A name is too long, or another program's file is in the way.
@@ -273,7 +273,7 @@ class ImageRun:
         """Note the state of the files that the run reads.
 
         Raises:
-            SourceError: One cannot be read.
+            SourceError: A file cannot be read.
         """
         roi = self.options.roi if isinstance(self.options.roi, Path) else None
         return images.InputStates.of((self.target.image, roi, self.options.mask))

@@ -114,7 +114,7 @@ def stain_map(pixels: NDArray[np.uint8], kind: str) -> StainMap:
         kind: `stains` or `macenko`.
 
     Raises:
-        ValueError: There are no two stains; the message says what is missing.
+        ValueError: The colours have no two stains. The message names what is missing.
     """
     light = _light(pixels)
     density = -np.log10(np.clip(pixels.astype(np.float64), 1, light) / light)

@@ -41,7 +41,7 @@ def check_address_space() -> None:
     fault. So another process tries it first.
 
     Raises:
-        DeviceError: They do not fit.
+        DeviceError: The libraries do not fit.
     """
     limit = address_space_limit()
     if limit is None or not sys.platform.startswith("linux"):

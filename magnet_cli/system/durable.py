@@ -79,7 +79,7 @@ def open_for_append(path: Path) -> int:
     """Return a descriptor of `path` for reading and writing; the file is created where it is missing, never cut.
 
     Raises:
-        OSError: It cannot be opened, is a symbolic link, or is no regular file.
+        OSError: The file cannot be opened, is a symbolic link, or is no regular file.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | UNFOLLOWED | BINARY, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -188,7 +188,7 @@ def _make_folder(path: Path) -> bool:
     """Make a folder; False where there is one already.
 
     Raises:
-        OSError: It cannot be made, or something else than a folder has its name.
+        OSError: The folder cannot be made, or something else than a folder has its name.
     """
     try:
         path.mkdir()
@@ -229,7 +229,7 @@ def lock(descriptor: int) -> bool:
 def is_locked(descriptor: int) -> bool | None:
     """Return whether a process of this machine holds `lock` on a file; None where the system does not say.
 
-    The question takes no lock, so that no process that wants one meanwhile fails.
+    This takes no lock itself, so that it never makes another process fail to get one.
     """
     try:
         with open("/proc/locks", encoding="ascii") as table:  # noqa: PTH123 - paths are a type here, and no import

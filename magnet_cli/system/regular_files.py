@@ -26,10 +26,10 @@ def is_file(path: str | Path) -> bool:
 
 
 def check_regular(path: str | Path) -> None:
-    """Pass where a path leads to a regular file.
+    """Check that a path leads to a regular file.
 
     Raises:
-        OSError: It does not, or there is nothing.
+        OSError: The path leads to something else, or to nothing.
     """
     if not stat.S_ISREG(Path(path).stat().st_mode):
         raise OSError(errno.EINVAL, NOT_REGULAR, str(path))

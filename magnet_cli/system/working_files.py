@@ -20,7 +20,7 @@ def working_file(target: Path) -> Iterator[IO[bytes]]:
     """Open a new file under a working name. It becomes `target` where the block ends well, and is removed otherwise.
 
     Raises:
-        OutputError: It cannot be written, or another run is writing it.
+        OutputError: The file cannot be written, or another run is writing it.
     """
     with durable.writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def working_folder(target: Path) -> Iterator[Path]:
     """Make a new folder under a working name. It becomes `target` where the block ends well, and is removed otherwise.
 
     Raises:
-        OutputError: It cannot be written, or another run is writing it.
+        OutputError: The folder cannot be written, or another run is writing it.
     """
     with durable.writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)

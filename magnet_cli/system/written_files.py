@@ -184,7 +184,7 @@ def _of_each_other(one: WrittenFile, other: WrittenFile) -> UsageError:
 
 
 def refuse_unwritable(written: Sequence[WrittenFile]) -> None:
-    """Pass where the file system takes all names, and each file that is there already was written by this program.
+    """Check that the file system takes all names, and each file that is there already was written by this program.
 
     Raises:
         UsageError: A name is too long.
@@ -195,7 +195,7 @@ def refuse_unwritable(written: Sequence[WrittenFile]) -> None:
 
 
 def refuse_foreign(written: Iterable[WrittenFile]) -> None:
-    """Pass where each file that is there already was written by this program; empty files count as such.
+    """Check that each file that is there already was written by this program; empty files count as such.
 
     Raises:
         OutputError: Another program's file is in the way, or a name is longer than the file system allows.
@@ -213,7 +213,7 @@ def refuse_foreign(written: Iterable[WrittenFile]) -> None:
 
 
 def refuse_link_loop(folder: Path) -> None:
-    """Pass where no symbolic link on the way to a folder leads to itself.
+    """Check that no symbolic link on the way to a folder leads to itself.
 
     Raises:
         OutputError: A link leads to itself, so that the folder can be neither read nor made.
@@ -228,7 +228,7 @@ def refuse_link_loop(folder: Path) -> None:
 
 
 def refuse_long_names(written: Iterable[WrittenFile]) -> None:
-    """Pass where the file system takes the name of every file.
+    """Check that the file system takes the name of every file.
 
     Raises:
         UsageError: A name is too long.

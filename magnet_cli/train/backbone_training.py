@@ -66,7 +66,7 @@ class Recipe:
         """Return where the encoder's first weights come from; None where they are random.
 
         Raises:
-            WeightsError: They are not there, or do not fit.
+            WeightsError: The weights are missing, or do not fit.
         """
         return self.start.fill(self._built()) if self.start.words else None
 
@@ -189,7 +189,7 @@ def fit_backbone(
         progress: Receives each log line.
         until: Stop at that iteration.
         validation: Scenes to validate on, if the loop does.
-        each: Is called after each iteration.
+        each: Function that is called after each iteration.
 
     Returns:
         The network in host memory with averaged weights, in eval mode.

@@ -141,7 +141,7 @@ class StoredField:
         """Return a new file, all zero; the disk is taken as it is written.
 
         Raises:
-            OutputError: It cannot be made.
+            OutputError: The file cannot be made.
         """
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
         with writing(path), os.fdopen(open_for_append(path), "r+b") as file:
@@ -177,7 +177,7 @@ class StoredField:
         """Return the same file, complete and on the disk, under its final name.
 
         Raises:
-            OutputError: It cannot be renamed.
+            OutputError: The file cannot be renamed.
         """
         with writing(path):
             sync_file(self.path)

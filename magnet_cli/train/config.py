@@ -204,7 +204,7 @@ class NetworkConfig:
         """Refuse `encoder_weights` where the network that is trained takes none.
 
         Raises:
-            UsageError: They are given.
+            UsageError: `encoder_weights` is given.
         """
         if self.encoder_weights:
             raise UsageError(

@@ -28,7 +28,7 @@ def draw_curves(log: Path, target: Path) -> None:
         target: A PNG, replaced complete or not at all.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The picture cannot be written.
     """
     write_whole(target, picture(read_log(log)))
 

@@ -141,7 +141,7 @@ def check_bundle_folder(output: Path, files: Sequence[str]) -> None:
     """Accept a folder that is missing, holds a bundle, or holds no file of these names.
 
     Raises:
-        OutputError: It is a file, or files of no bundle would be replaced.
+        OutputError: The path is a file, or files of no bundle would be replaced.
     """
     if output.exists() and not output.is_dir():
         raise OutputError("a bundle is a folder, and this is a file", file=output, advice="Choose another -o")

@@ -223,7 +223,7 @@ class Trainer:
         Args:
             progress: Receives each log line.
             until: Stop there with a checkpoint, as an interruption would.
-            each: Is called after each iteration.
+            each: Function that is called after each iteration.
 
         Returns:
             The network in host memory with averaged weights: the best validated, else the last.
@@ -333,7 +333,7 @@ class Trainer:
         """Make the folder of the training's files, if there are any, and hold it open, so that its loss is noticed.
 
         Raises:
-            OutputError: It cannot be made.
+            OutputError: The folder cannot be made.
         """
         if self.files is None:
             yield
@@ -350,10 +350,10 @@ class Trainer:
                 self.held = None
 
     def check_folder(self) -> None:
-        """Pass where the folder of the training's files is still the one that it began with.
+        """Check that the folder of the training's files is still the one that it began with.
 
         Raises:
-            OutputError: It is not.
+            OutputError: The folder is another one, or gone.
         """
         if self.files is None or self.held is None:
             return
@@ -370,7 +370,7 @@ class Trainer:
         """Take up the checkpoint, if there is one, whichever device it was made on.
 
         Raises:
-            UsageError: It is of another training.
+            UsageError: The checkpoint is of another training.
         """
         if self.files is None:
             return

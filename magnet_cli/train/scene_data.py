@@ -82,10 +82,10 @@ def load_scenes(
 
 
 def refuse_replaced(layouts: Sequence[SceneLayout], *, data: Path, folders: Sequence[Path]) -> None:
-    """Pass where no file of these folders that a training replaces is one of the scenes' files, or the list of them.
+    """Check that no file of these folders that a training replaces is one of the scenes' files, or the list of them.
 
     Raises:
-        UsageError: One of them is, by its name or through a link.
+        UsageError: A file of the scenes would be replaced, by its name or through a link.
     """
     replaced = [entry for folder in folders if folder.is_dir() for entry in folder.iterdir() if is_replaced(entry)]
     refuse_collisions(
@@ -205,7 +205,7 @@ def read_mask(layout: SceneLayout) -> Pixels | None:
     """Return the mask of a scene in memory, where it has one.
 
     Raises:
-        SourceError: It cannot be decoded.
+        SourceError: The mask cannot be decoded.
     """
     if layout.mask is None:
         return None
@@ -250,7 +250,7 @@ def stream_mask(layout: SceneLayout, spool: Spool) -> StreamedLabels | None:
     """Return the mask of a scene in the spool, where it has one.
 
     Raises:
-        SourceError: It cannot be decoded.
+        SourceError: The mask cannot be decoded.
     """
     if layout.mask is None:
         return None

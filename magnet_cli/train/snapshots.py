@@ -39,7 +39,7 @@ def write_checkpoint(path: Path, state: State) -> None:
     """Make `path` hold a state of tensors and plain values, complete or as before.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
     with working_file(path) as file:
         try:

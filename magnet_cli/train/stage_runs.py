@@ -151,7 +151,7 @@ def accumulated_runs(
         views: The fields of the scenes.
         temperatures: The temperatures of O, coarsest scale first.
         how: The way in which the stages below merge.
-        refiners: One for each scene.
+        refiners: Refiners of each scene.
     """
     steps = []
     for view, mine in zip(views, refiners, strict=True):
@@ -198,7 +198,7 @@ def ending_of(
         views: The fields of the scenes.
         temperatures: The temperatures of O, coarsest scale first.
         how: The way in which every stage merges.
-        refiners: One for each scene.
+        refiners: Refiners of each scene.
         ignore: The label of pixels without a class.
         fitting: Fit a temperature of R at each stage, over all scenes together, which the next stage's Y' then has.
     """

@@ -43,14 +43,14 @@ class PixelStore(Protocol):
         """Return a box inside a level, `(box.height, box.width, bands)` uint8.
 
         Raises:
-            SourceError: It cannot be decoded.
+            SourceError: The box cannot be decoded.
         """
 
     def sample(self, request: Request) -> Pixels:
         """Return what a run of the program reads for a request, `(box.height, box.width, bands)` uint8.
 
         Raises:
-            SourceError: It cannot be decoded.
+            SourceError: The request cannot be decoded.
         """
 
 

@@ -34,7 +34,7 @@ def refine_object(image: Tensor, mask: Tensor, network: CascadeNetwork, settings
     """Return the mask of an object that fits in memory, refined. Details that no level could see stay as they are.
 
     Args:
-        image: `(3, h, w)` float32, normalised as the network wants it.
+        image: `(3, h, w)` float32, normalised for the network.
         mask: `(h, w)` float32, 0 or 1.
         network: The cascade's network.
         settings: Settings of the cascade. With the published package's arithmetic no detail of the mask is kept.

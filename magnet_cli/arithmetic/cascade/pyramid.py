@@ -105,7 +105,7 @@ def check_side(side: int) -> None:
     """Accept a side that windows can have.
 
     Raises:
-        UsageError: It is too small.
+        UsageError: The side is too small.
     """
     if side < SMALLEST_SIDE:
         rule = f"windows have a side of at least {SMALLEST_SIDE} pixels"

@@ -50,7 +50,7 @@ def refine_region(image: Tensor, mask: Tensor, network: CascadeNetwork, settings
     """Sharpen the mask of a region that fits in memory.
 
     Args:
-        image: `(3, h, w)` float32, normalised as the network wants it.
+        image: `(3, h, w)` float32, normalised for the network.
         mask: `(h, w)` float32, 0 outside to 1 inside; 0 or 1 alone with `CascadeSettings.published`.
         network: The cascade's network.
         settings: The settings of the sharpening.

@@ -122,7 +122,7 @@ def loaded_cascade(options: RefineOptions) -> Cascade:
     """Return the cascade that the options name.
 
     Raises:
-        WeightsError, DeviceError, UsageError: It cannot be had.
+        WeightsError, DeviceError, UsageError: The cascade cannot be loaded.
     """
     return cast("Cascade", load_method(options, Events()))
 

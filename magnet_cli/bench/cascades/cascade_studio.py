@@ -39,7 +39,7 @@ class CascadeStudio:
         """Write a square image, and beside it the mask of its objects; return their bytes.
 
         Raises:
-            OutputError: There is no room for them.
+            OutputError: The disk has no room for image and mask.
         """
         size = Size(width=side, height=side)
         return write_repeated(path, size=size) + write_repeated_mask(mask_beside(path), size=size, classes=OBJECTS)

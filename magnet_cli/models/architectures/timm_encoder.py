@@ -18,7 +18,7 @@ def timm_package() -> Any:
     """Return the package timm, which is imported when a network needs it.
 
     Raises:
-        WeightsError: It is not installed.
+        WeightsError: The package is not installed.
     """
     try:
         import timm  # noqa: PLC0415 - an extra, and slow to import

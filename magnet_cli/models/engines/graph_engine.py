@@ -91,10 +91,10 @@ def version_of(package: str) -> str:
 
 
 def check_engine(name: str, *, device: str, precision: str) -> None:
-    """Pass where an engine computes on a device in a precision, and is installed.
+    """Check that an engine computes on a device in a precision, and is installed.
 
     Raises:
-        DeviceError: It does not compute there, or not in that precision.
+        DeviceError: The engine does not compute on the device, or not in the precision.
         WeightsError: The library is missing; the message names the extra.
     """
     if name == "torch":

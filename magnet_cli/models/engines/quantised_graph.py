@@ -135,7 +135,7 @@ def _advice(bundle: Bundle) -> str:
 
 
 def refuse_quantising(bundle: Bundle) -> None:
-    """Pass where the backbone of a bundle can be quantised.
+    """Check that the backbone of a bundle can be quantised.
 
     Raises:
         UsageError: The network is not of the program's own architectures, or is a GRNet, which PyTorch alone computes.

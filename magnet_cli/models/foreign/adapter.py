@@ -41,8 +41,8 @@ def select_output(found: object, name: str) -> Tensor:
         name: Name or number of the output; empty where there is only one to choose.
 
     Raises:
-        WeightsError: There are several and none is named, there is none of that name, or it is no tensor of
-            floating-point numbers.
+        WeightsError: The network returned several outputs and none is named, or none of that name, or the output is no
+            tensor of floating-point numbers.
     """
     known = _outputs(found)
     if not name and len(known) > 1:

@@ -153,7 +153,7 @@ def write_description(folder: Path, tried: TriedNetwork, *, name: str) -> None:
     """Write `bundle.json` and the trial into a folder.
 
     Raises:
-        OutputError: They cannot be written.
+        OutputError: The files cannot be written.
     """
     with durable.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from magnet_cli.models.networks import Networks
 
 FELT = 0.01
-"""Mean change of a pixel's probabilities (total variation) from which on an edge counts as felt."""
+"""Least mean change of a pixel's probabilities (total variation) that counts as an influence of the patch's edge."""
 MOVE = 32
 """Windows are moved against each other by a multiple of this: the whole stride of the field's networks. Another move
 would measure what the network does with a shift, instead of what an edge does."""
 SHARE = 8
 """A margin takes at most this part of a patch: windows then overlap by a quarter, and their weights vanish at the rim.
-Attention has no distance from which on it feels nothing, and twice the margin would double the work."""
+Attention reaches over any distance, and twice the margin would double the work."""
 STEP = 8
 """Margins are rounded up to a multiple of this, so that machines whose last bits differ find the same one."""
 
@@ -56,7 +56,7 @@ class NetworkMeasurement:
     """Kind of the device: `cpu`, `cuda`, `mps`."""
     memory: tuple[PassMemory, ...]
     edge: int
-    """Distance in patch pixels from which on an edge of the patch is hardly felt; at most an eighth of the patch."""
+    """Distance in patch pixels over which the edge of a patch changes results; at most an eighth of the patch."""
     agreement: float | None
     """Share of pixels that get the same class in bfloat16 as in float32; None where the network does not run in it."""
     batch: int
@@ -169,7 +169,9 @@ def _picture(bundle: Bundle, *, least: int) -> np.ndarray[Any, Any]:
 
 
 def felt_edge(networks: Networks, bundle: Bundle) -> int:
-    """Return how far inside a patch its edge is felt. Windows of one picture, moved against each other, are compared.
+    """Return how far inside a patch its edge changes results.
+
+    Windows of one picture, moved against each other, are compared.
 
     Returns:
         A distance in patch pixels, rounded up to a multiple of `STEP`, at most an eighth of the patch.

@@ -56,7 +56,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """Return the YAML mapping in a file; tags that would build objects are refused.
 
     Raises:
-        WeightsError: It cannot be read, is longer than a description, or is no mapping.
+        WeightsError: The file cannot be read, is longer than a description, or is no mapping.
     """
     try:
         import yaml  # noqa: PLC0415 - an extra
@@ -96,7 +96,7 @@ def digests(root: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def check_digests(root: Path, files: Mapping[str, str]) -> None:
-    """Pass where every file is the one whose hash is given.
+    """Check that every file is the one whose hash is given.
 
     Raises:
         WeightsError: A file is missing or has changed.

@@ -117,14 +117,14 @@ class NetworkKind(Protocol):
 
 
 def check_installed(kind: NetworkKind, engine: EngineName | None = None) -> None:
-    """Pass where the packages of a kind can be imported.
+    """Check that the packages of a kind can be imported.
 
     Args:
         kind: The kind.
         engine: The engine that is to compute; None where files are only read.
 
     Raises:
-        WeightsError: One is missing; the message names the extra.
+        WeightsError: A package is missing. The message names the extra.
     """
     check_modules(kind.modules, what=f"a network of the kind {kind.name}", extra=kind.extra)
     if engine in ENGINES:

@@ -25,7 +25,8 @@ def read_graph(path: Path) -> Graph:
     """Read a graph without its weights. Nothing in it is computed.
 
     Raises:
-        WeightsError: It is no ONNX file, needs code or files from elsewhere, or takes something else than patches.
+        WeightsError: The file is no ONNX file, needs code or files from elsewhere, or takes something else than
+            patches.
     """
     import onnx  # noqa: PLC0415 - an extra
     from google.protobuf.message import DecodeError  # noqa: PLC0415 - comes with onnx

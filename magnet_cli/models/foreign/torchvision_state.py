@@ -100,7 +100,7 @@ def state_of(path: Path) -> dict[str, Tensor]:
     """Tensors by name of a safetensors file or a checkpoint; nothing in it is run.
 
     Raises:
-        WeightsError: It holds anything else.
+        WeightsError: The file holds anything else.
     """
     if path.suffix == ".safetensors":
         return read_state(path, sha256=None)
@@ -111,7 +111,7 @@ def variant_of(state: Mapping[str, Tensor], *, file: Path) -> Variant:
     """Return the network that a state dict belongs to.
 
     Raises:
-        WeightsError: It belongs to none of torchvision's networks.
+        WeightsError: The state dict belongs to none of torchvision's networks.
     """
     first = next((state[key] for key in ("backbone.conv1.weight", "backbone.0.0.weight") if key in state), None)
     last_keys = ("classifier.low_classifier.weight", "classifier.4.weight")

@@ -218,7 +218,7 @@ def _weights(path: Path) -> list[str]:
     """Return the names of the files of weights.
 
     Raises:
-        WeightsError: There are none, or only pickled ones.
+        WeightsError: The folder has no weights, or only pickled ones.
     """
     if (path / INDEX).exists():
         parts = read_json(path, INDEX).get("weight_map")

@@ -105,7 +105,7 @@ def _local(count: int) -> Iterator[distributed.LocalCluster]:
 
 
 def _check_certificates(address: str) -> None:
-    """Pass where Dask's configuration names certificates that can be read.
+    """Check that Dask's configuration names certificates that can be read.
 
     Raises:
         UsageError: The configuration names none, or they cannot be read.
