@@ -93,7 +93,7 @@ class Canvas:
         return drawn
 
     def dust(self, count: int, *, colour: Colour = (90, 90, 90), largest: float = 3) -> None:
-        """Specks of dirt on the glass."""
+        """Paint specks of dirt on the glass."""
         height, width = self.size
         for _ in range(count):
             x, y = self.random.uniform(0, width), self.random.uniform(0, height)
@@ -102,7 +102,7 @@ class Canvas:
             self.pixels[speck & ~self.tissue] = colour
 
     def lit(self, *, across: float = 0, down: float = 0, bowl: float = 0) -> None:
-        """Uneven illumination: shares of brightness lost from one side to the other, and towards the corners."""
+        """Make illumination uneven: brightness is lost from one side to the other, and towards the corners."""
         height, width = self.size
         x, y = self.columns / width - 0.5, self.rows / height - 0.5
         self.pixels *= (1 - across * (x + 0.5) - down * (y + 0.5) - bowl * 2 * (x**2 + y**2))[..., None]
@@ -184,7 +184,7 @@ def _pale_grey() -> Slide:
 
 
 def _black_silver() -> Slide:
-    """Reticulin: almost black, in a narrow piece that reaches the edge of the slide."""
+    """Return a slide of reticulin: almost black, in a narrow piece that reaches the edge of the slide."""
     canvas = Canvas(12, glass=(240, 240, 240))
     canvas.section(canvas.outline(0.3, 0.0, 0.12, 0.8), (60, 58, 57), (20, 20, 20), nuclei=0.3, texture=10)
     return canvas.done()
@@ -206,7 +206,7 @@ def _frame() -> Slide:
 
 
 def _padded() -> Slide:
-    """White where nothing was scanned, glass a little darker than white around the section."""
+    """Return a slide that is white where nothing was scanned. The glass around the section is a little darker."""
     canvas = _section(15, *HE, glass=(238, 236, 239))
     slide = canvas.done()
     height, width = canvas.size
@@ -217,7 +217,7 @@ def _padded() -> Slide:
 
 
 def _fat() -> Slide:
-    """Cells of fat: pale walls around glass; the cells are tissue, their content too."""
+    """Return a slide with cells of fat: pale walls around glass. Walls and content are both tissue."""
     canvas = Canvas(16)
     where = canvas.outline(0.5, 0.5, 0.36, 0.38)
     points = canvas.random.uniform(0, 1, (900, 2)) * canvas.size[::-1]
@@ -258,7 +258,7 @@ def _empty() -> Slide:
 
 
 def _cells() -> Slide:
-    """Cytology: single cells and small groups, pale plasma around a nucleus."""
+    """Return a slide of cytology: single cells and small groups, with pale plasma around a nucleus."""
     canvas = Canvas(20)
     height, width = canvas.size
     for _ in range(160):

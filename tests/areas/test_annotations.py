@@ -1,4 +1,4 @@
-"""Annotations as QuPath writes them, as a region."""
+"""Annotations that QuPath writes are read as a region."""
 
 from __future__ import annotations
 

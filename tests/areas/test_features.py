@@ -1,4 +1,4 @@
-"""Polygons of GeoJSON on georeferenced images: which coordinates they are, and which pixels they cover."""
+"""Polygons of GeoJSON on georeferenced images have the right coordinates, and cover the right pixels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PLACES = {
     "own": ("+proj=aea +lat_1=20 +lat_2=30 +lat_0=25 +lon_0=55 +datum=WGS84", rasterio.Affine(2, 0, 9, 0, -2, 8)),
 }
 NEGATIVE = "negative scale"
-"""As "utm", with a negative ScaleY in the file. GDAL takes such a file as north-up."""
+"""The tags of "utm" with a negative ScaleY in the file. GDAL takes such a file as north-up."""
 CORNERS = np.array([(20.31, 30.17), (90.42, 25.73), (100.19, 80.61), (30.87, 70.23)])
 """Corners of the polygon, in pixels."""
 
@@ -111,7 +111,7 @@ def test_polygons_of_any_system(image: Path, system: str, tmp_path: Path) -> Non
 
 
 def test_longitude_and_latitude_without_a_name(image: Path, tmp_path: Path) -> None:
-    """RFC 7946, as geojson.io writes it."""
+    """geojson.io writes files like this, in the coordinates of RFC 7946."""
     roi = plain(tmp_path / "a.geojson", on_map(image).to_crs("EPSG:4326")[0])
     assert close(covered(roi, image), wanted(image, on_map(image)))
     _, notes = read_geojson(str(roi), inspect(image))
@@ -192,7 +192,7 @@ def test_no_way_leads_from_another_planet(image: Path, tmp_path: Path) -> None:
 
 
 def test_whether_polygons_cover_a_pixel() -> None:
-    """Against the pixels themselves, for slivers, specks and shapes with holes."""
+    """The expected result is read from the pixels themselves, for slivers, specks and shapes with holes."""
     size = Size(width=23, height=17)
     random = np.random.default_rng(3)
     seen = set()

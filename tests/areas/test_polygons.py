@@ -1,4 +1,4 @@
-"""Polygons in pixels: against shapely, and whatever boxes the image is cut into."""
+"""Polygons in pixels cover what shapely covers, whatever boxes the image is cut into."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rasters of any size over an image."""
+"""A raster of any size can mark the area of an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tissue on painted slides whose tissue is known."""
+"""Tissue is found on painted slides whose tissue is known."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from magnet_cli.geometry import Size
 from tests.areas.painted import BLUE_INK, GLASS, HE, SLIDES, Canvas, Slide
 
 MOST_LOST = 0.01
-"""Share of the tissue."""
+"""Largest share of the tissue that may be missed."""
 MOST_GLASS = 0.15
-"""Share of what is no tissue: glass, pens, frames and dust."""
+"""Largest share of everything else (glass, pens, frames and dust) that may be taken for tissue."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Cascades whose answers are known, for tests of what is done around them."""
+"""Cascades with known results, for tests of the code around them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Echo:
-    """Gives its mask back as probabilities, and remembers what it was given."""
+    """A cascade that returns its mask as probabilities and keeps its inputs."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     wide: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    """Images and masks of the global steps."""
+    """Images and masks that the global steps got."""
     close: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
-    """Images, masks and coarse masks of the local steps."""
+    """Images, masks and coarse masks that the local steps got."""
 
     def three_levels(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         self.wide.append((images, masks))
@@ -33,7 +33,7 @@ class Echo:
 
 @dataclass(frozen=True)
 class Fixed(Echo):
-    """Gives numbers of its own, whatever it sees: the next of a list at each step."""
+    """A cascade that returns the next number of a list at each step, whatever it gets."""
 
     values: list[float] = field(default_factory=list)
 
@@ -45,7 +45,7 @@ class Fixed(Echo):
 
 @dataclass(frozen=True)
 class Brightness(Echo):
-    """Takes the image's first band for the mask: what lies in the image has to come out in its place."""
+    """A cascade that returns the image's first band as the mask, so that a shift of the image shows."""
 
     def answer(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
         del masks, coarse

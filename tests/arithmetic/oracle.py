@@ -1,8 +1,7 @@
-"""The published programs' inference as facts about them tell it: whole maps, plain loops, OpenCV for the image.
+"""The published programs' inference written anew: whole maps, plain loops, OpenCV for the image.
 
-Written apart from `magnet_cli.arithmetic.published.stages`, which it shares no line with, so that both can be held
-side by side.
-Defects that the product mends are mended here in the same sense (docs/method.md, section 4).
+It shares no line with `magnet_cli.arithmetic.published.stages`, so that the two can be compared. Defects that the
+program corrects are corrected here too (docs/method.md, section 4).
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Case:
     crop: tuple[int, int]
     input: tuple[int, int]
     points: float
-    """Above 1 a count, else a share."""
+    """Number of points above 1, a share of the points otherwise."""
     patches: int
     median: int
 
@@ -42,7 +41,7 @@ class Found:
     """The result of a stage."""
 
     windows: list[tuple[int, int]]
-    """Left and top, in the order computed."""
+    """Left and top of each window, in the order of computation."""
     chosen: NDArray[np.bool_]
     probabilities: Tensor
 
@@ -55,7 +54,7 @@ def windows(side: int, crop: int) -> list[int]:
 
 
 def roi(maps: Tensor, left: int, top: int, case: Case, *, shifted: bool) -> Tensor:
-    """RoIAlign of one window to the input size, with as many samples a bin as the bin has pixels, rounded up."""
+    """Return RoIAlign of one window to the input size, with as many samples a bin as the bin has pixels, rounded up."""
     (crop_w, crop_h), (width, height) = case.crop, case.input
     axes = []
     for start, extent, bins in ((left, crop_w, width), (top, crop_h, height)):
@@ -78,7 +77,7 @@ def lead(probabilities: Tensor) -> Tensor:
 
 
 def medians(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """k x k, zeros beyond the border."""
+    """Return medians of k x k pixels with zeros beyond the border."""
     padded = np.pad(scores, k // 2)
     views = np.lib.stride_tricks.sliding_window_view(padded, (k, k))
     found: NDArray[np.float32] = np.median(views, axis=(2, 3)).astype(np.float32)

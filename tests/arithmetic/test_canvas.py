@@ -1,4 +1,4 @@
-"""Resampling between exact grids: no drift, whatever the ratio."""
+"""Resampling between exact grids moves nothing, whatever their ratio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What coarse levels cannot see is kept; what they changed is not undone."""
+"""Details that coarse levels cannot see are kept, and changes of coarse levels are not undone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.arithmetic.cascades import Echo
 
 @dataclass(frozen=True)
 class Moving(Echo):
-    """Moves the mask to the right in the global step."""
+    """A cascade that moves the mask to the right in the global step."""
 
     columns: int = 0
 

@@ -1,4 +1,4 @@
-"""A region sharpened: what the paper says, step by step, with networks whose answers are known."""
+"""A region is refined as the paper describes it, step by step, with networks whose results are known."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
 from tests.arithmetic.cascades import Brightness, Echo, Fixed
 
 SIDE = CascadeSettings(side=72, least=1)
-"""Windows 4 pixels apart."""
+"""Side with which windows lie 4 pixels apart."""
 WIDER = CascadeSettings(side=96, least=1)
-"""Windows 16 pixels apart."""
+"""Side with which windows lie 16 pixels apart."""
 
 
 def half(height: int, width: int) -> Tensor:
@@ -69,14 +69,14 @@ def test_a_network_that_changes_nothing_leaves_the_border_where_it_is() -> None:
 
 
 def test_the_image_comes_out_in_its_place_at_full_size() -> None:
-    """A network that answers with the image: what the last level gives is the image, pixel by pixel."""
+    """The network returns the image, so the last level's result has to be the image, pixel by pixel."""
     image = torch.rand(3, 143, 211, generator=torch.Generator().manual_seed(2))
     found = refine_region(image, half(143, 211), Brightness(), WIDER)
     torch.testing.assert_close(found, image[0], rtol=0, atol=1e-6)
 
 
 def test_each_level_hands_both_outputs_on() -> None:
-    """Of an echo, the output of stride 4 is what the step before gave for it: at every level another number."""
+    """The network halves the output of stride 4 at each level, so that its value shows the level that made it."""
     network = Halving()
     refine_region(torch.zeros(3, 400, 96), disc(400, 96), network, WIDER)
     coarse = [round(float(coarse.max()), 6) for _, _, coarse in network.close]
@@ -87,7 +87,7 @@ def test_each_level_hands_both_outputs_on() -> None:
 
 
 class Halving(Echo):
-    """Gives its mask back, and half of the coarse one: one half from the global step."""
+    """A cascade that returns its mask, and as the output of stride 4 half of the largest value that it got."""
 
     def answer(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
         s4, s1 = super().answer(images, masks, coarse)
@@ -113,7 +113,7 @@ def test_windows_without_a_border_are_not_looked_at() -> None:
 
 
 def test_a_hair_is_looked_at_though_it_fills_no_tenth_of_a_window() -> None:
-    """The published rule skips windows less than a tenth full, most windows of vessels and roads."""
+    """The published rule would skip most windows of vessels and roads, which are less than a tenth full."""
     mask = torch.zeros(72, 72)
     mask[:, 30] = 1
     assert mask.mean() < 0.1
@@ -167,7 +167,7 @@ def test_a_window_without_a_border_leaves_no_edge_beside_one_that_runs() -> None
 @settings(max_examples=8)
 @given(data=st.data(), width=st.integers(120, 200), height=st.integers(80, 130))
 def test_a_level_in_parts_is_the_level_as_a_whole(data: st.DataObject, width: int, height: int) -> None:
-    """What streams a level that does not fit in memory gives the same numbers, bit by bit."""
+    """The code for a level that does not fit into memory gives the same numbers, bit by bit."""
     side, pitch = 104, Pitch.square(2)
     level = CascadeLevel(pitch=pitch, size=Size(width=width, height=height))
     torch.manual_seed(width * 1000 + height)
@@ -197,7 +197,7 @@ def test_fast_is_the_global_step_enlarged() -> None:
 
 
 def test_the_longer_side_of_the_global_step_is_l_exactly() -> None:
-    """1129 pixels at 900 are 899 in the package."""
+    """The published package turns 1129 pixels at 900 into 899."""
     network = Echo()
     mask = half(10, 1129)
     refine_region(torch.zeros(3, 10, 1129), mask, network, CascadeSettings(fast=True))

@@ -1,4 +1,4 @@
-"""Levels and windows of CascadePSP: resolutions at most double, and windows cover every pixel."""
+"""Levels of CascadePSP at most double the resolution, and their windows cover every pixel."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_pixel_is_kept_by_a_window_and_windows_stay_inside(size: Size, sid
 @example(size=Size(width=80, height=75), side=66)
 @given(size=sizes, side=sides)
 def test_windows_are_where_the_published_package_has_them(size: Size, side: int) -> None:
-    """Written again from its description: fixed steps, moved back at the end, each place once, 16 pixels cut inside."""
+    """The expected windows have fixed steps, are moved back at the end, occur once, and are cut by 16 pixels inside."""
     step, places = side // 2 - 32, []
     for column in range(size.width // step + 1):
         for row in range(size.height // step + 1):
@@ -124,7 +124,7 @@ def test_a_side_without_room_between_windows_is_refused() -> None:
     seed=st.integers(0, 99),
 )
 def test_an_area_mean_is_the_mean_of_what_a_pixel_covers(length: int, pitch: Fraction, seed: int) -> None:
-    """Every input pixel cut into as many parts as the pitch has in its denominator: then pixels are whole parts."""
+    """Input pixels are cut into as many parts as the pitch has in its denominator, so outputs are whole parts."""
     values = np.random.default_rng(seed).random((2, length), dtype=np.float32)
     parts = np.repeat(values, pitch.denominator, axis=1)
     count = Pitch.square(pitch).cover(Size(width=length, height=1)).width

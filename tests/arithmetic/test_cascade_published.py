@@ -1,4 +1,4 @@
-"""The published package's arithmetic: its rules one by one, and its values for weights that anybody can compute."""
+"""The published package's arithmetic keeps its rules one by one, and gives its values for seeded weights."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MANIFEST = "cascadepsp_refinement_module.txt"
 
 
 class Steps(Fixed):
-    """Gives the mask back in the global step, and numbers of its own in the local ones."""
+    """A cascade that returns the mask in the global step, and numbers of its own in the local ones."""
 
     def answer(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
         if not self.close:
@@ -171,7 +171,7 @@ def close(found: Tensor, expected: NDArray[np.float32], *, atol: float = 1e-4) -
 def test_three_passes_and_two_give_the_published_numbers(
     loaded: LoadedCascade, golden: Mapping[str, NDArray[np.float32]]
 ) -> None:
-    """The two passes were given the mask and, for the coarse one, the third pass's output of stride 8."""
+    """The two passes get the mask and, as the coarse one, the third pass's output of stride 8."""
     image, mask = torch.from_numpy(golden["rm_in_image"]), torch.from_numpy(golden["rm_in_seg"])
     with torch.inference_mode():
         found = loaded.network(image, mask)
@@ -213,7 +213,7 @@ def test_both_steps_come_out_as_published(
     golden: Mapping[str, NDArray[np.float32]],
     photograph: tuple[Tensor, Tensor],
 ) -> None:
-    """In a part with the image's border, seams and skipped windows: the whole image takes minutes."""
+    """Only a part of the image is compared, with its border, seams and skipped windows: all of it takes minutes."""
 
     def there(size: Size, *, side: int) -> Iterator[CascadeWindow]:
         return local_windows(size, side=side, within=PART)

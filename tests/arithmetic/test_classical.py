@@ -1,4 +1,4 @@
-"""The classical refinements: they move a blurred border to the image's edge, and stay probabilities."""
+"""The classical refinements move a blurred border to the image's edge, and their results are probabilities."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIDE = 64
 EDGE = 30
 """First column of the bright half."""
 SHIFT = 5
-"""The border of the probabilities lies so many columns beyond the edge."""
+"""Number of columns by which the border of the probabilities lies beyond the edge."""
 
 
 def halves() -> NDArray[np.uint8]:
@@ -28,7 +28,7 @@ def halves() -> NDArray[np.uint8]:
 
 
 def ramp() -> NDArray[np.float32]:
-    """`(2, SIDE, SIDE)`: a soft border at the wrong place."""
+    """Return probabilities `(2, SIDE, SIDE)` with a soft border at the wrong place."""
     second = 1 / (1 + np.exp(-(np.arange(SIDE) - EDGE - SHIFT + 0.5) / 6))
     return np.stack([np.tile(values, (SIDE, 1)) for values in (1 - second, second)]).astype(np.float32)
 

@@ -20,7 +20,7 @@ label = arrays(np.uint8, SHAPE, elements=st.sampled_from([0, 1, 2, 255]))
 
 
 def slowly(labels: NDArray[np.uint8], claims: dict[int, NDArray[np.uint8]], stuff: set[int]) -> NDArray[np.uint8]:
-    """Pixel by pixel, as the paper has it: the input's label stands at one half."""
+    """Fuse pixel by pixel as the paper describes it: the input's label counts as one half."""
     found = labels.copy()
     for place in np.ndindex(SHAPE):
         if labels[place] == 255:

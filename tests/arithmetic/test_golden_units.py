@@ -1,4 +1,4 @@
-"""Single functions of the published arithmetic against values made with the published program."""
+"""Single functions of the published arithmetic give the values of the published program."""
 
 from __future__ import annotations
 

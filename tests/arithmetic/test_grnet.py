@@ -1,4 +1,4 @@
-"""GRNet's mathematics inside an image, each formula against a value computed by hand or in the plainest way."""
+"""Each formula of GRNet inside an image gives a value that was computed by hand or in the plainest way."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def scores_of(said: list[list[int]], *, classes: int) -> Tensor:
 
 
 def test_a_cell_below_the_whole_image_is_labelled_one() -> None:
-    """Equation 1 by hand: 4 x 4 pixels, two cells a side, three classes of which none has the third."""
+    """Equation 1 is computed by hand for 4 x 4 pixels, two cells a side, and three classes of which one is absent."""
     said = [[0, 0, 1, 1], [0, 0, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
     truth = [[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 9, 9], [0, 1, 9, 9]]
     labels, counted = selector_labels(scores_of(said, classes=3), torch.tensor([truth]), side=2, ignore=9)
@@ -121,7 +121,7 @@ def test_refined_cells_are_pasted_into_zeros_also_where_cells_differ_in_size() -
 
 
 def test_a_patch_four_times_a_cell_is_made_small_from_its_inner_pixels() -> None:
-    """Bilinear, as read literally: of each four pixels in a row it takes the middle two."""
+    """Bilinear interpolation takes the middle two of four pixels in a row."""
     patch = torch.tensor([8.0, 1.0, 3.0, 8.0]).reshape(1, 1, 1, 4).expand(1, 1, 4, 4)
     assert pasted(patch, [(0, 0)], side=1, count=1, size=Size(width=1, height=1)).item() == 2
 
@@ -178,7 +178,7 @@ def test_cells_that_are_alike_are_aggregated_together() -> None:
 
 
 class Counting:
-    """Stands for a GRNet: each part says who it is, and how often it was asked."""
+    """A stand-in for a GRNet, whose parts are told apart by their results and count their calls."""
 
     def __init__(self, logits: Tensor) -> None:
         self.asked: list[str] = []

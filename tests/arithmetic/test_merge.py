@@ -1,4 +1,4 @@
-"""The merges that need no network."""
+"""Merges without a network give their formulas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mean over mirror images is that of networks that see each image of a square once, mirrored back."""
+"""The mean over mirror images is that of single predictions of all mirror images, each mirrored back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from magnet_cli.arithmetic.mirroring import mean_over_mirrors
 
 
 class Slanted:
-    """Says something that depends on where a pixel lies in the patch, as no network should."""
+    """Networks whose result depends on the place of a pixel in the patch, as no real network's should."""
 
     def __init__(self) -> None:
         self.seen: list[torch.Tensor] = []

@@ -1,4 +1,4 @@
-"""Choosing points without the median's values chooses what sorting them would."""
+"""Points are chosen without the values of all medians, and are those that sorting the medians would choose."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_flat_score_takes_the_first_pixels() -> None:
 
 
 def test_a_sample_saves_most_votes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each vote reads the whole canvas some ten times."""
+    """Each vote reads the whole canvas about ten times."""
     votes, vote = [], SmoothedScore.above
 
     def counted(smoothed: SmoothedScore, threshold: float) -> torch.Tensor:

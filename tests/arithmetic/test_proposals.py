@@ -1,4 +1,4 @@
-"""Scores of windows from the map of the patch that shows them."""
+"""Scores of windows are computed from the score map of the patch that shows them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from magnet_cli.geometry import Size
 
 
 def test_a_box_has_the_mean_of_its_places_each_by_its_share() -> None:
-    """Against every pixel of the patch with its place's value; the boxes cut places."""
+    """The expected score averages over all pixels of the patch, each with its place's value. The boxes cut places."""
     scores = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     pixels = scores.repeat_interleave(10, dim=1).repeat_interleave(6, dim=2)
     boxes = torch.tensor([[[0.0, 0, 24, 30], [5, 7, 13, 22]], [[6, 10, 12, 20], [23, 29, 24, 30]]])

@@ -1,4 +1,4 @@
-"""The published arithmetic as a whole: what was mended in it, and the published program's values."""
+"""The published arithmetic as a whole gives the published program's values, with its defects corrected."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SMALL = PublishedSettings(
 
 @dataclass(frozen=True)
 class Colours:
-    """A class for each band, the stronger the likelier; refining halves the way to the scale's own prediction."""
+    """Networks with a class for each band: the stronger the band, the more probable. Refining goes halfway to O."""
 
     sharpness: float = 6.0
     refined: list[int] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Colours:
 
 @pytest.fixture(scope="module")
 def scene() -> NDArray[np.uint8]:
-    """(128, 128, 3): smooth blobs of each colour, busiest in the lower right quarter."""
+    """Return a picture (128, 128, 3) of smooth blobs of each colour, busiest in the lower right quarter."""
     noise = torch.rand((1, 3, 24, 24), generator=torch.Generator().manual_seed(4))
     noise[:, :, :12] *= 0.2
     noise[:, 0, :12] += 0.7
@@ -196,7 +196,7 @@ class TestLabels:
 
 @dataclass(frozen=True)
 class Seeded:
-    """The published networks with the golden case's weights."""
+    """The published networks with the weights of the golden values."""
 
     backbone: torch.nn.Module
     refiner: torch.nn.Module
@@ -268,5 +268,5 @@ def shares(box: Box, size: Size) -> tuple[float, ...]:
 
 
 def share_within(found: Tensor, expected: NDArray[Any]) -> float:
-    """Share of pixels of which every probability is within 2e-3."""
+    """Return the share of pixels of which every probability is within 2e-3."""
     return float((np.abs(found.numpy() - expected.astype(np.float32)).max(axis=0) <= 2e-3).mean())

@@ -1,4 +1,4 @@
-"""The published arithmetic with each published network, side by side with a plain second writing of it."""
+"""The published arithmetic equals a plain second writing of it, with each published network."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ CASES = {
     "fast with overlaps": ("fpn", 1, Case(stages=[(64, 48), (150, 131), (255, 203)], crop=(64, 48), input=(48, 40),
                                           points=1.0, patches=4, median=3)),
 }  # fmt: skip
-"""A network, the number of refiners, and the settings of the published program."""
+"""A network, its number of refiners, and the settings of the published program, for each case."""
 
 
 @dataclass(frozen=True)
 class Tiny:
-    """Random networks, sharp enough to be certain of something."""
+    """Random networks with logits large enough for certain results."""
 
     backbone: nn.Module
     refiners: tuple[nn.Module, ...]
@@ -77,7 +77,7 @@ class Tiny:
 
 
 def photo() -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
-    """(181, 333, 3): steps, noise and ramps."""
+    """Return a picture (181, 333, 3) of steps, noise and ramps."""
     rng = np.random.default_rng(3)
     blocks = np.kron(rng.integers(0, 200, (19, 34, 3)), np.ones((10, 10, 1), np.int64))[:181, :333]
     noise = rng.integers(0, 56, blocks.shape) * (np.arange(333) > 150)[None, :, None]

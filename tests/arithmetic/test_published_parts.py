@@ -1,4 +1,4 @@
-"""The parts of the published arithmetic: resizing, windows, cut-outs, joining, points and settings."""
+"""The parts of the published arithmetic are right: resizing, windows, cut-outs, joining, points and settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Certainty, the smoothed score and the choice of points."""
+"""Certainty, the smoothed score and the choice of points follow their formulas."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_windows_are_ranked_by_mean_and_ties_go_to_the_lowest_index() -> None:
 
 @pytest.mark.parametrize("classes", [2, 3, 7, 19])
 def test_the_ways_of_other_devices_give_the_same_bits(classes: int) -> None:
-    """Few values, so that many pixels have several largest ones, or none at all."""
+    """The maps have so few values that many pixels have several largest ones, or none at all."""
     values = torch.randint(0, 4, (classes, 61, 47), generator=torch.Generator().manual_seed(classes)).float() / 8
     values[:, :5] = 0
     for probs in (values, values.half(), torch.rand(classes, 40, 30)):

@@ -35,7 +35,7 @@ KINDS = ("patches", "nodata", "one class")
 
 
 def make_labels(width: int, height: int, kind: str = "patches") -> NDArray[np.uint8]:
-    """`(height, width)` labels: patches of all classes with a corner that is not computed, or one value everywhere."""
+    """Return labels `(height, width)`: patches of all classes and a corner that is not computed, or one value."""
     if kind != "patches":
         return np.full((height, width), {"nodata": 255, "one class": 1}[kind], dtype=np.uint8)
     rng = np.random.default_rng(width * 10_007 + height)

@@ -1,4 +1,4 @@
-"""An export is there whole or not at all, is made once, and never replaces what is not its own."""
+"""An export exists whole or not at all, is made once, and never replaces a file of another program."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_a_mask_that_states_a_larger_size_than_its_tiles_have_takes_no_memory(ma
 
 @pytest.mark.parametrize("tag", [324, 325])
 def test_a_mask_whose_tiles_have_no_place_is_refused(mask: Path, tag: int) -> None:
-    """The tag that lists offsets or lengths has the type of bytes."""
+    """The tag that lists offsets or lengths has the type of bytes, which cannot hold them."""
     with tifffile.TiffFile(mask) as tiff:
         entry = tiff.pages.first.tags[tag].offset
     data = bytearray(mask.read_bytes())
@@ -288,7 +288,7 @@ def test_a_tile_that_claims_to_be_huge_takes_no_memory(mask: Path) -> None:
 
 
 def test_directories_that_follow_each_other_in_a_circle_end(mask: Path) -> None:
-    """The last directory names the first one as the next; every page is that of the mask, again and again."""
+    """The last directory names the first one as the next, so that the chain of pages has no end."""
     with tifffile.TiffFile(mask) as file:
         first, last = file.pages.first.offset, file.pages[len(file.pages) - 1].aspage().offset
     data = bytearray(mask.read_bytes())

@@ -1,4 +1,4 @@
-"""GeoJSON as QuPath and as GIS programs read it."""
+"""QuPath and GIS programs read the GeoJSON files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def corners(path: Path) -> int:
 
 
 def write_geotiff(path: Path, transform: Affine, crs: str, *, point: bool = False) -> tuple[Any, ...]:
-    """Tags of a GeoTIFF as rasterio writes it."""
+    """Return the tags of a GeoTIFF that rasterio writes."""
     tags = {"AREA_OR_POINT": "Point"} if point else {}
     with rasterio.open(
         path, "w", driver="GTiff", width=90, height=70, count=1, dtype="uint8", crs=crs, transform=transform

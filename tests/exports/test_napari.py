@@ -1,4 +1,4 @@
-"""The reader that napari finds through our manifest: what it opens, what it declines, and where its pixels lie."""
+"""The reader that napari finds by our manifest opens masks, declines other files, and places pixels where they lie."""
 
 from __future__ import annotations
 

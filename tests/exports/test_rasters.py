@@ -87,7 +87,7 @@ def test_cog(tmp_path: Path, width: int, height: int, kind: str, compression: st
 
 
 def categories(raster: Path, folder: Path) -> list[str]:
-    """Names of the values of a raster's band as GDAL knows them."""
+    """Return the names of the values of a raster's band as GDAL reads them."""
     rasterio.shutil.copy(raster, folder / "x.vrt", driver="VRT")
     found = re.findall("<Category>(.*)</Category>", (folder / "x.vrt").read_text(encoding="utf-8"))
     return [unescape(name) for name in found]

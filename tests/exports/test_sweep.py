@@ -1,4 +1,4 @@
-"""Polygons are exact, valid, one for each connected area, whatever the tiles; and memory does not grow with height."""
+"""Polygons are exact and valid, one for each connected area, whatever the tiles. Memory does not grow with height."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def masks(draw: st.DrawFn) -> NDArray[np.uint8]:
 TOUCHING = np.array(
     [[0, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 1, 0], [1, 0, 1, 0, 1], [0, 1, 0, 0, 0]], dtype=np.uint8
 )
-"""Holes that touch each other, and the outside, at corners."""
+"""A mask whose holes touch each other, and the outside, at corners."""
 
 
 @given(labels=masks(), side=st.integers(1, 8))

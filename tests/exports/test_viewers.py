@@ -1,6 +1,6 @@
-"""Masks as QGIS and Bio-Formats read them, where these programs are installed.
+"""QGIS and Bio-Formats read masks as they should, where these programs are installed.
 
-QGIS is found as Debian's `python3-qgis`, Bio-Formats as the jar that `BIOFORMATS_JAR` names, with a `java`.
+QGIS is found as Debian's `python3-qgis`. For Bio-Formats there must be a `java`, and `BIOFORMATS_JAR` names the jar.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every test of a law runs under."""
+"""Settings under which every test of a law runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def one_core(process: int = 0) -> set[int]:
-    """In place of `os.sched_getaffinity`: patches this small only wait for each other on several cores."""
+    """Replace `os.sched_getaffinity`, because threads of networks this small mostly wait for each other."""
     del process
     return {0}
 

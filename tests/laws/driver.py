@@ -1,4 +1,4 @@
-"""The command line with faults: killed at a chosen moment, slowed down, and writing down every group it computes."""
+"""The command line with faults: it is killed at a chosen moment, slowed down, and notes every finished group."""
 
 from __future__ import annotations
 
@@ -30,28 +30,30 @@ if TYPE_CHECKING:
 
 
 HELD = 60
-"""Seconds that a program waits for a signal at most."""
+"""Most seconds that a program waits for a signal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """One run of the program."""
+    """A description of one run of the program and of its fault."""
 
     words: tuple[str, ...]
     """The words of the command line."""
     log: str
-    """A line for every group is added to this file once it is computed, before it is stored."""
+    """File to which a line is added for every group that was computed, before it is stored."""
     fault: str = ""
-    """The place where the program kills itself, a key of `FAULTS`. Empty lets it live."""
+    """Key of `FAULTS` for the place where the program kills itself. Empty means nowhere."""
     at: int = 1
-    """The number of the visit of that place, from 1, at which it does so."""
+    """Number of the visit of that place, from 1, at which the program kills itself."""
     pause: float = 0.0
-    """Seconds before each group."""
+    """Seconds of waiting before each group."""
     hold: int = 0
-    """The number of groups after which the program waits for a signal in place of the next one, so that it cannot end
-    before the signal arrives. 0 lets it go on."""
+    """Number of groups after which the program waits for a signal.
+
+    Without this it could end before the signal comes. 0 means that it does not wait.
+    """
     blocks: int = 1
-    """Blocks of a group."""
+    """Number of blocks in a group."""
     backwards: bool = False
     """Whether the last group of each pass is computed first."""
 

@@ -1,4 +1,4 @@
-"""A scene whose mask several processes make together, and what its outputs have to equal."""
+"""A scene whose mask several processes make together, and checks of its outputs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def made_work(folder: Path, *, method: tuple[str, ...] = METHOD, size: Size = SC
 
 
 def check_equal(work: Work, mask: Path) -> None:
-    """A finished output, equal to that of one process, with nothing left over."""
+    """Check that a finished output equals that of one process, and that nothing is left over."""
     assert digest(mask) == digest(work.mask)
     found, expected = report_of(mask), report_of(work.mask)
     for key in ("hashes", "mask", "passes", "classes", "options", "not_computed", "maps"):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 CLASSES = 5
 STEP = 40
-"""Grey values between two labels of a coded image."""
+"""Difference of grey values between two consecutive labels of a coded image."""
 NODATA_TAG = 42113
 """GDAL's TIFF tag for the value of missing pixels."""
 KILLED = -signal.SIGKILL
@@ -56,7 +56,10 @@ def sides(*values: int) -> tuple[Size, ...]:
 
 
 def template_backbone(*, sharpness: float) -> nn.Module:
-    """The nearest of the grey values `STEP * label`, as one 1 x 1 convolution: `2 v t - t^2` is largest where v = t."""
+    """Return a network that finds the nearest of the grey values `STEP * label`.
+
+    It is one 1 x 1 convolution: `2 v t - t^2` is largest where v = t.
+    """
     network = build_backbone("conv", classes=CLASSES, bands=3, options={})
     values = torch.arange(CLASSES) * (STEP / 255)
     state = network.state_dict()

@@ -46,7 +46,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two good images, before and after what a test puts between them."""
+    """Write two good images. Tests put other files between them."""
     for name in "az":
         write_image(tmp_path / "in" / f"{name}.tif")
     return tmp_path / "in"
@@ -102,7 +102,7 @@ def test_a_bug_in_a_reader_ends_one_image_of_a_folder(
 def test_a_bug_in_a_reader_is_the_failure_of_the_image(
     workers: int, bundle: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one input, too, and in threads as without."""
+    """The same holds with one input, and with and without threads."""
     breaking(monkeypatch, "a.tif")
     ended = invoke("segment", folder / "a.tif", "--weights", bundle, f"--num-workers={workers}", "-o", tmp_path / "o")
     assert ended.exit_code == 3
@@ -113,7 +113,7 @@ def test_a_bug_in_a_reader_is_the_failure_of_the_image(
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="shared memory of this kind is Linux's")
 def test_a_bug_in_a_reading_process_is_the_same_failure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server serves in a thread here, so that it can be given a bug; the messages go over a real channel."""
+    """The server runs in a thread here, so that a test can give it a bug. The messages go over a real channel."""
     breaking(monkeypatch, "a.tif")
     own, other = socket.socketpair()
     server = Thread(target=reading_server._serve, args=(str(folder / "a.tif"), {}, other))
@@ -176,7 +176,7 @@ def test_a_zarr_image_without_bands_or_planes_is_refused(shape: Sequence[int], t
 
 
 def test_a_name_as_long_as_the_system_allows_stops_no_other_image(bundle: Path, folder: Path, tmp_path: Path) -> None:
-    """Its sidecars, and its mask's journal and report, have longer names, which nothing can have."""
+    """Sidecars, journal and report would have longer names, which no file can have."""
     long = write_image(folder / f"{'x' * 251}.tif")
     assert invoke("info", long).exit_code == 0
     ended = invoke("segment", folder, "--weights", bundle, "-o", tmp_path / "out")

@@ -30,7 +30,7 @@ SIZE = Size(width=257, height=200)
 
 @dataclass
 class Meddling(Events):
-    """Does something to a file when the first group is done."""
+    """Events that change a file when the first group is done."""
 
     meddle: Callable[[], object]
     messages: list[str] = field(default_factory=list)
@@ -68,7 +68,7 @@ def options(bundle: Path, **more: object) -> SegmentOptions:
 
 
 def refused(image: Path, out: Path, wanted: SegmentOptions, events: Meddling) -> SourceError:
-    """The failure of the image; nothing but the journal, kept apart, is in the folder."""
+    """Return the failure of the image, and check that the folder holds only the journal, kept apart."""
     (result,) = segment(image, out / "m.tif", wanted, events=events)
     assert events.was_called
     assert isinstance(result.error, SourceError)
@@ -90,7 +90,7 @@ def replace(path: Path) -> None:
 
 
 def modify(path: Path) -> None:
-    """Exchange the pixels of the whole file, with the same length and the same time."""
+    """Exchange the pixels of the whole file, and keep its length and time."""
     before, length = path.stat(), path.stat().st_size
     other = written(path.with_name("other"), seed=1)
     data = other.read_bytes()

@@ -48,7 +48,7 @@ if sys.platform == "win32":
 
 SIZE = Size(width=600, height=400)
 PATIENCE = 60
-"""Seconds in which a worker comes or goes, on a machine that does much else."""
+"""Seconds in which a worker has to come or go, also on a busy machine."""
 BUDGET = ("--method=magnet-fast", "--budget=40%", "--scales=128,64", "--overlap=4", "--batch-size=1", "--probabilities")
 
 
@@ -74,7 +74,7 @@ def scheduler() -> Iterator[LocalCluster]:
 
 @dataclass
 class Heard(Events):
-    """Keeps what a run says, and does something once when a share of it is done."""
+    """Events that keep the messages of a run, and do something once when a share of it is done."""
 
     texts: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
@@ -304,7 +304,7 @@ def dask_setup(worker, finish=PieceStore.finish_group):
 
     PieceStore.finish_group = finish_group
 """
-"""A module that workers load: the one that first finds a file dies after the first group of its task."""
+"""A module that workers load. The worker that first finds a file dies after the first group of its task."""
 
 
 @pytest.mark.full
@@ -333,7 +333,7 @@ def test_a_worker_that_is_killed_takes_nothing_with_it(work: Work, tmp_path: Pat
 
 @pytest.fixture(scope="module")
 def folder(work: Work, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three images, one of which cannot be read, and their masks by one process."""
+    """Write three images, one of which cannot be read, and make their masks by one process."""
     found = tmp_path_factory.mktemp("images")
     (found / "in" / "sub").mkdir(parents=True)
     for number in range(2):
@@ -456,7 +456,7 @@ def test_a_scheduler_with_tls_needs_certificates(work: Work, tmp_path: Path) -> 
 def test_a_scheduler_that_listens_everywhere_is_refused(
     work: Work, tmp_path: Path, scheduler: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A scheduler without --host is reached on loopback as well, and by everybody else."""
+    """A scheduler without --host is reached on loopback as well as from other machines."""
     monkeypatch.setattr(
         distributed.Client, "scheduler_info", lambda *_, **__: {"address": "tcp://10.0.0.7:8786", "workers": {}}
     )
@@ -467,7 +467,7 @@ def test_a_scheduler_that_listens_everywhere_is_refused(
 
 @dataclass
 class Errand:
-    """Gives one task, whatever workers answer first."""
+    """Work that has one task, whichever worker answers first."""
 
     what: str
 

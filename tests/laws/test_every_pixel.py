@@ -1,4 +1,4 @@
-"""Laws 3 and 4 from file to file: every pixel gets its one label, and the label is the image's."""
+"""Laws 3 and 4 hold from file to file: every pixel gets one label, and it is the image's."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ BORDER = 163.37
 
 
 def write_ramp(path: Path, size: Size, *, slope: float, mpp: float) -> NDArray[np.float64]:
-    """A pyramid of three levels whose grey rises evenly; signed distance of each pixel's centre from its middle."""
+    """Write a pyramid of three levels with a grey ramp, and return each pixel's signed distance from its middle."""
     rows, columns = np.mgrid[: size.height, : size.width] + 0.5
     angle = 0.4
     distance = (columns - BORDER) * np.cos(angle) + (rows - size.height / 2) * np.sin(angle)
@@ -180,7 +180,7 @@ def write_ramp(path: Path, size: Size, *, slope: float, mpp: float) -> NDArray[n
 
 
 def ramp_bundle(folder: Path, *, slope_of_logits: float, resolution: float) -> Path:
-    """Two classes that meet where the grey value is a half."""
+    """Write a bundle of two classes that meet where the grey value is a half."""
     network = build_backbone("conv", classes=2, bands=3, options={})
     weight = torch.zeros(2, 3, 1, 1)
     weight[1, 0] = slope_of_logits
@@ -204,10 +204,10 @@ def ramp_bundle(folder: Path, *, slope_of_logits: float, resolution: float) -> P
 def test_the_border_of_a_ramp_stays_in_place_between_a_slide_and_another_resolution(
     merge: Merge, scales: tuple[int, ...], size: Size, tmp_path: Path
 ) -> None:
-    """A slide of 0.5 um a pixel and networks for 0.7: no level, no window and no canvas pixel lies on level 0's grid.
+    """The slide has 0.5 um a pixel and the networks 0.7: no level or canvas pixel lies on level 0's grid.
 
-    With the mean, what coarser stages said remains in the result. At the image's edge it is continued, not known, so
-    the outermost two of their pixels are left out there.
+    With the mean, results of coarser stages stay in the final one. Beyond the image's edge the image is continued by
+    reflection, so the outermost two of their pixels are left out there.
     """
     distance = write_ramp(tmp_path / "s.tif", size, slope=0.008, mpp=0.5)
     weights = ramp_bundle(tmp_path / "bundle", slope_of_logits=2.0, resolution=0.7)
@@ -225,7 +225,7 @@ def test_the_border_of_a_ramp_stays_in_place_between_a_slide_and_another_resolut
 
 
 def test_a_shift_of_a_quarter_pixel_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check above can fail: level 0's labels taken a quarter of a canvas pixel beside their place."""
+    """This shows that the check above can fail: level 0's labels are taken a quarter of a canvas pixel aside."""
     between = CanvasTaps.between
 
     def shifted(**named: Any) -> CanvasTaps:

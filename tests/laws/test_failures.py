@@ -46,7 +46,7 @@ def break_tile(path: Path, *, column: int, row: int) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three images, of which the second has a tile that cannot be decoded."""
+    """Write three images, of which the second has a tile that cannot be decoded."""
     found = tmp_path / "in"
     found.mkdir()
     for index, name in enumerate("abc"):
@@ -70,7 +70,7 @@ def test_one_bad_image_does_not_stop_a_folder(bundle: Path, folder: Path, tmp_pa
 
 
 def test_what_a_bad_image_left_is_not_taken_for_the_repaired_one(bundle: Path, folder: Path, tmp_path: Path) -> None:
-    """The same name with other content is other work: nothing of the damaged file may reach its mask."""
+    """A repaired file has the same name and other content, so no part of the damaged file may reach its mask."""
     out = tmp_path / "b.tif"
     words = ("segment", folder / "b.tif", f"--weights={bundle}", SCALES, "-o", out)
     assert magnet(*words).code == 3
@@ -132,7 +132,7 @@ def test_a_network_that_gives_no_numbers_is_named_with_block_and_stage(role: str
 
 
 class Trap:
-    """What a pickle may do to whoever opens it."""
+    """An object that runs code when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

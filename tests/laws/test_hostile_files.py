@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="wants pipes and devices in the file system")
 SECONDS = 20
-"""Longest time that a refusal may take; a reader of a pipe would wait for ever, and the test's alarm ends it."""
+"""Longest time for a refusal. A reader of a pipe would wait for ever, and an alarm ends the test."""
 
 
 @pytest.fixture

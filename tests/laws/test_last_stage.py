@@ -31,7 +31,7 @@ FILES = ["m.json", "m.tif", "m.unrefined.json", "m.unrefined.probabilities.zarr"
 
 
 def play_small(script: Script) -> None:
-    """A run whose last stage has several groups; does not return."""
+    """Run the program with a last stage of several groups. The call does not return."""
     squares.SIDE = 128
     play(script)
 
@@ -46,13 +46,13 @@ def forked(script: Script) -> int | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """A scene, and what undisturbed runs make of it."""
+    """A scene, and the outputs of undisturbed runs."""
 
     image: Path
     bundle: Path
     folder: Path
     first: int
-    """Groups of the mask that is refined."""
+    """Number of groups of the mask that is refined."""
 
     def words(self, out: Path, *more: str) -> tuple[str, ...]:
         return ("segment", str(self.image), f"--weights={self.bundle}", "--method=patch", "-b1", f"-o{out}", *more)
@@ -93,7 +93,7 @@ def test_the_mask_before_is_the_one_that_segment_makes_alone(work: Work) -> None
 def test_killed_in_either_stage_and_resumed_equals_never_killed(
     work: Work, tmp_path: Path, fault: str, stage: int, at: int
 ) -> None:
-    """Faults count through both stages."""
+    """The visits of a fault's place are counted through both stages."""
     counted = work.first if fault == "group not finished" else 1
     mask, log = tmp_path / "out" / "m.tif", tmp_path / "log"
     words = work.words(mask, "--refine=guided")

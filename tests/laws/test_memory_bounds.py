@@ -1,4 +1,4 @@
-"""Law 2 by counts: what is held at a time depends on the plan, never on the image's size."""
+"""Law 2 by counts: what a run holds at a time depends on the plan, never on the image's size."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
     from magnet_cli.plan import Plan
 
 SIZES = (Size(width=570, height=560), Size(width=1340, height=1150))
-"""Both have blocks that no edge cuts in the middle."""
+"""Two image sizes, both with blocks in the middle that no edge cuts."""
 
 
 @dataclass
 class Watch:
-    """Counts of what a run holds, made from several threads."""
+    """Counters of what a run holds, which several threads change."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     alive: int = 0
-    """Groups being read, read, computed or stored."""
+    """Number of groups that are being read, wait, are computed or are stored."""
     most_alive: int = 0
     groups: int = 0
     pixels: int = 0
-    """Bytes of blocks' pixels that exist."""
+    """Bytes of the pixels of blocks that exist."""
     most_pixels: int = 0
     largest_request: int = 0
     largest_region: int = 0

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 SIZE = Size(width=201, height=143)
 HOLE = (slice(32, 128), slice(0, 64))
-"""Whole windows of the finest stage, whole tiles, and whole cells of the coarse one."""
+"""Slices that cover whole windows of the finest stage, whole tiles, and whole cells of the coarse stage."""
 BYTES = ValueRange(kind="values", high=Fraction(255))
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """It sees the second of three bands."""
+    """Write a bundle that uses the second of three bands."""
     return template_bundle(tmp_path_factory.mktemp("bundle") / "template", scales=(32, 64))
 
 
@@ -173,7 +173,7 @@ def test_pixels_outside_a_slides_bounds_are_not_computed(
 def bands_with_a_hole(
     path: Path, labels: NDArray[np.uint8], *, hole: tuple[int, ...], value: float, dtype: str
 ) -> Path:
-    """Five bands; the labels are in the third, the others are noise, and `hole` is in some of them."""
+    """Write five bands. The labels are in the third, the others are noise, and `hole` is in some of them."""
     noise = np.random.default_rng(1).integers(1, 200, (SIZE.height, SIZE.width, 5))
     noise[:, :, 2] = labels.astype(int) * 40 + 1
     pixels = noise.astype(dtype)
@@ -195,7 +195,7 @@ SEES: dict[str, Any] = {
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize(("value", "dtype"), [(0, "uint8"), (-9999, "int16"), (np.nan, "float32")])
 def test_the_bands_that_the_network_sees_decide(value: float, dtype: str, bundle: Path, tmp_path: Path) -> None:
-    """Missing in all of them: no label. Missing in the others alone: nothing is missing."""
+    """A pixel that lacks data in all of these bands has no label. Data that other bands lack does not matter."""
     labels = random_labels(SIZE)
     holes = bands_with_a_hole(tmp_path / "s.tif", labels, hole=(0, 2, 4), value=value, dtype=dtype)
     check(holes, tmp_path / "m.tif", bundle, labels, **SEES)
@@ -212,7 +212,7 @@ def test_the_bands_that_the_network_sees_decide(value: float, dtype: str, bundle
 def test_a_band_that_is_flagged_as_alpha_can_be_named(
     bundle: Path, tmp_path: Path, more: dict[str, Any], *, is_hole: bool
 ) -> None:
-    """GDAL flags the last of four byte bands so, which may be near-infrared, and 0 over water."""
+    """GDAL flags the last of four byte bands as alpha. It may be near-infrared, which is 0 over water."""
     labels = random_labels(SIZE)
     infrared = np.full((*labels.shape, 1), 9, np.uint8)
     infrared[HOLE] = 0

@@ -32,7 +32,7 @@ if sys.platform == "win32":
     pytest.skip("Windows has no SIGKILL", allow_module_level=True)
 
 MANY = 50
-"""Parts of a run with fewer groups in its last pass."""
+"""Number of parts, larger than the number of groups in the last pass."""
 
 
 @pytest.fixture(scope="module")

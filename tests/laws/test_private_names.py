@@ -1,4 +1,4 @@
-"""What files say of patients reaches no output, and with `--private` neither do folders and other files' names."""
+"""No output contains a patient's data from files, and with `--private` none names folders or other files either."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PLANT = "Krankmann"
-"""A patient's name, which stands wherever a format has a place for one."""
+"""A patient's name that the test writes wherever a format has a place for one."""
 EVERYTHING = ("--html", "--overlay", "--probabilities", "--uncertainty", "--format=cog,ome-tiff,ome-zarr,geojson")
 
 
@@ -110,7 +110,7 @@ def ome_zarr(folder: Path) -> Path:
 
 
 def found_in(folder: Path, word: str) -> list[str]:
-    """The files below a folder that hold a word in their name or content, also in deflated parts of a PNG or TIFF."""
+    """Return the files below a folder with a word in their name or content, also in deflated parts of PNG and TIFF."""
     hits = []
     for path in sorted(folder.rglob("*")):
         data = b"" if path.is_dir() else path.read_bytes()

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PASSES = {0: 6, 1: 20, 2: 20}
-"""Groups of each pass of the scene below; the last joins the borders of blocks."""
+"""Number of groups in each pass of the scene below. The last pass joins the borders of blocks."""
 GROUPS = sum(PASSES.values())
 IN_FLIGHT = 2
-"""Groups that are computed and not yet durable at any moment: one being computed, one being stored."""
+"""Most groups that are computed and not yet durable: one is being computed, one is being stored."""
 
 if sys.platform == "win32":
     pytest.skip("Windows has no SIGKILL", allow_module_level=True)
@@ -38,7 +38,7 @@ if sys.platform == "win32":
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """A scene, a bundle, and the mask that an undisturbed run makes."""
+    """A scene, a bundle, and the mask of an undisturbed run."""
 
     image: Path
     bundle: Path
@@ -69,7 +69,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
 
 
 def computed(log: Path) -> int:
-    """Groups written down until now."""
+    """Return the number of groups that were noted until now."""
     return len(log.read_bytes().splitlines()) if log.exists() else 0
 
 
@@ -85,7 +85,7 @@ def ended(process: BaseProcess) -> int | None:
 
 
 def check_open(work: Work, mask: Path) -> None:
-    """An interrupted output: a journal, nothing under the final name, the input untouched."""
+    """Check an interrupted output: there is a journal, nothing has the final name, and the input is unchanged."""
     paths = OutputPaths.of(mask)
     assert paths.journal.exists()
     assert not mask.exists()
@@ -93,7 +93,7 @@ def check_open(work: Work, mask: Path) -> None:
 
 
 def check_done(work: Work, mask: Path) -> dict[str, object]:
-    """A finished output, equal to the undisturbed one, with nothing left over."""
+    """Check a finished output: it equals the undisturbed one, and nothing is left over."""
     assert digest(mask) == digest(work.mask)
     found, expected = report_of(mask), report_of(work.mask)
     for key in ("hashes", "mask", "passes", "classes", "options", "not_computed", "maps"):
@@ -148,7 +148,7 @@ def test_killed_at_a_chosen_point_and_resumed_equals_never_killed(
 
 
 def test_all_faults_are_tried() -> None:
-    """Five are tried above, and that of a cluster in `tests/laws/test_cluster.py`."""
+    """Five faults are tried above, and that of a cluster in `tests/laws/test_cluster.py`."""
     assert len(FAULTS) == 6
 
 
@@ -203,7 +203,7 @@ def test_a_finished_output_is_not_computed_again(work: Work) -> None:
 
 
 def test_groups_of_several_blocks_are_resumed(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The forward passes of a group are the same, whatever was finished before it."""
+    """The forward passes of a group do not depend on what was finished before it."""
     monkeypatch.setitem(GROUP, "cpu", 4)
     groups = sum(-(-blocks // 4) for blocks in PASSES.values())
     outs = [tmp_path / name / "m.tif" for name in ("killed", "whole")]
@@ -240,7 +240,7 @@ def test_other_options_are_refused_while_a_journal_stands_there(work: Work, tmp_
 def test_a_resumed_run_uses_as_many_threads_as_the_one_before(
     work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One thread takes other kernels than two, so the count belongs to the journal and not to the machine."""
+    """One thread uses other kernels than two, so the journal and not the machine decides on the number of threads."""
     used: list[int] = []
     mask = tmp_path / "m.tif"
     script = Script(words=work.words(mask), log=str(tmp_path / "log"), fault="group not finished", at=10)

@@ -111,7 +111,7 @@ def test_workers_do_not_change_what_a_selector_says(
 def test_processes_that_read_do_not_change_a_byte(
     bundle: Path, images: dict[bool, Path], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, nodata: bool
 ) -> None:
-    """Several readers of a large image are processes; here they are of a small one too."""
+    """Large images are read by processes. Here a small one is as well."""
     options = replace(METHODS[name], weights=str(bundle), num_workers=4)
     threads = segment(images[nodata], tmp_path / "threads.tif", options)
     asked = []
@@ -122,7 +122,7 @@ def test_processes_that_read_do_not_change_a_byte(
         return original(self, *given)
 
     def waiting(self: reading_processes.ImageProcesses) -> Any:
-        """The image is so small that threads would have read it before the processes begin."""
+        """Wait until the processes have started, because threads would read this small image before that."""
         while (reader := free(self)) is None:
             time.sleep(0.02)
         return reader
@@ -139,7 +139,7 @@ def test_processes_that_read_do_not_change_a_byte(
 
 
 def test_methods_differ(bundle: Path, images: dict[bool, Path], tmp_path: Path) -> None:
-    """So that equal bytes mean something: what names the method does change the mask."""
+    """Equal bytes mean something only if options that name the method do change the mask."""
     masks: list[NDArray[np.uint8]] = []
     for name, options in METHODS.items():
         mask = tmp_path / f"{name}.tif"
@@ -167,7 +167,7 @@ def test_groups_of_several_blocks_are_the_same_for_any_workers(
 
 
 def blocks_sharing(report: dict[str, object]) -> set[int]:
-    """Blocks of a group, for each pass."""
+    """Return the number of blocks in a group, for each pass."""
     found = part(report, "options", "group")
     assert isinstance(found, list)
     return set(found)

@@ -39,7 +39,7 @@ the canvas grids of all stages: along a coarse grid the rate may vary with the p
 EDGE = 64
 """Pixels next to the edge of either part that are not compared."""
 KERNEL = 7
-"""The backbone sees three pixels to each side, so that the rim of a patch says something else than its middle."""
+"""Side of the backbone's kernel: it reads three pixels to each side, so that results differ at the rim of a patch."""
 MARGIN = 8
 
 
@@ -50,7 +50,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def smooth_scene(shift: int) -> NDArray[np.uint8]:
-    """Part of a smooth scene that is everywhere alike, `(height, width, 3)`: white noise, blurred."""
+    """Return a part of a smooth scene that is alike everywhere, `(height, width, 3)`: blurred white noise."""
     noise = torch.randn((3, SIZE.height + 100, SIZE.width + 100), generator=torch.Generator().manual_seed(1))
     reach = torch.arange(-3 * GRAIN, 3 * GRAIN + 1)
     bell = torch.exp(-(reach**2) / (2 * GRAIN**2))
@@ -62,16 +62,16 @@ def smooth_scene(shift: int) -> NDArray[np.uint8]:
 
 @dataclass
 class Changes:
-    """How often neighbouring pixels differ at some places of a scene, by what these places are in two runs."""
+    """Counts of neighbouring pixels that differ at some places of a scene, by the kind of these places in two runs."""
 
     border: int = 0
-    """Changes of labels across places that are borders."""
+    """Number of label changes across places that are borders."""
     middle: int = 0
-    """Changes of labels across the same places where they lie inside cells."""
+    """Number of label changes across the same places where they lie inside cells."""
 
     @property
     def excess(self) -> float:
-        """How much more often they differ across borders, as a share."""
+        """Return how much more often labels change across borders, as a share."""
         return self.border / self.middle - 1
 
 
@@ -124,7 +124,7 @@ def test_borders_do_not_show(points: str, scales: tuple[int, ...], bundle: Path,
 
 
 def test_borders_show_without_a_margin(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check above can fail. The program refuses this; here it is made to do it."""
+    """This shows that the check above can fail. The program refuses such margins; here it is made to use them."""
     options = SegmentOptions(weights=str(bundle), scales=sides(128, 64), points=parse_points("all"), overlap=0)
     with pytest.raises(UsageError, match="overlap"):
         measure(tmp_path, options)
@@ -136,7 +136,7 @@ def test_borders_show_without_a_margin(bundle: Path, tmp_path: Path, monkeypatch
 
 @dataclass(frozen=True)
 class Moody(Cascade):
-    """Says what the image says, more or less of it in each window: nothing but the joining could hide that."""
+    """Networks whose certainty differs from window to window, so that only blending can hide the borders."""
 
     def two_levels(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
         del masks, coarse
@@ -148,7 +148,7 @@ class Moody(Cascade):
 def test_windows_of_a_cascade_end_without_a_trace(
     *, blended: bool, most: float, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Parts of a level are the level as a whole to the bit, so that its windows have the only borders there are."""
+    """A level computed in parts equals the whole level to the bit, so only windows have borders."""
     side = 200
     if not blended:
         monkeypatch.setattr(LevelPart, "weights", plain_weights)

@@ -28,14 +28,14 @@ CHOSEN = {
     "a selector and a limit": (2, ("--select=ppn", "--patches=w>0.28", "--scales=150,100,50")),
     "change and a limit": (2, ("--select=change", "--patches=w>0.2", "--scales=192,96,64,32")),
 }
-"""Passes, and words."""
+"""Number of passes and options, for each way of choosing windows."""
 OTHERWISE = ("--num-workers=0", "--memory=3GiB")
-"""What a mask does not depend on, beside the order of blocks."""
+"""Options that do not change a mask, to which the order of blocks is added."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """An image, and a bundle with a selector that sees the field."""
+    """An image, and a bundle with a selector that uses the field."""
 
     folder: Path
     image: Path
@@ -50,11 +50,11 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Whole:
-    """What a run that nothing disturbs has made."""
+    """The outputs of an undisturbed run."""
 
     mask: Path
     groups: tuple[int, ...]
-    """The number of groups of each pass, and of the one after them that joins the borders of blocks."""
+    """Number of groups of each pass, and of the pass after them that joins the borders of blocks."""
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ TRIED_IN_FULL = {("a selector and a limit", 0), ("a selector and a limit", 1), (
 def test_killed_in_any_pass_and_resumed_otherwise_equals_never_killed(
     work: Work, wholes: dict[str, Whole], tmp_path: Path, name: str, step: int
 ) -> None:
-    """The resumed run takes the other blocks in another order, with other workers and less memory."""
+    """The resumed run takes the blocks in another order, with other workers and less memory."""
     whole, mask, log = wholes[name], tmp_path / "m.tif", tmp_path.parent / f"{tmp_path.name}.log"
     words = work.words(name, mask)
     at = sum(whole.groups[:step]) + (whole.groups[step] + 1) // 2
@@ -125,7 +125,7 @@ def test_killed_in_any_pass_and_resumed_otherwise_equals_never_killed(
 
 
 def test_what_is_chosen_depends_on_what_chooses(wholes: dict[str, Whole]) -> None:
-    """So that equal bytes mean something: some windows of the last stage were computed and some were not."""
+    """Equal bytes mean something only if some windows of the last stage were computed and some were not."""
     masks = [labels_in(whole.mask) for whole in wholes.values()]
     for index, (labels, whole) in enumerate(zip(masks, wholes.values(), strict=True)):
         last = stages_of(whole.mask)[-1]

@@ -23,7 +23,7 @@ PARTS = {
 }
 LIMIT = 1.15
 FEWEST = 1000
-"""Changes around a kind of border below which its ratio says nothing."""
+"""Fewest changes around a kind of border for which its ratio is compared."""
 
 
 def ratios(folder: Path, *, where: str, **more: Any) -> dict[str, float]:
@@ -52,7 +52,7 @@ def test_borders_of_a_shipped_network_do_not_show(where: str, method: str, tmp_p
 
 @pytest.mark.full
 def test_borders_of_an_earlier_pass_do_not_show(tmp_path: Path) -> None:
-    """Scales whose ratio is no whole number are a pass each."""
+    """Scales whose ratio is no whole number each have a pass of their own."""
     found = ratios(tmp_path, where="generated", method="magnet", scales="384,256")
     assert {"pass", "group", "coarse", "window"} <= set(found)
     assert max(found.values()) < LIMIT, found
@@ -60,7 +60,7 @@ def test_borders_of_an_earlier_pass_do_not_show(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_without_blending_the_grid_shows(tmp_path: Path) -> None:
-    """The check above can fail."""
+    """This shows that the check above can fail."""
     found = ratios(tmp_path, where="generated", method="patch", blend="none")
     # Without blending each window is a block of its own.
     assert min(found["block"], found["group"]) > 1.3

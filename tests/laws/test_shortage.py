@@ -1,4 +1,4 @@
-"""Memory that runs out: less is in flight, then batches are smaller, then the run ends with nothing lost."""
+"""Where memory runs out, less is kept in flight, then batches are smaller, then the run ends and loses nothing."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Scarce:
-    """Stands in for `Networks.predict` on a device that has too little memory now and then."""
+    """A stand-in for `Networks.predict` on a device that runs out of memory at some calls."""
 
     fails: Callable[[int, int], bool]
-    """Receives the number of the call, from 1, and its patches."""
+    """Function of the number of the call, from 1, and its patches, that returns whether the call fails."""
     batches: list[int] = field(default_factory=list)
 
     def installed(self, monkeypatch: pytest.MonkeyPatch) -> Scarce:
@@ -96,7 +96,7 @@ def test_what_filled_the_memory_is_gone_when_a_group_is_tried_again(
 def test_before_anything_is_finished_the_batch_is_halved(
     image: Path, options: SegmentOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the run that is killed and resumed keeps the smaller batch, wherever it goes on."""
+    """A run that is killed and resumed keeps the smaller batch, wherever it continues."""
     with monkeypatch.context() as scarce:
         Scarce(fails=lambda _, patches: patches > 1).installed(scarce)
         report = segment(image, tmp_path / "whole.tif", options)

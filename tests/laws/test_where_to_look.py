@@ -1,4 +1,4 @@
-"""A run that keeps to an area: its labels are those of a run over everything, and outside nothing is computed."""
+"""Inside an area a run gives the labels of a run over everything, and outside it computes nothing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def blurry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some data is missing, also at the region's border."""
+    """Write a scene with missing data, also at the border of the region."""
     return write_tiled(tmp_path_factory.mktemp("scene") / "s.tif", scene_pixels(SIZE, nodata=True), nodata=0)
 
 
@@ -77,7 +77,7 @@ def stages(mask: Path) -> list[dict[str, Any]]:
 
 
 def probabilities_of(mask: Path) -> NDArray[np.uint8]:
-    """`(classes, height, width)` at the last stage's resolution; 255 where there is none."""
+    """Return the probabilities `(classes, height, width)` at the last stage's resolution; 255 where there are none."""
     return np.asarray(zarr.open_array(OutputPaths.of(mask).field("probabilities"), mode="r")[:], np.uint8)
 
 
@@ -102,7 +102,7 @@ def collection(*geometries: Any, **more: object) -> str:
 
 MIDDLE, CORNER_PIXEL = Box(x=171, y=83, width=62, height=41), Box(x=0, y=299, width=1, height=1)
 CELLS = Box(x=160, y=80, width=40, height=80)
-"""Cells of the scale 64: what lies beyond their border still has a part in the labels inside."""
+"""Cells of the scale 64. What lies beyond their border still influences labels inside."""
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_polygons_with_a_hole(template: Path, tmp_path: Path) -> None:
 
 
 def from_corner() -> Affine:
-    """Half a metre a pixel, north up."""
+    """Return the transform of pixels of half a metre, north up, from the corner."""
     return Affine(0.5, 0, CORNER[0], 0, -0.5, CORNER[1])
 
 
@@ -224,7 +224,7 @@ def test_a_mask_of_another_size(template: Path, tmp_path: Path) -> None:
 
 
 def around(radius: int) -> NDArray[np.bool_]:
-    """True where a pixel lies in a disk."""
+    """Return a map that is True where a pixel lies in a disk."""
     rows, columns = np.ogrid[: SIZE.height, : SIZE.width]
     inside: NDArray[np.bool_] = np.hypot(rows - 150, columns - 120) < radius
     return inside
@@ -354,7 +354,7 @@ def test_the_plan_names_the_areas(template: Path, scene: Path) -> None:
 
 
 def test_how_sure_it_is_outside_is_not_told(template: Path, scene: Path, tmp_path: Path) -> None:
-    """Windows at the border are computed whole: what they say outside stays out of the map and of its mean."""
+    """Windows at the border are computed whole, and their part outside does not enter the map or its mean."""
     mask, left, wide = tmp_path / "m.tif", SIZE.width // 2, 48
     words = ("--weights", template, "--scales", "32", "--overlap", "0")
     segmented(scene, mask, *words, "--roi", f"{left},0,{wide},{SIZE.height}")

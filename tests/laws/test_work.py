@@ -1,4 +1,4 @@
-"""What a fixed image costs, in counts that no machine changes: a change that computes or copies more fails here."""
+"""Counts of the work on a fixed image, which no machine changes: a change that computes or copies more fails here."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ SIDE = 64
 """Side of the network's input."""
 MEDIAN = 11
 LARGE = UNDECIDED * MEDIAN * MEDIAN * 8
-"""Bytes of the largest array that a block needs, which gathers squares; probabilities of the image would be larger."""
+"""Bytes of the largest array that a block needs, which gathers squares. Probabilities of the image are larger."""
 
 
 class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts what the computing thread allocates above a size."""
+    """A counter of the computing thread's allocations above a size."""
 
     def __init__(self, least: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -53,7 +53,7 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts what a run does."""
+    """Return the counts of a run's work."""
     counts: Counter[str] = Counter()
 
     def counted(owner: type, name: str, key: str, amount: Callable[..., int]) -> None:
@@ -72,7 +72,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     read_again = ReadSamples.refuse_difference
 
     def counted_apart(samples: ReadSamples, image: Image) -> None:
-        """Reads that only show that the file has not changed count by themselves."""
+        """Count reads that only check that the file is unchanged under keys of their own."""
         before = Counter(counts)
         read_again(samples, image)
         for key in ("decoded", "decoded amount"):

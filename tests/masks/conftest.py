@@ -31,7 +31,7 @@ HASHES = {"input": "i" * 64, "bundle": "b" * 64, "options": "o" * 64}
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Labels, a header for them, and the blocks in which they are to be stored."""
+    """Labels, their header, and the blocks in which they are stored."""
 
     header: JournalHeader
     labels: NDArray[np.uint8]
@@ -86,5 +86,5 @@ def make_work(width: int, height: int, *, tile: int = 64, block: int = 80, compr
 
 @pytest.fixture
 def work() -> Callable[..., Work]:
-    """Makes a Work of a width and a height."""
+    """Return a function that makes a Work of a width and a height."""
     return make_work

@@ -1,4 +1,4 @@
-"""Values that the counts of a group keep as text."""
+"""Values are kept as text among the counts of a group."""
 
 from __future__ import annotations
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 zarr: Any = import_module("zarr")
-"""The library without its types, which allow any JSON where the tests know what stands there."""
+"""The library zarr without its types, which allow any JSON."""
 
 
 class Killed(BaseException):
-    """Stands for the end of the process at a given step."""
+    """An exception that stands for the end of the process at a given step."""
 
 
 def finish(made: Any, paths: OutputPaths) -> None:

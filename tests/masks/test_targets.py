@@ -1,4 +1,4 @@
-"""Which files are masks of earlier runs."""
+"""Files are recognised as masks of earlier runs, or not."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def assemble_into(journal: Journal, path: Path, **description: object) -> None:
 
 
 def commonest(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Overview by counting, pixel by pixel."""
+    """Compute an overview by counting, pixel by pixel."""
     height, width = ((side + 1) // 2 for side in labels.shape)
     out = np.empty((height, width), dtype=np.uint8)
     for y in range(height):

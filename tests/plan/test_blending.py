@@ -1,4 +1,4 @@
-"""Weights of overlapping windows and blocks: they sum to one at every pixel, also at the image's edge."""
+"""Weights of overlapping windows and blocks sum to one at every pixel, also at the image's edge."""
 
 from __future__ import annotations
 

@@ -354,7 +354,7 @@ def test_any_scales_make_a_plan(text: str, width: int) -> None:
 
 
 def brute_force(plan: Plan, step: Pass, stage: Stage) -> int:
-    """Windows that run at most, counted block by block and cell by cell."""
+    """Return the most windows that can be computed, counted block by block and cell by cell."""
     rule = ALL if plan.is_first(step, stage) else plan.settings.patches
     ratio, number = step.ratio(stage), stage.number - 2
     return sum(_chosen(rule, step.cells(block, stage), ratio, number) for block in all_blocks(step))
@@ -455,9 +455,9 @@ def test_a_refused_rule_is_spelled_as_it_was_given() -> None:
     [((512, 256), 4, 4), ((1024, 512, 256), 4, 2), ((2048, 1024, 512, 256), 4, 1), ((256,), 4, 1), ((256,), 1, 1)],
 )
 def test_as_many_blocks_share_as_fill_their_batches(sides: tuple[int, ...], batch: int, blocks: int) -> None:
-    """One block has 1, 4, 16 and 64 windows: of four stages a single one leaves 2 of 88 places empty.
+    """A block has 1, 4, 16 and 64 windows in its four stages: alone it leaves 2 of 88 places of batches empty.
 
-    A block of a run of one stage has 16 windows.
+    In a run of one stage a block has 16 windows.
     """
     scales = tuple(Size(width=side, height=side) for side in sides)
     plan = make_plan(image(), facts(), SegmentOptions(scales=scales, batch_size=batch, overlap=24), MACHINE)
@@ -519,7 +519,7 @@ def test_too_little_device_memory_names_what_is_needed() -> None:
 
 
 def test_a_device_holds_the_weights() -> None:
-    """Host memory has them in what is in use before the first read."""
+    """In host memory the weights are part of what is in use before the first read."""
     heavy = facts(weight_bytes=123 << 20)
     on_host = [make_plan(image(), model, SegmentOptions(), MACHINE).memory for model in (facts(), heavy)]
     assert on_host[0] == on_host[1]

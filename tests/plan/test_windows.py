@@ -1,4 +1,4 @@
-"""Properties of cells, windows, blocks and passes, over sizes that divide nothing."""
+"""Cells, windows, blocks and passes keep their properties at sizes that nothing divides."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_kept_boxes_tile_the_block_canvas_and_lie_in_their_windows(step: Pass) -
 @given(passes())
 @settings(max_examples=120, deadline=None)
 def test_what_a_child_needs_lies_in_its_parent_canvas(step: Pass) -> None:
-    """Law: blocks never ask their neighbours, whatever the edges do."""
+    """By this law blocks never depend on their neighbours, whatever the edges do."""
     for parent, child in pairwise(step.stages):
         rx = Fraction(parent.scale.width, child.scale.width)
         ry = Fraction(parent.scale.height, child.scale.height)

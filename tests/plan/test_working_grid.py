@@ -1,4 +1,4 @@
-"""The size of a pixel at which an image is read, from options, bundle and image, and scales with a unit."""
+"""Options, bundle and image decide at which size of a pixel the image is read, and scales may have a unit."""
 
 from __future__ import annotations
 

@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SIDE = 128
-"""L: windows lie 32 pixels apart, and a region of more than 256 x 256 pixels is a large object."""
+"""L of the cascade: windows lie 32 pixels apart, and a region of more than 256 x 256 pixels is a large object."""
 
 
 @dataclass
 class Echo:
-    """Gives the mask back that it is shown."""
+    """A cascade that returns the mask that it gets."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     calls: int = 0
     largest: int = 0
     fail_at: int | None = None
-    """The how manieth call raises `KeyboardInterrupt`."""
+    """Number of the call that raises `KeyboardInterrupt`."""
     kill_at: int | None = None
-    """The how manieth call ends the process without any chance to clean up."""
+    """Number of the call that ends the process without any cleaning up."""
 
     def three_levels(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         self.calls += 1
@@ -69,7 +69,7 @@ class Echo:
 
 @dataclass
 class Bright(Echo):
-    """Takes what is as bright or dark as the object's middle, near the border; elsewhere it keeps the mask."""
+    """A cascade that takes pixels near the border that are as bright as the object's middle, and keeps the rest."""
 
     reach: int = 6
 
@@ -87,7 +87,7 @@ class Bright(Echo):
 
 
 class Swallow(Echo):
-    """Says of each object that it is everywhere, a little surer the more of what it sees is its own."""
+    """A cascade that claims everything for each object, more certainly the more of its region the object covers."""
 
     def sharpened(self, images: Tensor, inside: Tensor) -> Tensor:
         del images

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Measured(Echo):
-    """Adds up the pixels of its passes."""
+    """A cascade that adds up the pixels of its passes."""
 
     pixels: int = 0
 
@@ -38,7 +38,7 @@ class Measured(Echo):
 
 
 def net(shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Lines in two directions, so that half of every window is inside."""
+    """Return a mask of lines in two directions, so that half of every window is inside."""
     rows, cols = np.mgrid[: shape[0], : shape[1]]
     found: NDArray[np.bool_] = (rows % 40 < 12) | (cols % 40 < 12)
     return found

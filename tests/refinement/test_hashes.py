@@ -1,4 +1,4 @@
-"""The hashes by which an interrupted refinement is recognised."""
+"""An interrupted refinement is recognised by its hashes."""
 
 from __future__ import annotations
 

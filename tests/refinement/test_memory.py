@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 L = 160
 STORED = ("put_field", "put_labels", "read_field", "read_stored_field")
 SHAPES = ((560, 600), (560, 1050))
-"""Both have more pixels than a block of a level with the windows around it."""
+"""Two shapes with more pixels than a block of a level with the windows around it."""
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:

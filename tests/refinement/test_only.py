@@ -1,4 +1,4 @@
-"""Some classes of a mask refined, all of them kept: what their objects gain, and where what they give up goes."""
+"""With `--only`, all classes stay in the mask, and pixels that refined objects lose get their next class."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ GREEN = 1
 
 
 class Forgo(Echo):
-    """Says of each object that nothing of it is there."""
+    """A cascade that removes every object."""
 
     def sharpened(self, images: Tensor, inside: Tensor) -> Tensor:
         del images
@@ -152,7 +152,7 @@ def test_objects_of_other_classes_are_not_looked_at(tmp_path: Path, monkeypatch:
 def test_squares_and_an_interruption_leave_no_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any
 ) -> None:
-    """Evidence may have a coarser grid than the image, and objects may be too large to be held."""
+    """Evidence may have a coarser grid than the image, and objects may be too large to be held as a whole."""
     shape = (500, 420)
     image, _, _ = make_segmented(tmp_path, shape=shape, method=method)
     mask, kept = tmp_path / "m.tif", tmp_path / "m.probabilities.zarr"
@@ -230,7 +230,7 @@ def test_a_mask_that_another_tool_saved_takes_the_names_of_the_evidence(
 def test_one_object_is_never_taken_for_classes(
     options: RefineOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """255 would be what was not computed."""
+    """In a mask of classes, 255 would mean pixels that were not computed."""
     disc = discs(SHAPE, (40, 40, 20))
     use(monkeypatch, Echo())
     image = write_image(tmp_path / "i.tif", disc)

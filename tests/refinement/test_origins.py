@@ -30,7 +30,7 @@ def segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Pa
 
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
-    """Another image of the same size."""
+    """Write another image of the same size."""
     pixels = np.random.default_rng(9).integers(1, 250, (*SHAPE, 3), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "other.tif", pixels, tile=(64, 64), photometric="rgb")
     return tmp_path / "other.tif"
@@ -61,7 +61,7 @@ def test_probabilities_of_another_image_are_refused(
 def test_a_later_mask_does_not_make_probabilities_its_own(
     segmented: tuple[Path, Path, Path], other: Path, tmp_path: Path
 ) -> None:
-    """The mask was replaced by one of another image, and of that no probabilities were kept."""
+    """A mask of another image has replaced the mask, and of that one no probabilities were kept."""
     image, mask, kept = segmented
     again = SegmentOptions(weights=str(tmp_path / "bundle"), method="patch", overwrite=True)
     segmentation.segment([other], mask, again)
@@ -73,7 +73,7 @@ def test_a_later_mask_does_not_make_probabilities_its_own(
 
 
 def test_what_nobody_says_anything_of_is_taken(segmented: tuple[Path, Path, Path], other: Path, tmp_path: Path) -> None:
-    """Masks that were moved without their reports, of other programs, replaced since, and addresses."""
+    """Such masks were moved without a report, are of other programs, were replaced, or belong to addresses."""
     _, mask, kept = segmented
     own = Path(shutil.copy(mask, tmp_path / "own.tif"))
     size, report = own.stat().st_size, json.loads((tmp_path / "m.json").read_bytes())

@@ -1,4 +1,4 @@
-"""The parts of a refinement by themselves: which objects, which levels, which shares."""
+"""The parts of a refinement are right by themselves: which objects, which levels, which shares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks refined from file to file: geometry is exact, nothing thin is lost, and what is wrong is mended."""
+"""Masks are refined from file to file: geometry is exact, thin objects stay, and wrong pixels are corrected."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 LARGE = (330, 351)
-"""More pixels than a unit: an object as wide as the image is refined level by level."""
+"""A side with more pixels than a unit: an object as wide as the image is refined level by level."""
 SMALL = (150, 131)
 
 
 @dataclass
 class Alike(Echo):
-    """Says the same of every pixel."""
+    """A cascade that returns the same value for every pixel."""
 
     value: float = 0.1
 
@@ -45,7 +45,7 @@ class Alike(Echo):
 
 
 def thin(shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Discs, specks, and lines of one pixel in three directions, one of them through the whole image."""
+    """Return a mask of discs, specks, and lines of one pixel in three directions, one across the whole image."""
     found = discs(shape, (shape[0] // 3, shape[1] // 3, shape[0] // 5), (shape[0] - 30, shape[1] - 31, 17))
     found[shape[0] // 2] = True
     found[5 : shape[0] - 9, 7] = True
@@ -56,7 +56,7 @@ def thin(shape: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def classes(shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Four classes, one of them a net of lines, and pixels that were not computed."""
+    """Return a mask of four classes, one of them a net of lines, and pixels that were not computed."""
     labels = np.ones(shape, np.uint8)
     labels[discs(shape, (shape[0] // 3, shape[1] // 3, shape[0] // 5))] = 2
     labels[thin(shape)] = 3
@@ -122,7 +122,7 @@ def test_a_wrong_border_is_moved_to_where_the_image_has_it(
 def test_nothing_is_claimed_where_the_image_holds_no_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, kind: Any, value: float
 ) -> None:
-    """Neither of an object that is held as a whole nor of a large one, far from every border as well."""
+    """This holds for objects that fit in memory and for large ones, also far from every border."""
     shape, bad = (400, 400), np.zeros((400, 400), bool)
     bad[150:250, 150:250] = True
     labels = np.zeros(shape, np.uint8)

@@ -1,4 +1,4 @@
-"""Memory that runs out while a mask is refined: less is in flight, then the run ends with nothing lost."""
+"""Where memory runs out while a mask is refined, less is kept in flight, then the run ends and loses nothing."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHAPE = (330, 351)
-"""Shape of a mask with two small objects, which are calls 1 and 2, and a large one, which all others are for."""
+"""Shape of a mask with two small objects, which are the first two calls, and a large one, which takes the others."""
 
 
 @dataclass
 class Scarce(Bright):
-    """Runs out of memory at some calls, which are counted from 1."""
+    """A cascade that runs out of memory at some calls, which are counted from 1."""
 
     fails: Callable[[int], bool] = lambda _: False
 

@@ -1,4 +1,4 @@
-"""Classical tools from file to file: squares that leave no trace, evidence that is read exactly, runs that go on."""
+"""Classical tools work from file to file: squares leave no trace, evidence is read exactly, and runs resume."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ GUIDED = RefineOptions(method="guided", num_workers=0)
 
 @dataclass(frozen=True, kw_only=True)
 class Same:
-    """A tool that gives back what it is shown, and notes how large that was."""
+    """A tool that returns its probabilities and keeps their sizes."""
 
     title: str = "nothing"
     bands: tuple[str, ...] = ("red", "green", "blue")
@@ -68,7 +68,7 @@ class Same:
 
 
 class Bright(Same):
-    """Class 1 where the image is bright, class 0 elsewhere."""
+    """A tool that gives class 1 where the image is bright, and class 0 elsewhere."""
 
     def apply(self, probs: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.float32]:
         bright = (super().apply(probs, image)[0] >= 0) & (image.mean(axis=2) > 127)
@@ -126,7 +126,7 @@ def test_where_the_image_holds_no_data_the_mask_stays(tmp_path: Path, monkeypatc
 
 
 def blurred(shape: tuple[int, int]) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
-    """Discs, and labels of four classes whose borders lie beside theirs."""
+    """Return an image of discs, and labels of four classes whose borders are displaced."""
     truth = discs(shape, (60, 70, 45), (120, 30, 25), (30, 150, 28))
     labels = np.roll(truth, (4, -3), axis=(0, 1)).astype(np.uint8)
     labels[:, shape[1] // 2 :] *= 2
@@ -149,7 +149,7 @@ def test_the_guided_filter_in_squares_is_the_guided_filter(tmp_path: Path, monke
 
 
 def test_the_crf_in_squares_is_nearly_the_crf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It reaches everywhere: with a rim of two deviations few of the pixels that it changes depend on the cut."""
+    """A CRF reaches everywhere. With a rim of two deviations, few pixels that it changes depend on the squares."""
     pytest.importorskip("pydensecrf")
     shape = (170, 190)
     truth = discs(shape, (60, 70, 45), (120, 30, 25), (30, 150, 28))
@@ -265,7 +265,7 @@ def test_coarser_probabilities_are_resampled_as_for_the_mask(tmp_path: Path, mon
 
 
 def test_rounded_probabilities_that_tie_leave_the_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network that knows next to nothing: many of its pixels are decided by less than is kept."""
+    """The network is so uncertain that many pixels are decided by less than the rounding of kept probabilities."""
     torch.manual_seed(0)
     network = build_backbone("conv", classes=3, bands=3, options={})
     with torch.no_grad():

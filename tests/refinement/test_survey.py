@@ -1,4 +1,4 @@
-"""Objects are the connected components, with box, area and seed, whatever the tiles; memory is bounded."""
+"""Objects are found as connected components with box, area and seed, whatever the tiles, in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--num-workers` of `refine`: that many threads read, another one stores, and the planned memory grows with them."""
+"""With `--num-workers`, `refine` reads in that many threads, stores in another one, and plans memory for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job without files: what it reads, computes and stores is noted."""
+"""A job without files, which notes what it reads, computes and stores."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PATIENCE = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Groups:
-    """A pass of some groups."""
+    """A pass with some groups."""
 
     number: int
     groups: int
@@ -46,7 +46,7 @@ class Groups:
 
 @dataclass
 class Memory:
-    """Stands in for a journal: keeps counts, and forgets values."""
+    """A stand-in for a journal that keeps counts and drops values."""
 
     groups: dict[int, dict[int, dict[str, object]]] = field(default_factory=dict)
     dropped: list[GroupId] = field(default_factory=list)
@@ -79,19 +79,19 @@ def _same(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Counting(Job):
-    """Adds one to the number of each group; the hooks of a test stand before reading, computing and storing."""
+    """A job that adds one to the number of each group. Hooks of a test run before reading, computing and storing."""
 
     steps: tuple[Groups, ...] = (Groups(number=0, groups=6),)
     ahead: int = 2
     batch: int = 4
     device: str = "cpu"
     least: int = 1
-    """Smallest batch that it offers."""
+    """Smallest batch that the job offers."""
     reading: Callable[[int], object] = _same
     computing: Callable[[int], object] = _same
     storing: Callable[[int], object] = _same
     log: list[tuple[str, int, int]] = field(default_factory=list)
-    """The calls as their name, the pass, and the group."""
+    """The calls: their name, the pass, and the group."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -157,7 +157,7 @@ class Counting(Job):
 
 
 class CountingRunner(Runner):
-    """A pass of `Counting`."""
+    """The runner of a pass of `Counting`."""
 
     def __init__(self, job: Counting, number: int, resources: Resources) -> None:
         self._job = job

@@ -1,4 +1,4 @@
-"""The seconds of a run by activity, including those of runs before that were interrupted."""
+"""The seconds of a run are noted by activity, and include those of earlier runs that were interrupted."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def noted_in(journal: Path) -> float:
 
 
 class Stop(Events):
-    """Interrupts after some groups."""
+    """Events that interrupt a run after some groups."""
 
     def step(self, step: Step) -> None:
         if step.what.startswith("pass") and step.done == 2:

@@ -1,4 +1,4 @@
-"""The one engine: what is done beside what, in which order, and what follows when memory runs out: all in counts."""
+"""The engine works in the right order, reads and stores beside the computation, and survives short memory."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_which_groups_are_done_is_an_argument() -> None:
 
 
 def test_groups_are_asked_for_no_earlier_than_they_can_be_read() -> None:
-    """So that machines which share a run may take the next group when they come to it."""
+    """A machine that shares the run can then take the next group when it is free."""
     asked, ahead = list[int](), list[int]()
 
     def some(step: RunPass, _: Collection[int]) -> Iterator[int]:
@@ -253,7 +253,7 @@ def test_afterwards_the_run_ends_and_keeps_what_is_finished() -> None:
 def test_what_was_computed_in_another_way_for_want_of_memory_is_not_kept(
     monkeypatch: pytest.MonkeyPatch, *, finished: bool
 ) -> None:
-    """CuDNN takes another algorithm where its first finds no memory, and the only trace is the allocator's count."""
+    """cuDNN uses another algorithm where memory is short, and only the allocator's count of failures shows it."""
     failed = [7]
     monkeypatch.setattr(torch.cuda, "memory_stats", lambda *_: {"num_ooms": failed[0]})
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)

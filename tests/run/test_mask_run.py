@@ -1,4 +1,4 @@
-"""What a run that makes a mask does around the engine: its journal, and what of it goes into the report."""
+"""A run that makes a mask keeps its journal around the engine, and its report has the facts of the run."""
 
 from __future__ import annotations
 

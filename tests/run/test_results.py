@@ -1,4 +1,4 @@
-"""One run's results in several journals: what is finished, and the fields, joined as one journal joins them."""
+"""Several journals of one run are read as one journal that holds all of their groups and fields."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def header() -> JournalHeader:
 
 @pytest.fixture
 def journals(tmp_path: Path) -> Iterator[list[Journal]]:
-    """Three journals of one run: the first is to hold everything, the others a share each."""
+    """Open three journals of one run: one for everything, and two for a share each."""
     found = [Journal.open(tmp_path / f"{name}.journal", header=header()) for name in ("whole", "one", "other")]
     yield found
     for journal in found:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TOWN = Box(x=100, y=600, width=1148, height=900)
-"""A part of seed 3 with houses, streets, trees, forest, fields and water."""
+"""A box of seed 3 with houses, streets, trees, forest, fields and water."""
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +259,7 @@ def test_memory_of_writing_does_not_follow_the_size(tmp_path: Path) -> None:
 
 
 class TestRepeated:
-    """An image that repeats one drawn part."""
+    """Tests of an image that repeats one drawn part."""
 
     @pytest.mark.parametrize("bands", [1, 3, 4])
     def test_every_level_is_there_and_repeats(self, tmp_path: Path, bands: int) -> None:

@@ -1,4 +1,4 @@
-"""What is opened or begun is closed or removed again where the work with it fails, and kept where it does not."""
+"""A resource that was opened is closed or removed again where the work with it fails, and kept where it does not."""
 
 from __future__ import annotations
 

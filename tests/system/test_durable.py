@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class Disk:
-    """What would outlive a power cut: content that was flushed, and names whose folder was."""
+    """A record of what would survive a power cut: content that was flushed, and names whose folder was flushed."""
 
     def __init__(self) -> None:
         self.flushed: dict[tuple[int, int], int] = {}
         """Bytes of a file at its last flush, by device and inode."""
         self.named: list[Path] = []
         self.unsure: set[Path] = set()
-        """Folders with names that may be lost."""
+        """Folders with names that a power cut may lose."""
 
     def sync(self, descriptor: int) -> None:
         found = os.fstat(descriptor)

@@ -1,4 +1,4 @@
-"""Files without a name, and what is kept of values in memory."""
+"""Spools keep data in files without a name, and caches keep values in memory."""
 
 from __future__ import annotations
 

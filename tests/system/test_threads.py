@@ -1,4 +1,4 @@
-"""Threads wait as the user says, or briefly."""
+"""Threads wait as the environment states, or briefly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny scenes and bundles to accumulate fields with."""
+"""Tiny scenes and bundles whose fields can be accumulated."""
 
 from __future__ import annotations
 

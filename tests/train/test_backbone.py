@@ -1,4 +1,4 @@
-"""Training of a backbone: it learns, it goes on where it stopped, it refuses before it works."""
+"""The training of a backbone learns, resumes after an interruption, and refuses wrong inputs before it works."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_other_pixels_are_another_training(tmp_path: Path) -> None:
 
 
 def test_an_encoder_begins_with_weights_of_other_images(tmp_path: Path) -> None:
-    """They are where the training begins, they follow a rate of their own, and the bundle says where they come from."""
+    """The training begins with them and gives them a rate of their own, and the bundle states their source."""
     data = make_data(tmp_path / "data")
     torch.manual_seed(5)
     torch.save(efficientnet_lite0().state_dict(), tmp_path / "lite.pth")

@@ -1,4 +1,4 @@
-"""Training of a cascade, from scenes to a bundle."""
+"""The training of a cascade makes a bundle from scenes."""
 
 from __future__ import annotations
 

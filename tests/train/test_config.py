@@ -1,4 +1,4 @@
-"""Configurations: what is read, and what is refused before any work."""
+"""Configurations are read, and wrong ones are refused before any work."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ WRONG = {
         "name = 1979-01-01": r"date or a time.*1979-01-01",
     },
 }
-"""Messages by what a text gets in place of a line of `CONFIG`."""
+"""Messages, by the text that replaces a line of `CONFIG`."""
 
 
 @pytest.mark.parametrize(

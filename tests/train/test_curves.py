@@ -1,4 +1,4 @@
-"""The picture of a log."""
+"""The log of a training becomes a picture."""
 
 from __future__ import annotations
 

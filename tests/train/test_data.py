@@ -1,4 +1,4 @@
-"""Scenes and windows of them."""
+"""Scenes and windows of them are read and drawn as configured."""
 
 from __future__ import annotations
 

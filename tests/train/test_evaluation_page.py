@@ -1,4 +1,4 @@
-"""The page that a training ends with says what the network does on held-out scenes."""
+"""The page at the end of a training shows the network's results on held-out scenes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Threshold(torch.nn.Module):
-    """Calls bright pixels class 1."""
+    """A network that gives class 1 to bright pixels."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat((-x[:, :1], x[:, :1]), dim=1)

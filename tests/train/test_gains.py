@@ -1,4 +1,4 @@
-"""What windows gain, and selectors that learn it."""
+"""The gain of each window is measured, and selectors learn it."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_a_selector_begins_with_the_best_line_from_uncertainty_to_gain() -> None
 
 
 def made(folder: Path) -> Path:
-    """Data, a bundle that says one thing of everything, and two others of other weights for its folds."""
+    """Write data, a bundle whose weights are zero, and two others with other weights for its folds."""
     make_data(folder / "data")
     make_bundle(folder / "one", seed=2)
     make_bundle(folder / "two", seed=3)
@@ -202,7 +202,7 @@ def parsed(folder: Path, text: str = CONFIG) -> TrainConfig:
 
 
 def test_gains_are_those_of_backbones_that_have_not_seen_the_scene(tmp_path: Path) -> None:
-    """The bundle's own backbone says the same of every pixel, so by it no window would ever gain anything."""
+    """The bundle's own backbone gives every pixel the same result, so with it no window would gain anything."""
     bundle, config = load_bundle(str(made(tmp_path))), parsed(tmp_path)
     scenes = load_scenes(tmp_path / "data", config.data)
     trainer, _ = selector_trainer(bundle, config, scenes, files=Files(folder=tmp_path / "work"))

@@ -1,4 +1,4 @@
-"""Training of a GRNet and of a selector: whose turn it is, what each lowers, and that nothing is lost."""
+"""A GRNet and its selector are trained in turns: each part lowers its own loss, and nothing is lost."""
 
 from __future__ import annotations
 

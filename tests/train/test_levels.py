@@ -1,4 +1,4 @@
-"""What a cascade lowers, against the paper's formulas written out pixel by pixel."""
+"""The losses of a cascade equal the paper's formulas written out pixel by pixel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS, COLUMNS = 9, 11
 
 
 def example(seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Logits of two windows, and labels of which some are unknown."""
+    """Return logits of two windows, and labels of which some are unknown."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 2, (2, ROWS, COLUMNS), generator=generator)
     labels[0, 1, 2:] = labels[1, 8] = 255
@@ -33,7 +33,7 @@ def parts(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def by_hand(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Cross-entropy and L1 + L2."""
+    """Return cross-entropy and L1 + L2, computed pixel by pixel."""
     entropy = far = 0.0
     places = torch.nonzero(labels != 255).tolist()
     for n, y, x in places:

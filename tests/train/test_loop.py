@@ -1,4 +1,4 @@
-"""The loop: its arithmetic, its checkpoints, how it ends."""
+"""The training loop has the right arithmetic and checkpoints, and ends as it should."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def assert_same(first: nn.Module, second: nn.Module) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_usual_settings_are_this_arithmetic_to_the_bit(precision: str) -> None:
-    """Trainings have been made with it: what is added stays out of their way."""
+    """Published trainings were made with this arithmetic, so new settings must not change it."""
     mine = channels_last(network())
     average = copy.deepcopy(mine)
     optimizer = torch.optim.AdamW(mine.parameters(), lr=0.05, weight_decay=0.02)
@@ -175,7 +175,7 @@ def test_an_interruption_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, numbe
 
 
 class Killed(BaseException):
-    """Stands for the end of a process that cannot clean up."""
+    """An exception that stands for the end of a process that cannot clean up."""
 
 
 def log_of(files: Files) -> list[dict[str, float]]:
@@ -185,7 +185,7 @@ def log_of(files: Files) -> list[dict[str, float]]:
 
 
 def test_a_training_that_was_killed_writes_the_log_of_one_that_was_not(tmp_path: Path) -> None:
-    """A checkpoint between two lines holds what the next line is the mean of."""
+    """A checkpoint between two lines of the log holds the sums of which the next line shows the mean."""
 
     def kill(tick: Tick) -> None:
         if tick.iteration == 6:

@@ -1,4 +1,4 @@
-"""Losses, against their formulas written out pixel by pixel."""
+"""The losses equal their formulas written out pixel by pixel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WEIGHTS = torch.tensor([0.5, 1.0, 2.5])
 
 
 def example() -> tuple[Tensor, Tensor]:
-    """Logits of two patches and three classes, and labels of which some are ignored."""
+    """Return logits of two patches and three classes, and labels of which some are ignored."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 3, (2, 4, 5), generator=generator)
     labels[0, 1, 2:] = labels[1, 3] = 255

@@ -1,4 +1,4 @@
-"""Windows with wrong masks of objects, and the scores of such masks."""
+"""Windows with wrong masks of objects are drawn, and such masks are scored."""
 
 from __future__ import annotations
 

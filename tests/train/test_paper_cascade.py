@@ -1,4 +1,4 @@
-"""The paper's recipe for cascades: its file can be read, says what the paper says, and its loss falls."""
+"""The paper's recipe for cascades can be read, has the paper's settings, and its loss falls."""
 
 from __future__ import annotations
 

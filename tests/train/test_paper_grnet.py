@@ -1,4 +1,4 @@
-"""The GRNet paper's recipes: each says what the paper says, whose every setting is, and describes a bundle."""
+"""The GRNet paper's recipes have the paper's settings, name the source of each, and describe a bundle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.models.support import parameters
 
 RECIPES = sorted((Path(__file__).parents[2] / "weights" / "paper-grnet").glob("*.toml"))
 IMAGES = {"deepglobe": 455, "isic": 2077, "crag": 173, "cityscapes": 2975}
-"""Trained on ("Datasets")."""
+"""Number of training images ("Datasets")."""
 
 
 def test_there_is_one_for_each_data_set_of_the_paper() -> None:

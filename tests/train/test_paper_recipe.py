@@ -1,4 +1,4 @@
-"""The paper's recipe for refiners: its file can be read, says what the paper says, and trains."""
+"""The paper's recipe for refiners can be read, has the paper's settings, and trains."""
 
 from __future__ import annotations
 

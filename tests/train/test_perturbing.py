@@ -1,4 +1,4 @@
-"""Objects of label maps, and wrong masks of them."""
+"""Objects are found in label maps, and wrong masks are drawn from them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_wrong_masks_overlap_as_much_as_asked_for_and_lie_near_the_truth(name: s
 
 
 def near(mask: Mask) -> Mask:
-    """Within 14 pixels of the border."""
+    """Return a map that is True within 14 pixels of the border."""
     edge = np.argwhere(border(mask))
     places = np.stack((Y, X), axis=-1)
     squared: Mask = np.min(((places[:, :, None] - edge) ** 2).sum(axis=-1), axis=-1) <= 14**2
@@ -94,7 +94,7 @@ def test_a_smaller_mask_enlarged_is_the_mask_of_blocks() -> None:
 
 
 def labels() -> NDArray[np.uint8]:
-    """Two discs of class 1 on class 0, a speck of class 2, and unknown pixels."""
+    """Return two discs of class 1 on class 0, a speck of class 2, and unknown pixels."""
     found = np.zeros((SIDE, SIDE), np.uint8)
     found[disc(16, 16, 9) | disc(46, 46, 12)] = 1
     found[:2, :2] = 2

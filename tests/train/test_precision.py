@@ -1,4 +1,4 @@
-"""The device and the precision of a training."""
+"""A training uses the device and the precision of its configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipes of the papers beside the bundles: each of their settings says whose it is."""
+"""The recipes of the papers beside the bundles name the source of each of their settings."""
 
 from __future__ import annotations
 

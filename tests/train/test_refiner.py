@@ -1,4 +1,4 @@
-"""Training of refiners and temperatures: folds, rounds, what the bundle gets."""
+"""The training of refiners and temperatures has folds and rounds, and adds them to the bundle."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_temperatures_alone(tmp_path: Path) -> None:
 
 
 def test_a_run_speaks_at_the_temperatures_that_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Probabilities on disk, of the finest scale alone and of the stages' mean, against what was fitted from logits."""
+    """Probabilities on disk, of the finest scale and of the stages' mean, equal those fitted from logits."""
     # A field is blended at a temperature of one and divided by the temperature afterwards; a run blends what has been
     # divided. Where windows overlap, the two differ by more than a wrong temperature might change.
     monkeypatch.setattr(defaults, "DEFAULT_BLEND", "none")

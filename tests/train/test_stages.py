@@ -1,4 +1,4 @@
-"""Fields accumulated over stages: what refiners and temperatures are fitted to."""
+"""Fields are accumulated over stages, and refiners and temperatures are fitted to them."""
 
 from __future__ import annotations
 

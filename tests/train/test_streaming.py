@@ -1,4 +1,4 @@
-"""Scenes that are too large for memory: the same windows as in memory, from little, and in little."""
+"""Scenes that are too large for memory give the same windows as in memory, with few reads and little memory."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def save(folder: Path, kind: str) -> Path:
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[LabelledScene, LabelledScene]:
-    """One scene in memory and on disk."""
+    """Return one scene in memory and on disk."""
     path = save(tmp_path_factory.mktemp(request.param), request.param)
     (held,) = load_scenes(path, DataConfig())
     (streamed,) = load_scenes(path, DataConfig(memory="1B"), work=path.parent / "work")
@@ -115,7 +115,7 @@ sides = st.floats(3, 900)
 def test_windows_on_disk_are_those_in_memory(
     pair: tuple[LabelledScene, LabelledScene], x: float, y: float, width: float, height: float
 ) -> None:
-    """Beyond the border, mirrored again and again, and at every scale."""
+    """Windows reach beyond the border, which is mirrored again and again, at every scale."""
     window = CropWindow(x=x, y=y, width=width, height=height)
     (pixels, labels), (again, same) = (cut_window(scene, window, size=SMALL) for scene in pair)
     np.testing.assert_array_equal(again, pixels)
@@ -135,7 +135,7 @@ def test_batches_are_the_same(pair: tuple[LabelledScene, LabelledScene]) -> None
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
 def test_beyond_the_border_lies_the_mirrored_scene(level: int) -> None:
-    """A window over the border against one inside a scene that was mirrored before it was halved."""
+    """A window over the border equals one inside a scene that was mirrored before it was halved."""
     shrink = 2**level
     pixels = np.random.default_rng(6).integers(0, 256, (1024, 1152, 3), dtype=np.uint8)
     wide = np.pad(pixels, ((128, 128), (128, 128), (0, 0)), mode="symmetric")

@@ -1,4 +1,4 @@
-"""Temperatures: the one that made the labels is found, and a bundle applies what was fitted."""
+"""The temperature that made the labels is found, and a bundle applies the fitted one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.full
 
 
 def spoken(true: float, *, count: int = 100_000, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits that are right after division by `true`, and labels drawn from what is right."""
+    """Return logits that are right after division by `true`, and labels drawn from the right probabilities."""
     generator = torch.Generator().manual_seed(7)
     right = 2 * torch.randn(count, classes, generator=generator)
     labels = right.softmax(dim=1).multinomial(1, generator=generator)[:, 0]

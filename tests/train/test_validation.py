@@ -1,4 +1,4 @@
-"""Scores on held-out scenes, against what the whole picture gives at once."""
+"""Scores on held-out scenes equal those of the whole picture at once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def network() -> nn.Module:
 
 
 def scene(rows: int, columns: int, *, block: int = 1, seed: int = 0) -> LabelledScene:
-    """Blocks of one colour and one label each, a corner not labelled."""
+    """Write blocks of one colour and one label each, with a corner that is not labelled."""
     rng = np.random.default_rng(seed)
     tall = np.ones((block, block), np.uint8)
     shape = (rows // block, columns // block)
@@ -49,7 +49,7 @@ def scene(rows: int, columns: int, *, block: int = 1, seed: int = 0) -> Labelled
 
 
 def at_once(scene: LabelledScene) -> tuple[NDArray[np.int64], float]:
-    """Confusion and cross-entropy of a network of one pixel's view, on the whole picture."""
+    """Return confusion and cross-entropy on the whole picture for a network that uses single pixels."""
     with torch.no_grad():
         logits: Tensor = network()(torch.from_numpy(pixels_of(scene) / np.float32(255)).permute(2, 0, 1)[None])[0]
     probs = logits.double().softmax(dim=0).numpy()
@@ -79,7 +79,7 @@ def test_windows_that_do_not_fit_count_each_pixel_once() -> None:
 
 
 def test_scales_are_pooled() -> None:
-    """A window of 32 shows a scene of blocks of 2 exactly, one pixel a block."""
+    """A window of 32 shows a scene of blocks of 2 exactly, with one pixel for each block."""
     blocks = scene(40, 72, block=2)
     found = scored(bundle_of(16, 32), blocks)
     confusion, loss = at_once(blocks)
