@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 import magnet_cli
 from magnet_cli.geometry import Box, Size
-from magnet_cli.scene import Scene, write_scene
+from magnet_cli.scene import LANDSCAPES, Scene, write_scene
 
 SIDES = (2048, 1024, 512, 256)
 INPUT = 256
@@ -26,7 +26,7 @@ LINE = 22
 
 def main() -> None:
     """Write the picture beside this file."""
-    scene = Scene(size=Size(width=2560, height=2048), seed=3)
+    scene = Scene(size=Size(width=2560, height=2048), seed=3, landscape=LANDSCAPES["desert"])
     whole = Image.fromarray(scene.pixels(Box.whole(scene.size))[::STEP, ::STEP])
     height, middle = whole.height, 2 * (INPUT + GAP)
     picture = Image.new("RGB", (2 * whole.width + middle + GAP, height + GAP), "white")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,6 +27,13 @@ def scene(
         str, typer.Option(help="Width and height in pixels, like 20000x20000.", envvar="MAGNET_SIZE")
     ] = "8192x8192",
     seed: Annotated[int, typer.Option(help="Each number gives another scene.", envvar="MAGNET_SEED")] = 0,
+    landscape: Annotated[
+        Literal["countryside", "desert"],
+        typer.Option(
+            help="What is drawn: green fields and villages, or a desert city like those that the bundle aerial knows.",
+            envvar="MAGNET_LANDSCAPE",
+        ),
+    ] = "countryside",
     labels: Annotated[Path | None, typer.Option(help="Also write the true classes to this file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     json: Json = False,
@@ -43,7 +50,7 @@ def scene(
             if path.exists() and not overwrite:
                 raise OutputError("the file exists", file=path, advice="Choose another name, or add --overwrite")
         from magnet_cli.cli.progress import showing
-        from magnet_cli.scene import Scene, write_scene
+        from magnet_cli.scene import LANDSCAPES, Scene, write_scene
         from magnet_cli.scene.scene_writer import is_scene
 
         files = [WrittenFile(path=path, kind="scene", owner="this scene", is_ours=is_scene) for path in paths]
@@ -51,10 +58,12 @@ def scene(
         refuse_unwritable(files)
 
         with showing(output, "drawing", enabled=not no_progress):
-            write_scene(output, Scene(size=made_size, seed=seed), labels_path=labels)
+            drawn = Scene(size=made_size, seed=seed, landscape=LANDSCAPES[landscape])
+            write_scene(output, drawn, labels_path=labels)
         print_message(f"{output}: {made_size} pixels")
         shape = {"width": made_size.width, "height": made_size.height}
-        listing.add({"image": str(output), "labels": labels and str(labels), "size": shape, "seed": seed})
+        files_written = {"image": str(output), "labels": labels and str(labels)}
+        listing.add({**files_written, "size": shape, "seed": seed, "landscape": landscape})
 
 
 def parse_size(text: str) -> Size:

@@ -14,24 +14,14 @@ from magnet_cli.scene.terrain import STEP, WARP, Terrain
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from magnet_cli.scene.landscapes import Landscape
+
 STREET_GAP = 128
 """Distance of a town's streets, in bent pixels."""
 _PLOT = STREET_GAP // 2
 _REACH = 40
 """The largest distance in pixels of an object's edge from its centre, its shadow included."""
 _SHADOW = 5
-_SHADE = np.float32(0.62)
-_ROOFS = np.array(
-    [
-        Material.ROOF_TILE,
-        Material.ROOF_BRICK,
-        Material.ROOF_CLAY,
-        Material.ROOF_SLATE,
-        Material.ROOF_FLAT,
-        Material.ROOF_DARK,
-    ],
-    np.uint8,
-)
 _CARS = np.array([Material.CAR_LIGHT, Material.CAR_DARK, Material.CAR_RED, Material.CAR_LIGHT], np.uint8)
 _RADII = range(3, 8)
 
@@ -56,6 +46,7 @@ class Drawing:
     light: NDArray[np.float32]
     """`(height, width)`, a factor of brightness."""
     terrain: Terrain
+    landscape: Landscape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,11 +121,13 @@ def _paint_trees(canvas: Drawing, *, seed: int) -> None:
 
 def _paint_houses(canvas: Drawing, *, seed: int) -> None:
     plots = _plots(canvas.terrain, gap=_PLOT, offset=(32, 32), jitter=(5, 5), salt=seed * 13 + 60)
+    least, largest = canvas.landscape.house
+    sides, roofs = largest - least + 1, canvas.landscape.roofs
     for draw, x, y in plots.chosen(plots.dry & (plots.town > np.float32(0.01)) & (plots.draw % 8 > 0)):
-        width, height = 16 + (draw >> 8) % 21, 16 + (draw >> 13) % 21
+        width, height = least + (draw >> 8) % sides, least + (draw >> 13) % sides
         left, top = x - width // 2, y - height // 2
         _shade(canvas, x=left + _SHADOW, y=top + _SHADOW, shape=np.ones((height, width), np.bool_))
-        roof = int(_ROOFS[(draw >> 20) % len(_ROOFS)])
+        roof = int(roofs[(draw >> 20) % len(roofs)])
         _roof(canvas, x=left, y=top, width=width, height=height, material=roof)
 
 
@@ -178,7 +171,7 @@ def _clip(canvas: Drawing, *, x: int, y: int, shape: NDArray[np.bool_]) -> tuple
 def _shade(canvas: Drawing, *, x: int, y: int, shape: NDArray[np.bool_]) -> None:
     rows, columns, down, across = _clip(canvas, x=x, y=y, shape=shape)
     part = canvas.light[rows, columns]
-    np.copyto(part, np.minimum(part, _SHADE), where=shape[down, across])
+    np.copyto(part, np.minimum(part, np.float32(canvas.landscape.shade)), where=shape[down, across])
 
 
 def _stamp(canvas: Drawing, *, x: int, y: int, shape: NDArray[np.bool_], light: NDArray[np.float32]) -> None:

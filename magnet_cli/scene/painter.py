@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from magnet_cli.geometry import Box, Size
-from magnet_cli.scene.materials import COLORS, CONTRASTS, LABELS, NODATA, TEXTURES, Material
+from magnet_cli.scene.landscapes import COUNTRYSIDE, LANDSCAPES, Landscape
+from magnet_cli.scene.materials import NODATA, Material
 from magnet_cli.scene.noise import GRASS, TEXTURE_SIDE, textures
 from magnet_cli.scene.objects import STREET_GAP, Drawing, paint_objects
 from magnet_cli.scene.parcels import CELL, Ground, Line, ground
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_STREET_HALF_WIDTH = np.float32(3)
 _SHORE = np.float32(0.006)
-_RAGGED = np.float32(0.01)
-"""Largest change of the fields of water and forest by a texture, which makes their edges ragged."""
 _TILT = 12
 """Number of pixels over which the scanned part of a scene with nodata is tilted by one pixel."""
 
@@ -48,6 +46,7 @@ class Scene:
     """Whether only a tilted part was scanned: outside it pixels are 0 and labels 255."""
     plain: bool = False
     """Whether one part of 1024 x 1024 pixels is repeated, which is much faster, for measurements of cost."""
+    landscape: Landscape = COUNTRYSIDE
 
     def pixels(self, box: Box) -> NDArray[np.uint8]:
         """Return the pixels of a box inside the scene, `(height, width, 3)`: red, green, blue."""
@@ -71,7 +70,7 @@ class Scene:
         side = TEXTURE_SIDE if self.plain else CELL
         for part in _parts(box, side=side):
             here = part.shifted(x=-box.x, y=-box.y).slices
-            done = self._repeated(part) if self.plain else _render_part(part, seed=self.seed)
+            done = self._repeated(part) if self.plain else _render_part(part, seed=self.seed, landscape=self.landscape)
             pixels[here], labels[here] = done.pixels, done.labels
         if self.nodata:
             outside = ~self._scanned(box)
@@ -79,7 +78,7 @@ class Scene:
         return Rendering(pixels=pixels, labels=labels)
 
     def _repeated(self, part: Box) -> Rendering:
-        whole = _sample(self.seed)
+        whole = _sample(self.seed, self.landscape.name)
         here = part.shifted(x=-(part.x // TEXTURE_SIDE) * TEXTURE_SIDE, y=-(part.y // TEXTURE_SIDE) * TEXTURE_SIDE)
         return Rendering(pixels=whole.pixels[here.slices], labels=whole.labels[here.slices])
 
@@ -106,12 +105,12 @@ def _textures(seed: int) -> NDArray[np.int8]:
 
 
 @lru_cache(maxsize=2)
-def _sample(seed: int) -> Rendering:
+def _sample(seed: int, landscape: str) -> Rendering:
     side = Size(width=TEXTURE_SIDE, height=TEXTURE_SIDE)
-    return Scene(size=side, seed=seed).render(Box.whole(side))
+    return Scene(size=side, seed=seed, landscape=LANDSCAPES[landscape]).render(Box.whole(side))
 
 
-def _render_part(box: Box, *, seed: int) -> Rendering:
+def _render_part(box: Box, *, seed: int, landscape: Landscape) -> Rendering:
     """Return a box inside one cell of the fixed grid.
 
     Coordinates are float32 from the cell's corner, never from the box's, so that a pixel has the same bits in any box.
@@ -122,9 +121,9 @@ def _render_part(box: Box, *, seed: int) -> Rendering:
     u += np.arange(box.x - column * CELL, box.right - column * CELL, dtype=np.float32)
     v = land.fine(land.warp_y)
     v += np.arange(box.y - row * CELL, box.bottom - row * CELL, dtype=np.float32)[:, None]
-    parcels = ground(u, v, column=column, row=row, seed=seed)
-    canvas = Drawing(material=parcels.material, light=parcels.tone, terrain=land)
-    ragged = _texture_rows(box, seed=seed, number=GRASS) * np.float32(0.01 / 127)
+    parcels = ground(u, v, column=column, row=row, seed=seed, landscape=landscape)
+    canvas = Drawing(material=parcels.material, light=parcels.tone, terrain=land, landscape=landscape)
+    ragged = _texture_rows(box, seed=seed, number=GRASS) * np.float32(landscape.ragged / 127)
     _cover(canvas, parcels=parcels, ragged=ragged)
     if (land.town > 0).any():
         _build_town(canvas, u=u, v=v, line=parcels.line)
@@ -132,13 +131,13 @@ def _render_part(box: Box, *, seed: int) -> Rendering:
     # Materials before the forest keep their parcel's brightness.
     canvas.light[canvas.material >= Material.FOREST] = 1
     paint_objects(canvas, seed=seed)
-    return Rendering(pixels=_shine(canvas, seed=seed), labels=LABELS.take(canvas.material))
+    return Rendering(pixels=_shine(canvas, seed=seed), labels=landscape.labels.take(canvas.material))
 
 
 def _cover(canvas: Drawing, *, parcels: Ground, ragged: NDArray[np.float32]) -> None:
     """Paint forests, clearings in them, hedges and side roads."""
     material, land = canvas.material, canvas.terrain
-    if (land.forest > -_RAGGED).any():
+    if (land.forest > -np.float32(canvas.landscape.ragged)).any():
         forest = land.fine(land.forest) + ragged > 0
         material[forest & ~parcels.wild] = Material.FOREST
         material[forest & parcels.wild] = Material.CLEARING
@@ -148,21 +147,21 @@ def _cover(canvas: Drawing, *, parcels: Ground, ragged: NDArray[np.float32]) -> 
 
 def _build_town(canvas: Drawing, *, u: NDArray[np.float32], v: NDArray[np.float32], line: NDArray[np.uint8]) -> None:
     """Paint yards, and streets between them."""
-    town = canvas.terrain.fine(canvas.terrain.town) > 0
+    town, half = canvas.terrain.fine(canvas.terrain.town) > 0, canvas.landscape.street
     canvas.material[town & (line != Line.STREET)] = Material.YARD
-    canvas.material[town & (_near_street(u) | _near_street(v))] = Material.STREET
+    canvas.material[town & (_near_street(u, half_width=half) | _near_street(v, half_width=half))] = Material.STREET
 
 
-def _near_street(place: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _near_street(place: NDArray[np.float32], *, half_width: float) -> NDArray[np.bool_]:
     away = place - np.rint(place * np.float32(1 / STREET_GAP)) * np.float32(STREET_GAP)
-    near: NDArray[np.bool_] = np.abs(away) < _STREET_HALF_WIDTH
+    near: NDArray[np.bool_] = np.abs(away) < np.float32(half_width)
     return near
 
 
 def _flood(canvas: Drawing, *, line: NDArray[np.uint8], ragged: NDArray[np.float32]) -> None:
     """Paint water with its shore, and the main roads that cross it."""
     land = canvas.terrain
-    if (land.height < _SHORE + _RAGGED).any():
+    if (land.height < _SHORE + np.float32(canvas.landscape.ragged)).any():
         height = land.fine(land.height) + ragged
         canvas.material[(height < _SHORE) & (canvas.material != Material.STREET)] = Material.SHORE
         canvas.material[height < 0] = Material.WATER
@@ -178,17 +177,17 @@ def _texture_rows(box: Box, *, seed: int, number: int) -> NDArray[np.int8]:
 
 def _shine(canvas: Drawing, *, seed: int) -> NDArray[np.uint8]:
     """Return `(height, width, 3)`: every material's colour under its texture and the light."""
-    box, material, light = canvas.terrain.box, canvas.material, canvas.light
+    box, material, light, landscape = canvas.terrain.box, canvas.material, canvas.light, canvas.landscape
     place = (np.arange(box.y, box.bottom, dtype=np.int32) % TEXTURE_SIDE * TEXTURE_SIDE)[:, None]
     place = place + np.arange(box.x, box.right, dtype=np.int32) % TEXTURE_SIDE
-    place += (TEXTURES * np.int32(TEXTURE_SIDE**2)).take(material)
-    shade = _textures(seed).ravel().take(place) * CONTRASTS.take(material)
+    place += (landscape.textures * np.int32(TEXTURE_SIDE**2)).take(material)
+    shade = _textures(seed).ravel().take(place) * landscape.contrasts.take(material)
     shade += np.float32(1)
     shade *= light
     shade *= canvas.terrain.fine(canvas.terrain.light)
     pixels = np.empty((box.height, box.width, 3), np.uint8)
     for band in range(3):
-        values = COLORS[:, band].take(material)
+        values = landscape.colors[:, band].take(material)
         values *= shade
         # A conversion of larger values to uint8 has no defined result.
         np.minimum(values, np.float32(255), out=values)

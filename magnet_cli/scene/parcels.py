@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from magnet_cli.scene.materials import Material
 from magnet_cli.scene.noise import hashed, uniform
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from magnet_cli.scene.landscapes import Landscape
 
 CELL = 512
 """Side of a cell in bent pixels, and of the chunks in which a scene is computed."""
@@ -20,11 +21,7 @@ CELL = 512
 _AROUND = 1
 _SIDE = 2 * _AROUND + 1
 _STRIPS = 4
-_CROPS = np.array(
-    [Material.CROP, Material.WHEAT, Material.PLOUGHED, Material.YOUNG, Material.MEADOW, Material.MEADOW], np.uint8
-)
 _MEADOW = 4
-_FURROWS = np.array([0.09, 0.05, 0.12, 0.06, 0.0, 0.0], np.float32)
 _WAVE = np.abs(np.arange(64, dtype=np.float32) / np.float32(32) - np.float32(1)) * np.float32(0.1)
 _WAVE -= _WAVE[0]
 
@@ -36,9 +33,6 @@ class Line(IntEnum):
     HEDGE = 1
     STREET = 2
     ROAD = 3
-
-
-_HALF_WIDTHS = np.array([-1.0, 2.5, 2.5, 5.0], np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +63,9 @@ class Cells:
     v: NDArray[np.float32]
 
 
-def ground(u: NDArray[np.float32], v: NDArray[np.float32], *, column: int, row: int, seed: int) -> Ground:
+def ground(
+    u: NDArray[np.float32], v: NDArray[np.float32], *, column: int, row: int, seed: int, landscape: Landscape
+) -> Ground:
     """Return the parcels under bent coordinates.
 
     Args:
@@ -78,6 +74,7 @@ def ground(u: NDArray[np.float32], v: NDArray[np.float32], *, column: int, row: 
         column: Number of the chunk, from the left.
         row: Number of the chunk, from the top.
         seed: The seed of the scene.
+        landscape: What fields and lines are made of.
     """
     index_u, inside_u = _split(u)
     index_v, inside_v = _split(v)
@@ -89,8 +86,9 @@ def ground(u: NDArray[np.float32], v: NDArray[np.float32], *, column: int, row: 
         u=inside_u,
         v=inside_v,
     )
-    material, tone, wild = _crops(cells, seed=seed)
-    return Ground(material=material, tone=tone, wild=wild, line=_lines(cells, seed=seed))
+    material, tone, wild = _crops(cells, seed=seed, landscape=landscape)
+    line = _lines(cells, seed=seed, half_widths=landscape.half_widths)
+    return Ground(material=material, tone=tone, wild=wild, line=line)
 
 
 def _split(place: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -99,7 +97,7 @@ def _split(place: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.fl
     return (whole + np.float32(_AROUND)).astype(np.int32), place - whole * np.float32(CELL)
 
 
-def _lines(cells: Cells, *, seed: int) -> NDArray[np.uint8]:
+def _lines(cells: Cells, *, seed: int, half_widths: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the line under every pixel; a road hides a street, a street a hedge."""
     end_x, end_y = cells.columns[-1:] + 1, cells.rows[-1:] + 1
     upright = _kinds(np.concatenate([cells.columns, end_x])[None, :], along=cells.rows[:, None], salt=seed * 7 + 1)
@@ -108,7 +106,8 @@ def _lines(cells: Cells, *, seed: int) -> NDArray[np.uint8]:
     nearest_v = cells.index_v + (cells.v > CELL // 2)
     kind_u = upright.ravel().take(cells.index_v * (_SIDE + 1) + nearest_u)
     kind_v = level.ravel().take(nearest_v * _SIDE + cells.index_u)
-    return np.maximum(_on_line(cells.u, kind=kind_u), _on_line(cells.v, kind=kind_v))
+    across = _on_line(cells.u, kind=kind_u, half_widths=half_widths)
+    return np.maximum(across, _on_line(cells.v, kind=kind_v, half_widths=half_widths))
 
 
 def _kinds(line: NDArray[np.int64], *, along: NDArray[np.int64], salt: int) -> NDArray[np.uint8]:
@@ -118,13 +117,17 @@ def _kinds(line: NDArray[np.int64], *, along: NDArray[np.int64], salt: int) -> N
     return np.where(line % 4 == 0, Line.ROAD, minor).astype(np.uint8)
 
 
-def _on_line(inside: NDArray[np.float32], *, kind: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _on_line(
+    inside: NDArray[np.float32], *, kind: NDArray[np.uint8], half_widths: NDArray[np.float32]
+) -> NDArray[np.uint8]:
     distance = np.minimum(inside, np.float32(CELL) - inside)
-    on_line: NDArray[np.uint8] = kind * (distance < _HALF_WIDTHS.take(kind))
+    on_line: NDArray[np.uint8] = kind * (distance < half_widths.take(kind))
     return on_line
 
 
-def _crops(cells: Cells, *, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
+def _crops(
+    cells: Cells, *, seed: int, landscape: Landscape
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
     """Return the material, brightness and wildness of the strip under every pixel."""
     xs, ys = cells.columns[None, :], cells.rows[:, None]
     draw = hashed(xs, ys, salt=seed * 7 + 3).ravel()
@@ -140,6 +143,7 @@ def _crops(cells: Cells, *, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.fl
     draws = hashed(xs[..., None] * _STRIPS + numbers, ys[..., None], salt=seed * 7 + 4).ravel()
     tones = np.float32(0.88) + (draws >> 8 & 255).astype(np.float32) * np.float32(0.2 / 255)
     wilds = (draws >> 16) % 5 == 0
-    crop = np.where(wilds, _MEADOW, draws % len(_CROPS))
-    furrow = (along * (_FURROWS[crop] * np.float32(len(_WAVE))).take(strip)).astype(np.int32) & (len(_WAVE) - 1)
-    return _CROPS[crop].take(strip), tones.take(strip) + _WAVE.take(furrow), wilds.take(strip)
+    crop = np.where(wilds, _MEADOW, draws % len(landscape.crops))
+    furrows = landscape.furrows[crop] * np.float32(len(_WAVE))
+    furrow = (along * furrows.take(strip)).astype(np.int32) & (len(_WAVE) - 1)
+    return landscape.fields[crop].take(strip), tones.take(strip) + _WAVE.take(furrow), wilds.take(strip)
