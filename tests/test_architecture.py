@@ -38,14 +38,14 @@ ROOMS: dict[str, set[str]] = {
     "masks": FLOOR | {"system", "options", "images"},
     "exports": FLOOR | {"system", "options", "images", "masks"},
     "run": FLOOR | {"system", "images", "plan", "models", "masks"},
-    "report": FLOOR | {"system", "options", "images", "plan", "models", "masks", "run"},
+    "report": FLOOR | {"system", "options", "images", "plan", "areas", "models", "masks", "exports", "run"},
     "refinement": FLOOR | {"system", "options", "images", "plan", "arithmetic", "models", "masks", "run", "report"},
     "segmentation": FLOOR
     | {"system", "options", "images", "plan", "areas", "arithmetic", "models", "masks", "exports", "run", "report"}
     | {"refinement"},
     "evaluation": FLOOR | {"system", "options", "images", "areas", "models", "masks", "report", "segmentation"},
     "importing": FLOOR | {"system", "options", "images", "plan", "arithmetic", "models", "masks", "evaluation"},
-    "train": FLOOR | {"system", "options", "images", "plan", "arithmetic", "models", "report", "evaluation"},
+    "train": FLOOR | {"system", "options", "images", "plan", "areas", "arithmetic", "models", "report", "evaluation"},
     "scene": FLOOR | {"system"},
     "bench": FLOOR
     | {"system", "options", "images", "plan", "arithmetic", "models", "masks", "report", "refinement", "segmentation"}

@@ -18,6 +18,8 @@ from magnet_cli.images.geotransform import Geotransform
 from magnet_cli.system import regular_files
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from magnet_cli.images import ImageInfo
 
 LARGEST_FILE = 256 << 20
@@ -32,6 +34,9 @@ PAIRS_AT_ONCE = 1_000_000
 MOST_CORNERS = 200_000
 """The areas of a page have at most this many corners, because the page draws each of them again at every move."""
 LONGEST_NAME = 120
+LONGEST_RULE = 400
+LABELS = 255
+"""Number of labels that a class can have."""
 URN = re.compile(r"urn:ogc:def:crs:(\w+):[\d.]*:(\w+)$", re.IGNORECASE)
 LONGITUDE_LATITUDE = "OGC:CRS84"
 """Reference system of coordinates where a file names none (RFC 7946, section 4)."""
@@ -78,7 +83,7 @@ def read_geojson(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
         notes = (f"{path}: {found.ignored} points and lines are ignored: they hold no pixel",)
     geometry, said = _placed(polygons, document, info, path, of_pixels=found.of_pixels)
     notes += said
-    _refuse_tangles(geometry, path)
+    refuse_tangles(geometry, path)
     broken = int(np.count_nonzero(~shapely.is_valid(geometry)))
     if broken:
         notes += (f"{path}: {broken} polygons cross themselves and were mended",)
@@ -156,6 +161,112 @@ def read_named_areas(path: str, info: ImageInfo) -> list[NamedArea]:
             places = shapely.get_coordinates(ring)
             rings.setdefault(key, []).append(tuple((float(x), float(y)) for x, y in places))
     return [NamedArea(name=name, rings=tuple(parts)) for (_, name), parts in rings.items()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledArea:
+    """A labelled area is a feature of a GeoJSON file that has an area and a class."""
+
+    label: int
+    """The index of the class."""
+    geometry: Any
+    """A valid shapely geometry of polygons, in level-0 pixels."""
+
+
+def read_labelled_areas(
+    path: str, info: ImageInfo, names: Sequence[str] | None
+) -> tuple[list[LabelledArea], tuple[str, ...]]:
+    """Return the features of a file that have an area, with their classes, placed as `read_geojson` places polygons.
+
+    The class of a feature is the name in its property `class`, or in `classification` as QuPath writes it. Without a
+    name, or where no names are known, it is the index in its property `label`.
+
+    Args:
+        path: The file.
+        info: The facts about the image that the areas lie in.
+        names: The names of the classes, by label; None where they are not known.
+
+    Returns:
+        The areas in the order of the file, and notes for the user.
+
+    Raises:
+        SourceError: The file cannot be read, belongs to an image of another size, or has a reference system that PROJ
+            cannot convert; or a feature has no class, or an unknown one.
+    """
+    document = _load(path)
+    _check_size(document, info, path)
+    several = document.get("features") if isinstance(document, dict) else document
+    features = several if isinstance(several, list) else [document]
+    every = ReadFeatures()
+    owners: list[int] = []
+    labels: list[int] = []
+    for number, feature in enumerate(features, start=1):
+        one = ReadFeatures()
+        _collect(feature, one, path)
+        every.of_pixels |= one.of_pixels
+        every.ignored += one.ignored
+        every.ignored_classes |= one.ignored_classes
+        if one.polygons:
+            owners += [len(labels)] * len(one.polygons)
+            every.polygons += one.polygons
+            labels.append(_label(feature, names, f"feature {number}", path))
+    notes: tuple[str, ...] = ()
+    if every.ignored:
+        notes += (f"{path}: {every.ignored} points and lines are ignored: they hold no pixel",)
+    if every.ignored_classes:
+        notes += (f"{path}: polygons of {_listed(every)} are left out, as QuPath does",)
+    if not labels:
+        return [], notes
+    geometry, placing = _placed(every.polygons, document, info, path, of_pixels=every.of_pixels)
+    refuse_tangles(geometry, path)
+    parts: list[list[Any]] = [[] for _ in labels]
+    for owner, polygon in zip(owners, shapely.make_valid(geometry), strict=True):
+        parts[owner].append(polygon)
+    areas = [
+        LabelledArea(label=label, geometry=_polygons_of(shapely.union_all(np.array(part))))
+        for label, part in zip(labels, parts, strict=True)
+    ]
+    return [area for area in areas if not area.geometry.is_empty], notes + placing
+
+
+def _check_size(document: Any, info: ImageInfo, path: str) -> None:
+    """Check that a file that this program has written belongs to an image of this size."""
+    mark = document.get("magnet") if isinstance(document, dict) else None
+    size = mark.get("size") if isinstance(mark, dict) else None
+    if size is not None and size != [info.size.width, info.size.height]:
+        raise SourceError(
+            f"these corrections belong to an image of another size than {info.path}, {info.size}",
+            value=str(size)[:80],
+            file=path,
+            advice="Name the image that they were drawn on",
+        )
+
+
+def _label(feature: Any, names: Sequence[str] | None, which: str, path: str) -> int:
+    """Return the label of a feature's class."""
+    properties = feature.get("properties") if isinstance(feature, dict) else None
+    properties = properties if isinstance(properties, dict) else {}
+    said = properties.get("classification")
+    words = (properties.get("class"), said.get("name") if isinstance(said, dict) else said)
+    word = next((found for found in words if isinstance(found, str) and found.strip()), None)
+    label = properties.get("label")
+    if names is not None and word is not None:
+        if word not in names:
+            raise SourceError(
+                f"the class of {which} is none of {', '.join(names)}"[:LONGEST_RULE],
+                value=word[:LONGEST_NAME],
+                file=path,
+                advice="Give the polygon one of these classes, or delete it",
+            )
+        return names.index(word)
+    if type(label) is not int or not 0 <= label < (LABELS if names is None else len(names)):
+        raise SourceError(
+            f"{which} has no class that is known here",
+            value=str(label if word is None else word)[:LONGEST_NAME],
+            file=path,
+            advice="A class is the property `class`, `classification` (QuPath) or `label`, its index",
+        )
+    return label
 
 
 def _feature_name(feature: Any, number: int) -> str:
@@ -263,7 +374,7 @@ def _polygon(rings: Any, path: str) -> Any:
     return polygon
 
 
-def _refuse_tangles(geometry: Any, path: str) -> None:
+def refuse_tangles(geometry: Any, path: str) -> None:
     """Check that edges of polygons cross each other rarely enough to be mended and joined.
 
     Args:

@@ -1,4 +1,4 @@
-"""The page as an ASGI application: it answers GET under a secret address to this machine's own names, and no more."""
+"""The page as an ASGI application, under a secret address: it answers GET, and saves nothing but corrections."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from magnet_cli.errors import MagnetError
+from magnet_cli.errors import MagnetError, SourceError
 from magnet_cli.report.viewer.label_tiles import FORMS, LabelStyle
+from magnet_cli.report.viewer.mask_corrections import ChangedElsewhereError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from magnet_cli.report.viewer.exhibit import Exhibit
+    from magnet_cli.report.viewer.mask_corrections import MaskCorrections
     from magnet_cli.report.viewer.pixel_tiles import EncodedTile
 
 READERS = 4
@@ -35,6 +37,7 @@ machine (DNS rebinding). The port is free, because a tunnel may have another one
 PAGE = {
     "": ("viewer.html", "text/html; charset=utf-8"),
     "viewer.css": ("viewer.css", "text/css; charset=utf-8"),
+    "corrections.js": ("corrections.js", "text/javascript; charset=utf-8"),
     "viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
     "openseadragon.min.js": ("openseadragon/openseadragon.min.js", "text/javascript; charset=utf-8"),
 }
@@ -54,11 +57,17 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 LONGEST_LIST = 256
+LARGEST_BODY = 16 << 20
+"""A request to change corrections has at most this many bytes."""
+CORRECTIONS = "corrections"
 NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 class Doorkeeper:
-    """Refuses requests that name another host, use another method than GET, or lack the secret.
+    """Refuses requests that name another host, lack the secret, or use another method than GET.
+
+    POST is allowed for the addresses of corrections, and to this page alone: the browser names the origin of a request
+    in a header that pages cannot change, and asks before it sends JSON to another origin.
 
     Args:
         application: The application that answers the others.
@@ -80,15 +89,32 @@ class Doorkeeper:
         await (self._application if refusal is None else refusal)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        named = [value for name, value in scope["headers"] if name == b"host"]
-        if len(named) != 1 or host_name(named[0].decode("latin-1")) not in HOSTS:
+        named = _headers(scope, b"host")
+        if len(named) != 1 or host_name(named[0]) not in HOSTS:
             return _refused("This page is served to the machine that it runs on, by its own name.", 403)
-        if scope["method"] != "GET":
-            return PlainTextResponse("This page can only be read.", 405, {**HEADERS, "Allow": "GET"})
-        first = str(scope["path"]).removeprefix("/").partition("/")[0]
-        if not secrets.compare_digest(first.encode(), self._secret.encode()):
+        parts = str(scope["path"]).removeprefix("/").split("/")
+        is_known = secrets.compare_digest(parts[0].encode(), self._secret.encode())
+        is_changeable = is_known and len(parts) > 1 and parts[1] == CORRECTIONS
+        if scope["method"] != "GET" and not (is_changeable and scope["method"] == "POST"):
+            allowed = "GET, POST" if is_changeable else "GET"
+            return PlainTextResponse("This page can only be read.", 405, {**HEADERS, "Allow": allowed})
+        if not is_known:
             return _refused("There is no such page. The address is printed by magnet view.", 404)
-        return None
+        return _refusal_of_post(scope, named[0]) if scope["method"] == "POST" else None
+
+
+def _refusal_of_post(scope: Scope, host: str) -> Response | None:
+    """Return the answer to a request to change something that did not come from this page; None for one that did."""
+    sites = _headers(scope, b"sec-fetch-site")
+    if _headers(scope, b"origin") != [f"http://{host}"] or sites not in ([], ["same-origin"]):
+        return _refused("Corrections are changed by this page alone.", 403)
+    if _headers(scope, b"content-type") != ["application/json"]:
+        return _refused("Corrections are sent as application/json.", 415)
+    return None
+
+
+def _headers(scope: Scope, wanted: bytes) -> list[str]:
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
 
 
 def host_name(header: str) -> str:
@@ -110,6 +136,8 @@ def make_application(exhibit: Exhibit, secret: str) -> Doorkeeper:
         Route(f"/{secret}/state.json", pages.state),
         Route(f"/{secret}/changes.json", pages.changes),
         Route(f"/{secret}/at", pages.at),
+        Route(f"/{secret}/{CORRECTIONS}/{{number:int}}", pages.corrections, methods=["GET"]),
+        Route(f"/{secret}/{CORRECTIONS}/{{number:int}}", pages.correct, methods=["POST"]),
         Route(f"/{secret}/image/{{zoom:int}}/{{column:int}}/{{row:int}}", pages.image_tile),
         Route(f"/{secret}/mask/{{number:int}}/{{zoom:int}}/{{column:int}}/{{row:int}}", pages.mask_tile),
         Route(f"/{secret}/layer/{{number:int}}/{{zoom:int}}/{{column:int}}/{{row:int}}", pages.layer_tile),
@@ -153,6 +181,38 @@ class _Pages:
         if found is None:
             return _refused("The place lies outside the image.", 404)
         return _facts(found)
+
+    async def corrections(self, request: Request) -> Response:
+        """Answer with the corrections of a mask."""
+        return await self._corrected(request, lambda drawn: drawn.read())
+
+    async def correct(self, request: Request) -> Response:
+        """Replace the corrections of a mask, and answer with them."""
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > LARGEST_BODY:
+                return _refused(f"Corrections have at most {LARGEST_BODY >> 20} MiB.", 413)
+        try:
+            asked = json.loads(body)
+        except (ValueError, RecursionError):
+            return _refused("The corrections are no JSON.", 400)
+        return await self._corrected(request, lambda drawn: drawn.write(asked))
+
+    async def _corrected(self, request: Request, act: Callable[[MaskCorrections], dict[str, object]]) -> Response:
+        number = request.path_params["number"]
+        known = self._exhibit.corrections
+        drawn = known[number] if 0 <= number < len(known) else None
+        if drawn is None:
+            return _refused("There is no such mask, or its classes have no names.", 404)
+        try:
+            return _facts(await to_thread.run_sync(act, drawn, limiter=self._readers))
+        except ChangedElsewhereError as error:
+            return _refused(f"{error}", 409)
+        except SourceError as error:
+            return _refused(f"{error}", 400)
+        except MagnetError as error:
+            return _refused(f"{error}", 500)
 
     async def image_tile(self, request: Request) -> Response:
         """Answer with a tile of the image."""

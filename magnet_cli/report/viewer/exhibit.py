@@ -18,6 +18,7 @@ from magnet_cli.images.urls import is_url, url_name
 from magnet_cli.report.layers import heat_stops
 from magnet_cli.report.maps import NOTHING, STEPS
 from magnet_cli.report.viewer.label_tiles import FORMS, OUTCOMES, LabelStyle, comparison_tile, label_tile
+from magnet_cli.report.viewer.mask_corrections import MaskCorrections
 from magnet_cli.report.viewer.pixel_tiles import EncodedTile, PixelTiles, choose_colours, png_tile
 from magnet_cli.report.viewer.shown_mask import ShownMask, open_mask
 from magnet_cli.report.viewer.value_layers import KeptValues, ValueLayer, open_layers
@@ -83,6 +84,10 @@ class Exhibit(Closing):
         self.layers: list[ValueLayer] = []
         self._probabilities: list[KeptValues | None] = []
         names = [mask.path.name for mask in self.masks]
+        self.corrections = [
+            MaskCorrections(mask.path, image.info, mask.classes) if mask.has_names else None for mask in self.masks
+        ]
+        """The corrections of each mask. None where its classes have no names, by which a file could name them."""
         self._names = [
             name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names, start=1)
         ]
@@ -233,10 +238,11 @@ class Exhibit(Closing):
                     "name": shown,
                     "coarsest": mask.coarsest,
                     "own": mask.is_own,
+                    "corrections": None if drawn is None else drawn.path.name,
                     "version": None if mask.growing is None else mask.growing.version,
                     "classes": [{"name": entry.name, "color": entry.color} for entry in mask.classes],
                 }
-                for mask, shown in zip(self.masks, self._names, strict=True)
+                for mask, shown, drawn in zip(self.masks, self._names, self.corrections, strict=True)
             ],
         }
 

@@ -120,6 +120,7 @@ class ShownMask(Closing):
         classes: The names and colours of the classes, by label.
         report: The report beside the mask; None without one.
         is_own: Whether this program wrote the mask.
+        has_names: Whether the names of the classes are known, and not made up.
     """
 
     def __init__(
@@ -131,12 +132,14 @@ class ShownMask(Closing):
         classes: tuple[MaskClass, ...],
         report: dict[str, Any] | None,
         is_own: bool,
+        has_names: bool = True,
     ) -> None:
         self.path = path
         self.grid = ZoomGrid(size=size)
         self.classes = classes
         self.report = report
         self.is_own = is_own
+        self.has_names = has_names
         self.growing = reader if isinstance(reader, GrowingLabels) else None
         """The labels of a mask that is not finished; None of a finished one."""
         self._reader = reader
@@ -241,9 +244,17 @@ def _report_of(path: Path) -> dict[str, Any] | None:
 def _open_raster(path: Path, classes: Sequence[MaskClass]) -> ShownMask:
     raster = open_labels(path)
     with undone_on_failure(raster.close):
-        stated = tuple(MaskClass(name=name, color=color) for name, color in raster.classes or ())
-        found = stated or tuple(classes) or made_classes(_largest_label(raster) + 1)
-        return ShownMask(path, RasterLabels(raster), size=raster.size, classes=found, report=None, is_own=False)
+        known = tuple(MaskClass(name=name, color=color) for name, color in raster.classes or ()) or tuple(classes)
+        found = known or made_classes(_largest_label(raster) + 1)
+        return ShownMask(
+            path,
+            RasterLabels(raster),
+            size=raster.size,
+            classes=found,
+            report=None,
+            is_own=False,
+            has_names=bool(known),
+        )
 
 
 def _largest_label(raster: LabelImage) -> int:

@@ -138,7 +138,7 @@ def test_every_answer_forbids_other_hosts(client: TestClient) -> None:
 
 
 def test_the_pages_own_files_name_no_other_host(client: TestClient) -> None:
-    for path in ("", "viewer.js", "viewer.css"):
+    for path in ("", "viewer.js", "corrections.js", "viewer.css"):
         assert not re.search(r"https?://|//[a-z]+\.", client.get(f"/{SECRET}/{path}").text)
 
 

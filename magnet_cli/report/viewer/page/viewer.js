@@ -50,6 +50,7 @@ async function start() {
   if (place) goTo(place, true); else home(true);
   fill();
   connect();
+  connectCorrections();
   await refresh();
   document.body.dataset.ready = "yes";
   watch();
@@ -272,6 +273,8 @@ async function apply() {
   curtain();
   show();
   writeHash();
+  await showCorrections();
+  draw();
 }
 
 const names = (number) => JSON.stringify(state.masks[number].classes.map((entry) => entry.name));
@@ -504,6 +507,7 @@ function zoomBy(factor) {
 }
 
 function press(event) {
+  if (correctionKey(event)) { event.preventDefault(); return; }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const typing = event.target.closest("select, input");
   const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -571,7 +575,9 @@ async function ask(x, y) {
   if (!last || last.x !== x || last.y !== y) return;
   if (!answer.ok) { $("under").textContent = await answer.text(); return; }
   const found = await answer.json();
-  $("under").textContent = under(found);
+  const corrected = correctedAt(x, y);
+  const name = corrected === null ? "" : ` · corrected: ${state.masks[shown.mask].classes[corrected].name}`;
+  $("under").textContent = under(found) + name;
   mark(found.labels);
 }
 
@@ -610,6 +616,7 @@ function draw() {
   if (items.get("second")?.item) stroke(pen, () => { pen.moveTo(width / 2, 0); pen.lineTo(width / 2, height); }, 2);
   cells(pen, width, height);
   regions(pen);
+  drawCorrections(pen);
   scaleBar(pen, height);
 }
 
