@@ -88,7 +88,7 @@ def finish_output(
     report: Mapping[str, object],
     description: Mapping[str, object] | None = None,
     fields: Sequence[str] = (),
-) -> None:
+) -> dict[str, object]:
     """Turn the journal of a completed run into its final files; killed at any point it can be called again.
 
     The order matters: fields, mask under its working name, report, mask by rename, and only then the journal goes.
@@ -99,6 +99,9 @@ def finish_output(
         report: JSON values; the keys `hashes`, `mask` and `digest` are filled in here.
         description: Facts for the mask's ImageDescription; `assemble_mask` describes them.
         fields: Names of the fields to keep as Zarr.
+
+    Returns:
+        The report as it was written.
 
     Raises:
         OutputError: The journal is damaged or the disk refuses something; the journal stays.
@@ -118,9 +121,10 @@ def finish_output(
         section = describe_mask(durable.working_path(paths.mask))
         # The report comes before the mask. A mask under its final name therefore always has its report; a report
         # without a mask counts as unfinished.
-        write_report(paths.report, {**report, "hashes": dict(journal.header.hashes), "mask": section})
+        written = write_report(paths.report, {**report, "hashes": dict(journal.header.hashes), "mask": section})
     # The journal goes last: as long as it exists the output counts as unfinished, whatever else is there.
     journal.discard()
+    return written
 
 
 def _made_of(journal: Journal, report: Mapping[str, object]) -> Mapping[str, JSON]:

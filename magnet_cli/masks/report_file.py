@@ -42,18 +42,43 @@ def canonical(value: Mapping[str, object]) -> bytes:
     Raises:
         ValueError: A number is not finite.
     """
-    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode()
+    return _joined({key: _spelled(key, item) for key, item in value.items()})
 
 
-def write_report(path: Path, report: Mapping[str, object]) -> None:
-    """Write a report with its `digest`, SHA-256 of the canonical text without that key; complete or not at all.
+def _spelled(key: str, value: object) -> str:
+    """Return the lines of a key and its value in the canonical spelling."""
+    text = json.dumps({key: value}, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False)
+    return text.removeprefix("{\n").removesuffix("\n}")
+
+
+def _joined(spelled: Mapping[str, str]) -> bytes:
+    """Return the canonical spelling of an object from that of its keys."""
+    lines = ",\n".join(spelled[key] for key in sorted(spelled))
+    return (f"{{\n{lines}\n}}\n" if spelled else "{}\n").encode()
+
+
+def with_digest(report: Mapping[str, object]) -> bytes:
+    """Return the canonical spelling of a report with its `digest`, SHA-256 of the spelling without that key.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    # The values are spelled once for both, because spelling takes a while for the summary of many images.
+    spelled = {key: _spelled(key, value) for key, value in report.items() if key != "digest"}
+    digest = hashlib.sha256(_joined(spelled)).hexdigest()
+    return _joined({**spelled, "digest": _spelled("digest", digest)})
+
+
+def write_report(path: Path, report: Mapping[str, object]) -> dict[str, object]:
+    """Write a report with its `digest`, complete or not at all, and return it as `read_report` will.
 
     Raises:
         OutputError: The folder refuses it.
     """
-    content = {key: value for key, value in report.items() if key != "digest"}
-    digest = hashlib.sha256(canonical(content)).hexdigest()
-    durable.write_whole(path, canonical({**content, "digest": digest}))
+    data = with_digest(report)
+    durable.write_whole(path, data)
+    content: dict[str, object] = json.loads(data)
+    return content
 
 
 def read_report(path: Path) -> dict[str, object]:
@@ -85,9 +110,8 @@ def parse_report(data: bytes, path: str | Path) -> dict[str, object]:
         raise _damaged(path) from exc
     if not isinstance(content, dict):
         raise _damaged(path)
-    rest = {key: value for key, value in content.items() if key != "digest"}
     try:
-        same = canonical(content) == data and content.get("digest") == hashlib.sha256(canonical(rest)).hexdigest()
+        same = with_digest(content) == data
     except (ValueError, RecursionError) as exc:
         raise _damaged(path) from exc
     if not same:

@@ -403,7 +403,7 @@ class ComputedMask:
             if run.private is not None:
                 report = {**run.private.table(report), "private": True}
             run.events.step(Step(image=run.paths.mask.name, what="writing", done=0, total=1))
-            finish_output(
+            written = finish_output(
                 self.journal,
                 run.paths,
                 report=report,
@@ -412,7 +412,7 @@ class ComputedMask:
             )
             if run.pieces is not None:
                 run.pieces.remove()
-        return run.report()
+        return written
 
 
 def _begin(device: str, threads: int, peaks: PeakSampler, stack: ExitStack) -> None:

@@ -62,10 +62,11 @@ def means(
     Returns:
         One mean for each part, float32; NaN where no value of the part counts.
     """
-    sums, counts = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
-    # `sums[...] += ...` would count one sample of each part, because an indexed addition writes each place once.
-    np.add.at(sums, (row_of[:, None], column_of[None]), np.where(known, values, 0))
-    np.add.at(counts, (row_of[:, None], column_of[None]), known)
+    sums, places = np.zeros(shape, np.float32), (row_of[:, None] * shape[1] + column_of[None]).reshape(-1)
+    # `sums[...] += ...` would count one sample of each part, because an indexed addition writes each place once. With
+    # one axis `add.at` is ten times as fast as with two, and adds in the same order.
+    np.add.at(sums.reshape(-1), places, np.where(known, values, 0).astype(np.float32, copy=False).reshape(-1))
+    counts = np.bincount(places[known.reshape(-1)], minlength=sums.size).reshape(shape)
     found: NDArray[np.float32] = np.where(counts > 0, sums / np.maximum(counts, 1), np.float32("nan"))
     return found
 

@@ -28,9 +28,9 @@ SUMMARY_SCHEMA = 1
 STATUSES = DONE, ALREADY_DONE, FAILED, WAITING = "done", "already done", "failed", "waiting"
 MOST_NAMED = 20
 """Failed images that the lines of a summary name. The file names all of them."""
-SELDOM = 20
+SELDOM = 100
 """The file is written again once this many times as long has passed as the last writing took: a run of many images
-spends at most a twentieth of its time on it."""
+spends at most a hundredth of its time on it."""
 AT_LEAST = 1.0
 """Least seconds between two writings of the file, besides the last one."""
 

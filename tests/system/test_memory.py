@@ -157,6 +157,32 @@ def test_the_sampler_looks_now_and_then_for_what_children_take() -> None:
     assert sampler.peak.samples >= 5
 
 
+def test_a_sampler_begins_with_the_young_reading_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a run over many small images does not read PSS for each of them."""
+    resident, read = 900 * MIB, list[int]()
+
+    def host_memory() -> int:
+        read.append(1)
+        return resident - 100 * MIB
+
+    monkeypatch.setattr(memory, "_resident", lambda: resident)
+    monkeypatch.setattr(memory, "host_memory", host_memory)
+    with memory.PeakSampler(rarely=60) as first:
+        first.sample()
+    before = len(read)
+    for grown, more in ((0, 0), (3, 0), (-20, 0), (2, 0), (64, 1)):
+        resident = (900 + grown) * MIB
+        with memory.PeakSampler(interval=0.001, rarely=60) as sampler:
+            while sampler.peak.pss is None:
+                time.sleep(0.001)
+        assert sampler.peak.pss == (800 + grown) * MIB
+        assert len(read) - before == more
+    monkeypatch.setattr(time, "monotonic", lambda: 1e12)
+    with memory.PeakSampler(interval=0.001, rarely=60) as sampler:
+        while len(read) - before == 1:
+            time.sleep(0.001)
+
+
 def test_the_sampler_ends_with_its_context() -> None:
     with memory.PeakSampler():
         assert "magnet-memory" in {thread.name for thread in threading.enumerate()}
