@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from magnet_cli.importing import OrderSample
-    from magnet_cli.models.network_spec import Bundle
+    from magnet_cli.models.network_spec import Bundle, CascadeBundle
 
 weights_app = typer.Typer(help="Show, check and import model bundles.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -112,19 +112,20 @@ def measure(name: Name, *, machine: Given[MachineOptions], engine: Given[EngineO
     """Measure the network from elsewhere of a bundle on a device, or an engine, and keep the figures in the bundle.
 
     Memory and the agreement of bfloat16 are kept. The margin stays as the import has measured it, because masks depend
-    on it. With --engine, the speed of the bundle's own backbone in that engine and its agreement with PyTorch are
-    measured on the CPU, and kept in engines.json, from where --engine auto takes them.
+    on it. With --engine, the speed in that engine and the agreement with PyTorch are measured on the CPU, of the
+    bundle's own backbone or of its cascade, and kept in engines.json, from where --engine auto takes them.
     """
     with answering("bundles", json=json) as rows:
         wanted = machine.value().device
-        from magnet_cli.models.bundle import load_bundle
+        from magnet_cli.models.bundle import load_bundle, load_description
         from magnet_cli.models.device import resolve_device
         from magnet_cli.models.foreign import measurement
 
-        bundle, chosen = load_bundle(name), engine.value().engine
+        chosen = engine.value().engine
         if chosen in ("onnxruntime", "openvino"):
-            rows.append(_measure_engine(bundle, chosen))
+            rows.append(_measure_engine(load_description(name), chosen))
             return
+        bundle = load_bundle(name)
         if bundle.foreign is None:
             raise WeightsError(
                 "the networks of this program are not measured: their memory is planned from their layers",
@@ -298,15 +299,16 @@ def import_checkpoints(
         print_message(f"{output}: bundle '{made.bundle.name}', {len(made.bundle.classes)} classes; {made.finding}")
 
 
-def _measure_engine(bundle: Bundle, engine: EngineName) -> dict[str, object]:
+def _measure_engine(bundle: Bundle | CascadeBundle, engine: EngineName) -> dict[str, object]:
     """Measure an engine beside PyTorch, keep the figures, and return them as JSON values."""
+    from magnet_cli.models import network_spec
     from magnet_cli.models.device import computes_bfloat16
     from magnet_cli.models.engines.engine_runs import store_engine
-    from magnet_cli.models.engines.engine_speed import measure_engine
+    from magnet_cli.models.engines.engine_speed import measure_cascade, measure_engine
     from magnet_cli.models.engines.graph_engine import ENGINES
     from magnet_cli.models.engines.quantised_graph import FILE
 
-    if bundle.foreign is not None:
+    if isinstance(bundle, network_spec.Bundle) and bundle.foreign is not None:
         raise UsageError(
             "the engine of a network from elsewhere is chosen when it is imported",
             value=f"--engine {engine} and {bundle.name}",
@@ -319,8 +321,11 @@ def _measure_engine(bundle: Bundle, engine: EngineName) -> dict[str, object]:
     for precision in precisions:
         if precision not in ENGINES[engine].precisions:
             continue
-        run = measure_engine(bundle, engine=engine, precision=precision)
-        store_engine(bundle, run, engine=engine, precision=precision)
+        if isinstance(bundle, network_spec.CascadeBundle):
+            run = measure_cascade(bundle, engine=engine, precision=precision)
+        else:
+            run = measure_engine(bundle, engine=engine, precision=precision)
+        store_engine(bundle.folder, run, engine=engine, precision=precision)
         lines.append(run.line(engine, precision))
         print_message(f"{bundle.name}: {lines[-1]}")
     return {"name": bundle.name, "device": "cpu", "lines": lines}

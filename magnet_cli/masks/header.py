@@ -86,7 +86,10 @@ class JournalHeader:
         if stored == self.encode():
             return
         found, wanted = json.loads(stored), json.loads(self.encode())
-        differing = [key for key in wanted["hashes"] if found.get("hashes", {}).get(key) != wanted["hashes"][key]]
+        stored_hashes, hashes = found.get("hashes", {}), wanted["hashes"]
+        # An engine's version is a hash that runs of PyTorch have not, so that either side may lack a key.
+        names = dict.fromkeys([*hashes, *stored_hashes])
+        differing = [key for key in names if stored_hashes.get(key) != hashes.get(key)]
         differing += [key for key in ("schema", "mask", "fields") if found.get(key) != wanted[key]]
         raise OutputError(
             "an interrupted run with other inputs or options left its journal here",

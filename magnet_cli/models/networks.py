@@ -229,7 +229,7 @@ def load_networks(bundle: Bundle, *, device: str, precision: str) -> Networks:
         device=place,
         precision=precision,
         selector=placed_selector(bundle, place=place, dtype=dtype),
-        local=_local(bundle, place=place, dtype=dtype),
+        local=placed_local(bundle, place=place, dtype=dtype),
     )
 
 
@@ -243,7 +243,8 @@ def placed_selector(bundle: Bundle, *, place: torch.device, dtype: torch.dtype) 
     return network
 
 
-def _local(bundle: Bundle, *, place: torch.device, dtype: torch.dtype) -> LocalBranch | None:
+def placed_local(bundle: Bundle, *, place: torch.device, dtype: torch.dtype) -> LocalBranch | None:
+    """Return the local branch of a GRNet's bundle on a device; None where it has none."""
     network = None if bundle.local is None else _built(build_local, bundle, bundle.local)
     if network is not None:
         for name, part in list(network.named_children()):

@@ -24,7 +24,14 @@ from magnet_cli.options.forms import (
 )
 from magnet_cli.options.option import Form, ListOption, NumericOption, Option, PathOption
 from magnet_cli.options.segment import RefineMethod
-from magnet_cli.options.shared import WEIGHTS_HELP, BandOptions, MachineOptions, PrivacyOptions, RunOptions
+from magnet_cli.options.shared import (
+    WEIGHTS_HELP,
+    BandOptions,
+    EngineOptions,
+    MachineOptions,
+    PrivacyOptions,
+    RunOptions,
+)
 
 MaskKindOption = Literal["auto", "binary", "labels", "probability"]
 CompatOption = Literal["paper", "published"]
@@ -63,7 +70,7 @@ PADDING_SHARE = Form(
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
-class RefineOptions(BandOptions, MachineOptions, RunOptions, PrivacyOptions, panel="Method"):
+class RefineOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, PrivacyOptions, panel="Method"):
     """All options of `refine`. None leaves the choice to the bundle or the machine.
 
     Each option accepts a value, or the text that the command line takes: `RefineOptions(memory="4GiB")`.

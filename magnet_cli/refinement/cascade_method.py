@@ -90,6 +90,9 @@ class Cascade:
         """Return the hashes of the bundle, the options and the evidence, by name."""
         # Evidence changes labels, so a run with other evidence must not resume this one.
         found = {"bundle": self.model.bundle.digest, "options": options_hash(self.settings, self.machine)}
+        if self.model.runtime is not None:
+            # The name of the engine in a message tells the user what an unfinished run was computed by.
+            found["runtime"] = self.model.runtime
         return found if self.evidence is None else {**found, "evidence": images.fingerprint(self.evidence)}
 
     def words(self) -> list[str]:
@@ -187,7 +190,7 @@ class CascadeJob(MaskJob):
         return Case(
             bundle=self.model.bundle.digest,
             device=device_case(machine.device),
-            precision=machine.precision,
+            precision=machine.precision if machine.engine == "torch" else f"{machine.precision} in {machine.engine}",
             method=f"cascadepsp {settings.compat}, L {settings.side}",
             merge="none",
             batch=1,

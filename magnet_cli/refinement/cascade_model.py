@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import UsageError, WeightsError
+from magnet_cli.errors import WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models.bundle import CascadeBundle, load_cascade_bundle, load_description, shipped_bundles
-from magnet_cli.models.cascade_networks import ALIVE_AT_ONCE, cascade_bytes, load_cascade
-from magnet_cli.models.device import choose_device, machine_of
+from magnet_cli.models.cascade_networks import ALIVE_AT_ONCE, cascade_bytes
+from magnet_cli.models.device import choose_device, machine_of, resolve_device
+from magnet_cli.models.engines.engine_choice import choose_cascade_engine
+from magnet_cli.models.engines.engine_memory import cascade_memory
+from magnet_cli.models.engines.engine_networks import loaded_cascade
+from magnet_cli.models.engines.graph_engine import engine_version
 from magnet_cli.options.method_settings import BundleDefaults
 from magnet_cli.plan import Machine, ModelFacts
 from magnet_cli.system.memory import LARGE_TENSOR, reuse_large_tensors
@@ -28,7 +32,9 @@ class RefineModel:
     network: Sharpener
     machine: Machine
     activation_bytes: int
-    """Estimated peak memory of one window's forward pass, in bytes."""
+    """Estimated or measured peak memory of one window's forward pass, in bytes."""
+    runtime: str | None = None
+    """Name and version of the engine that computes the network in PyTorch's place. None for PyTorch."""
 
     def facts(self) -> ModelFacts:
         """Return the facts of the bundle that are compared with an image."""
@@ -59,19 +65,27 @@ def load_refine_model(options: RefineOptions, events: Events, named: str) -> Ref
         named: The option of the command line that names a bundle, for messages.
 
     Raises:
-        WeightsError, DeviceError: The bundle or the device cannot be used.
+        WeightsError, DeviceError, UsageError: The bundle, the device or the engine cannot be used.
     """
     bundle = named_bundle(options.weights, named)
-    if options.precision == "int8":
-        raise UsageError("a cascade is computed by PyTorch, which has no 8 bits here", value="--precision int8",
-            advice="Refine the mask by a command of its own, with --precision auto")  # fmt: skip
-    device, precision = choose_device(options, bundle, events)
-    needed = cascade_bytes(bundle, side=options.side or bundle.side)
+    side = options.side or bundle.side
+    engine, word = choose_cascade_engine(
+        bundle, engine=options.engine, precision=options.precision, device=resolve_device(options.device)
+    )
+    device, precision = choose_device(replace(options, precision=word), bundle, events)
+    needed = cascade_bytes(bundle, side=side)
     if device == "cpu" and needed >= ALIVE_AT_ONCE * LARGE_TENSOR:
         reuse_large_tensors()
-    network = load_cascade(bundle, device=device, precision=precision)
-    machine = machine_of(device, precision, memory=options.memory, gpu_memory=options.gpu_memory)
-    return RefineModel(bundle=bundle, network=network, machine=machine, activation_bytes=needed)
+    if engine != "torch":
+        needed = cascade_memory(bundle, device=device, precision=precision, engine=engine, side=side)
+    network = loaded_cascade(bundle, device=device, precision=precision, engine=engine)
+    return RefineModel(
+        bundle=bundle,
+        network=network,
+        machine=machine_of(device, precision, engine=engine, memory=options.memory, gpu_memory=options.gpu_memory),
+        activation_bytes=needed,
+        runtime=engine_version(engine),
+    )
 
 
 def named_bundle(weights: str | None, option: str = "--weights") -> CascadeBundle:

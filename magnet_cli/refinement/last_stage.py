@@ -15,7 +15,7 @@ from magnet_cli.masks.spec import PROBABILITIES
 from magnet_cli.options.export import ExportOptions
 from magnet_cli.options.option import values_of
 from magnet_cli.options.refine import RefineOptions
-from magnet_cli.options.shared import MachineOptions, RunOptions
+from magnet_cli.options.shared import EngineOptions, MachineOptions, RunOptions
 from magnet_cli.refinement.image_view import view_of_plan
 from magnet_cli.refinement.mask_kinds import class_indices
 from magnet_cli.refinement.method_loader import load_method
@@ -58,7 +58,7 @@ class LastStage:
             weights=options.refine_weights,
             only=options.refine_only,
             domain=options.domain,
-            **values_of(options, MachineOptions, RunOptions),
+            **values_of(options, EngineOptions, MachineOptions, RunOptions),
         )
         return cls(method=load_method(own, events, "--refine-weights"), options=own)
 

@@ -313,6 +313,7 @@ class RefinePlan:
             "read_as": self.reading.kind,
             "device": self.machine.device,
             "precision": self.machine.precision,
+            "engine": self.machine.engine,
             **self.settings.describe(),
             **self.describe_evidence(),
             **self.view.describe(),
@@ -459,6 +460,8 @@ def options_hash(settings: RefineSettings, machine: Machine) -> str:
         "seen": [settings.bands, str(settings.value_range)],
         "device": machine.kind,
         "precision": machine.precision,
+        # Masks of PyTorch keep the hash that they had when there was no other engine.
+        **({} if machine.engine == "torch" else {"engine": machine.engine}),
     }
     return digest_of(values)
 

@@ -43,6 +43,7 @@ def make_report(
             **plan.view.describe(),
             "device": plan.machine.device,
             "precision": plan.machine.precision,
+            "engine": plan.machine.engine,
         },
         "objects": plan.describe_objects(),
         "passes": [_pass(step, totals[step.number]) for step in plan.passes],

@@ -11,7 +11,7 @@ from magnet_cli.models.device import choose_device, machine_of, resolve_device
 from magnet_cli.models.engines.engine_choice import choose_engine
 from magnet_cli.models.engines.engine_memory import engine_memory
 from magnet_cli.models.engines.engine_networks import loaded_networks
-from magnet_cli.models.engines.graph_engine import ENGINES
+from magnet_cli.models.engines.graph_engine import ENGINES, engine_version
 from magnet_cli.models.engines.quantised_graph import GRAPH, quantised_graph
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.foreign.foreign_bundle import bundle_in_place
@@ -129,9 +129,7 @@ def facts_of_run(bundle: Bundle, *, device: str, precision: str, engine: EngineN
 
 def engine_text(engine: EngineName, bundle: Bundle, precision: str) -> str | None:
     """Return the version of an engine, and the hash of a graph in 8 bits, as a journal keeps them; None for PyTorch."""
-    if engine == "torch":
-        return None
-    text = f"{engine} {ENGINES[engine].version}"
+    text = engine_version(engine)
     return f"{text}, {GRAPH} {quantised_graph(bundle).sha256}" if precision == "int8" else text
 
 

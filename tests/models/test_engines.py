@@ -189,7 +189,7 @@ def test_an_engine_is_measured_and_then_taken_unasked(bundle: Bundle, tmp_path: 
     assert run.agreement > 0.999
     assert run.speed > 0
     assert f"{run.speed:.2f} times the speed of torch" in run.line("onnxruntime", "float32")
-    store_engine(own, run, engine="onnxruntime", precision="float32")
+    store_engine(own.folder, run, engine="onnxruntime", precision="float32")
     # The digest of a bundle is not that of its measurements.
     assert load_bundle(str(own.folder)).digest == own.digest
     assert measured_engines(own.folder).engines["cpu"]["float32"]["onnxruntime"] == run
@@ -202,7 +202,7 @@ def recommended(folder: Path, bundle: Bundle, **runs: tuple[float, float]) -> Bu
     """Return the bundle in a folder with stored measurements of speed and agreement."""
     found = replace(bundle, folder=folder)
     for name, (speed, agreement) in runs.items():
-        store_engine(found, EngineRun(speed=speed, agreement=agreement), engine=name, precision="float32")  # type: ignore[arg-type]  # by name
+        store_engine(folder, EngineRun(speed=speed, agreement=agreement), engine=name, precision="float32")  # type: ignore[arg-type]  # by name
     return found
 
 
@@ -277,8 +277,3 @@ def test_networks_that_no_engine_takes_are_refused() -> None:
 def test_the_network_of_a_program_is_called_as_it_is(image: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="called as it is"):
         segment_by_own_network(image, tmp_path / "mask.tif", engine="onnxruntime")
-
-
-def test_a_grnet_is_computed_by_torch_alone(bundle: Bundle) -> None:
-    with pytest.raises(WeightsError, match="GRNet are computed by PyTorch alone"):
-        loaded_networks(replace(bundle, local=bundle.backbone), device="cpu", precision="float32", engine="onnxruntime")

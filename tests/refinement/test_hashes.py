@@ -35,6 +35,8 @@ def test_every_option_that_a_refined_mask_depends_on_is_in_its_hash() -> None:
     for name, machine in (
         ("precision", replace(model.machine, precision="bfloat16")),
         ("device", replace(model.machine, device="cuda")),
+        ("engine", replace(model.machine, engine="openvino")),
+        ("another engine", replace(model.machine, engine="onnxruntime")),
     ):
         found[name] = options_hash(settings, machine)
     alike = [pair for pair in combinations(found, 2) if found[pair[0]] == found[pair[1]]]

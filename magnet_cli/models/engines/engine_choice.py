@@ -13,7 +13,9 @@ from magnet_cli.models.foreign.kinds import kind_named
 from magnet_cli.models.foreign.network_kind import engine_of
 
 if TYPE_CHECKING:
-    from magnet_cli.models.network_spec import Bundle
+    from pathlib import Path
+
+    from magnet_cli.models.network_spec import Bundle, CascadeBundle
     from magnet_cli.options.segment import DeviceKind
     from magnet_cli.options.shared import EngineName, EngineOption, Precision, PrecisionOption
 
@@ -52,7 +54,40 @@ def choose_engine(
         named = chosen != "torch"
     resolved = resolve_precision("float32" if named and precision == "auto" else precision, device, bundle)
     if engine == "auto" and bundle.foreign is None:
-        chosen = _recommended(bundle, device, resolved)
+        chosen = _recommended(bundle.folder, device, resolved)
+    check_engine(chosen, device=device, precision=resolved)
+    return chosen, resolved
+
+
+def choose_cascade_engine(
+    bundle: CascadeBundle, *, engine: EngineOption, precision: PrecisionOption, device: str
+) -> tuple[EngineName, Precision]:
+    """Return the engine and the precision of a run of a cascade, as `choose_engine` does for other bundles.
+
+    Raises:
+        UsageError: 8 bits are asked for, or another engine than PyTorch for a bundle of the published arithmetic.
+        DeviceError: The engine does not compute on the device or in the precision.
+        WeightsError: The library is missing.
+    """
+    if precision == "int8":
+        raise UsageError(
+            "8 bits are for backbones: a cascade in 8 bits moves too many borders",
+            value="--precision int8",
+            advice="Take --precision auto, and after segment in int8 refine the mask by a command of its own",
+        )
+    if bundle.exact and engine not in ("auto", "torch"):
+        raise UsageError(
+            "the bundle follows the published program, in which the last digit of a probability can change a whole "
+            "window, so that PyTorch alone computes it",
+            value=f"--engine {engine}",
+            file=bundle.folder,
+            advice="Take --engine torch",
+        )
+    named = engine not in ("auto", "torch")
+    resolved = resolve_precision("float32" if named and precision == "auto" else precision, device, bundle)
+    chosen: EngineName = "torch" if engine == "auto" else engine
+    if engine == "auto" and not bundle.exact:
+        chosen = _recommended(bundle.folder, device, resolved)
     check_engine(chosen, device=device, precision=resolved)
     return chosen, resolved
 
@@ -77,14 +112,12 @@ def _engine_of_int8(bundle: Bundle, engine: EngineOption, device: str) -> Engine
     return ENGINES[engine].name
 
 
-def _recommended(bundle: Bundle, device: str, precision: Precision) -> EngineName:
+def _recommended(folder: Path, device: str, precision: Precision) -> EngineName:
     """Return the fastest engine that agrees and is installed; PyTorch where none was measured to be faster."""
-    found = (
-        measured_engines(bundle.folder).engines.get(cast("DeviceKind", device.partition(":")[0]), {}).get(precision, {})
-    )
+    found = measured_engines(folder).engines.get(cast("DeviceKind", device.partition(":")[0]), {}).get(precision, {})
     fit = [
         (run.speed, name)
         for name, run in found.items()
         if run.speed >= PAYS and run.agreement >= AGREES and name in ENGINES and ENGINES[name].is_installed
     ]
-    return max(fit)[1] if fit and bundle.local is None else "torch"
+    return max(fit)[1] if fit else "torch"

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from magnet_cli.errors import DeviceError, MagnetError, WeightsError
-from magnet_cli.models.bundle import load_bundle
+from magnet_cli.models.architectures.cascade_base import BANDS, STRIDE
+from magnet_cli.models.bundle import CascadeBundle, load_description
 from magnet_cli.models.device import pin_arithmetic
-from magnet_cli.models.engines.engine_networks import loaded_networks
+from magnet_cli.models.engines.engine_networks import loaded_cascade, loaded_networks
 from magnet_cli.models.engines.graph_engine import ENGINES, version_of
 from magnet_cli.models.engines.quantised_graph import quantised_graph
 from magnet_cli.models.facts import memory_line
@@ -26,7 +27,9 @@ from magnet_cli.system.speeds import state_folder
 from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
-    from magnet_cli.models.network_spec import Bundle
+    from collections.abc import Callable, Sequence
+
+    from magnet_cli.models.network_spec import Bundle, Described
     from magnet_cli.options.shared import EngineName
     from magnet_cli.plan import ModelFacts
 
@@ -38,11 +41,14 @@ class EngineMemory:
     backbone: tuple[PassMemory, ...]
     refiner: tuple[PassMemory, ...] = ()
     """Passes of the refiner that takes the most; empty where the bundle has none."""
+    local: tuple[PassMemory, ...] = ()
+    """Passes of a GRNet's local branch or of its aggregation layer, whichever takes more; empty for other bundles."""
 
     def facts(self, facts: ModelFacts) -> ModelFacts:
         """Return the facts of the bundle with the memory that was measured in place of estimates for PyTorch."""
-        (patch, fixed), (refined, again) = memory_line(self.backbone), memory_line(self.refiner)
-        return replace(facts, activation_bytes=patch, refiner_bytes=refined, pass_bytes=max(fixed, again))
+        lines = [memory_line(passes) for passes in (self.backbone, self.refiner, self.local)]
+        (patch, refined, local), fixed = (line[0] for line in lines), max(line[1] for line in lines)
+        return replace(facts, activation_bytes=patch, refiner_bytes=refined, local_bytes=local, pass_bytes=fixed)
 
 
 def engine_memory(bundle: Bundle, *, device: str, precision: str, engine: EngineName) -> EngineMemory:
@@ -53,17 +59,37 @@ def engine_memory(bundle: Bundle, *, device: str, precision: str, engine: Engine
         WeightsError: The network cannot be loaded.
         OutputError: The state folder cannot be written.
     """
-    kind = device.partition(":")[0]
-    words = [bundle.digest, engine, version_of(ENGINES[engine].package), str(torch.__version__), kind, precision]
-    if precision == "int8":
-        words.append(quantised_graph(bundle).sha256)
-    key = hashlib.sha256("\n".join([*words, str(usable_cores())]).encode()).hexdigest()
+    words = [precision, quantised_graph(bundle).sha256] if precision == "int8" else [precision]
+    return _kept(bundle, words, engine, lambda: _measured(bundle, device, precision, engine), device=device)
+
+
+def cascade_memory(bundle: CascadeBundle, *, device: str, precision: str, engine: EngineName, side: int) -> int:
+    """Return the bytes that a step of a cascade takes over a square of this side, measured as `engine_memory` does.
+
+    Raises:
+        DeviceError: The step does not fit into memory.
+        WeightsError: The network cannot be loaded.
+        OutputError: The state folder cannot be written.
+    """
+    words = [precision, f"side {side}"]
+    found = _kept(
+        bundle, words, engine, lambda: _cascade_measured(bundle, device, precision, engine, side), device=device
+    )
+    return max(each.bytes for each in found.backbone)
+
+
+def _kept(
+    bundle: Described, words: Sequence[str], engine: EngineName, measure: Callable[[], dict[str, Any]], *, device: str
+) -> EngineMemory:
+    """Return what an earlier run has measured; measured now and kept where none has."""
+    found = (*words, bundle.digest, engine, version_of(ENGINES[engine].package), str(torch.__version__))
+    key = hashlib.sha256("\n".join([*found, device.partition(":")[0], str(usable_cores())]).encode()).hexdigest()
     file = state_folder().absolute() / "engines" / f"memory-{key}.json"
     if not file.is_file():
-        found = _measured(bundle, device, precision, engine)
+        measured = measure()
         with durable.writing(file):
             file.parent.mkdir(parents=True, exist_ok=True)
-        durable.write_whole(file, json.dumps(found).encode())
+        durable.write_whole(file, json.dumps(measured).encode())
     try:
         table = json.loads(file.read_bytes())
         return EngineMemory(**{name: tuple(PassMemory(**each) for each in passes) for name, passes in table.items()})
@@ -73,8 +99,18 @@ def engine_memory(bundle: Bundle, *, device: str, precision: str, engine: Engine
 
 
 def _measured(bundle: Bundle, device: str, precision: str, engine: EngineName) -> dict[str, Any]:
-    folder, files = str(bundle.folder.absolute()), str(bundle.foreign_files.absolute())
-    answer, status = answer_of(__name__, folder, files, device, precision, engine)
+    return _answered(bundle, str(bundle.foreign_files.absolute()), device, precision, engine)
+
+
+def _cascade_measured(
+    bundle: CascadeBundle, device: str, precision: str, engine: EngineName, side: int
+) -> dict[str, Any]:
+    return _answered(bundle, str(side), device, precision, engine)
+
+
+def _answered(bundle: Described, more: str, device: str, precision: str, engine: EngineName) -> dict[str, Any]:
+    """Return what a process of its own has measured."""
+    answer, status = answer_of(__name__, str(bundle.folder.absolute()), more, device, precision, engine)
     found: dict[str, Any] = json.loads(answer) if answer.startswith("{") else {"error": f"exit status {status}"}
     if "error" in found or not found["backbone"]:
         raise DeviceError(
@@ -100,22 +136,47 @@ def measured_here(bundle: Bundle, *, device: str, precision: str, engine: Engine
     def refine(batch: int) -> object:
         return networks.refine(noise(batch, classes), noise(batch, classes), bundle.scales[-1])
 
+    def local(batch: int) -> object:
+        cells = networks.cell_scores(noise(batch, len(bundle.input.bands)), noise(batch, classes))
+        # Cells are fused one by one.
+        return networks.aggregate(cells[:1], noise(1, classes))
+
     backbone = memory_of_passes(
         lambda batch: networks.predict(noise(batch, len(bundle.input.bands)), size), batches=batches, device=place
     )
     refiner = memory_of_passes(refine, batches=batches, device=place) if networks.has_refiner else ()
-    return EngineMemory(backbone=backbone, refiner=refiner)
+    return EngineMemory(
+        backbone=backbone,
+        refiner=refiner,
+        local=() if networks.local is None else (memory_of_passes(local, batches=batches, device=place)),
+    )
 
 
-def _main(folder: str, files: str, device: str, precision: str, engine: str) -> dict[str, Any]:
+def cascade_measured_here(
+    bundle: CascadeBundle, *, device: str, precision: str, engine: EngineName, side: int
+) -> EngineMemory:
+    """Measure the global step of a cascade in this process, which has one pass more than the local step."""
+    cascade = loaded_cascade(bundle, device=device, precision=precision, engine=engine)
+    side += -side % STRIDE
+    images, masks = (torch.zeros((1, channels, side, side), device=cascade.device) for channels in (BANDS, 1))
+    passes = memory_of_passes(lambda _: cascade.three_levels(images, masks), batches=(1,), device=cascade.device)
+    return EngineMemory(backbone=passes)
+
+
+def _main(folder: str, more: str, device: str, precision: str, engine: str) -> dict[str, Any]:
+    """Measure a bundle; `more` is the folder of a network from elsewhere, or the side of a cascade's windows."""
     keep_heap_steady()
     reuse_large_tensors()
     pin_arithmetic(usable_cores())
     try:
-        bundle = load_bundle(folder)
+        bundle, name = load_description(folder), ENGINES[engine].name
+        if isinstance(bundle, CascadeBundle):
+            return asdict(
+                cascade_measured_here(bundle, device=device, precision=precision, engine=name, side=int(more))
+            )
         if bundle.foreign is not None:
-            bundle = replace(bundle, network_folder=Path(files))
-        return asdict(measured_here(bundle, device=device, precision=precision, engine=ENGINES[engine].name))
+            bundle = replace(bundle, network_folder=Path(more))
+        return asdict(measured_here(bundle, device=device, precision=precision, engine=name))
     except MagnetError as error:
         return {"error": str(error)}
 

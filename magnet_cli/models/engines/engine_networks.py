@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import WeightsError
-from magnet_cli.models.engines.exported_graphs import exported_graphs
-from magnet_cli.models.engines.graph_engine import check_engine, engine_network
+from typing_extensions import override
+
+from magnet_cli.models.architectures.cascade_base import CascadeModule
+from magnet_cli.models.cascade_networks import LoadedCascade, load_cascade
+from magnet_cli.models.engines.exported_graphs import cascade_graphs, exported_graphs
+from magnet_cli.models.engines.graph_engine import ENGINES, check_engine, engine_network
 from magnet_cli.models.engines.quantised_graph import graph_of
 from magnet_cli.models.foreign.loading import load_foreign
-from magnet_cli.models.networks import Networks, load_networks, placed, placed_selector, precision_of
+from magnet_cli.models.networks import (
+    Networks,
+    load_networks,
+    placed,
+    placed_local,
+    placed_selector,
+    precision_of,
+)
 
 if TYPE_CHECKING:
-    from magnet_cli.models.network_spec import Bundle
+    import torch
+    from torch import Tensor
+
+    from magnet_cli.models.architectures.grnet import LocalBranch
+    from magnet_cli.models.engines.exported_graphs import ExportedGraphs
+    from magnet_cli.models.engines.graph_engine import GraphNetwork
+    from magnet_cli.models.network_spec import Bundle, CascadeBundle
     from magnet_cli.options.shared import EngineName
 
 
@@ -24,7 +41,7 @@ def loaded_networks(bundle: Bundle, *, device: str, precision: str, engine: Engi
         device: `cpu`, `cuda`, `cuda:1`, `mps`.
         precision: `float32`, `bfloat16` or `float16`, of what happens inside the networks; or `int8`, in which an
             engine computes the backbone, and refiners in float32.
-        engine: Library that computes backbone and refiners. A selector is computed by PyTorch.
+        engine: Library that computes backbone, refiners, and the local branch of a GRNet. PyTorch computes a selector.
 
     Raises:
         WeightsError: A file is missing or does not fit, or the engine is not installed or does not take the networks.
@@ -35,28 +52,89 @@ def loaded_networks(bundle: Bundle, *, device: str, precision: str, engine: Engi
     if engine == "torch":
         return load_networks(bundle, device=device, precision=precision)
     check_engine(engine, device=device, precision=precision)
-    if bundle.local is not None:
-        raise WeightsError(
-            "the networks of a GRNet are computed by PyTorch alone", value=f"--engine {engine}", file=bundle.folder,
-            advice="Take --engine torch",
-        )  # fmt: skip
     place, size = placed(device), bundle.input.size
     bands, classes = len(bundle.input.bands), len(bundle.classes)
     if precision == "int8":
         # What lies between the networks is float32: the graph takes and gives it.
         backbone, precision = graph_of(bundle), "float32"
-        refiners = exported_graphs(bundle).refiners if bundle.refiners else ()
+        graphs = exported_graphs(bundle) if bundle.refiners else None
     else:
         graphs = exported_graphs(bundle)
-        backbone, refiners = graphs.backbone, graphs.refiners
+        backbone = graphs.backbone
     return Networks(
         bundle=bundle,
         backbone=engine_network(backbone, engine, shape=(bands, size.height, size.width), device=place),
         refiners=tuple(
             engine_network(path, engine, shape=(2 * classes, size.height, size.width), device=place)
-            for path in refiners
+            for path in (() if graphs is None else graphs.refiners)
         ),
         device=place,
         precision=precision,
         selector=placed_selector(bundle, place=place, dtype=precision_of(precision)),
+        local=None if graphs is None else _local_branch(bundle, graphs, engine, place=place, precision=precision),
     )
+
+
+def _local_branch(
+    bundle: Bundle, graphs: ExportedGraphs, engine: EngineName, *, place: torch.device, precision: str
+) -> LocalBranch | None:
+    """Return a GRNet's local branch whose two networks an engine computes; None for other bundles."""
+    local = placed_local(bundle, place=place, dtype=precision_of(precision))
+    if local is None or graphs.local is None or graphs.aggregation is None:
+        return None
+    shape = (len(bundle.input.bands), bundle.input.size.height, bundle.input.size.width)
+    local.branch = engine_network(graphs.local, engine, shape=shape, device=place)
+    # Cells are fused with the pixels around them, so that maps at the border of an image have other sizes.
+    local.set_submodule("aggregation", engine_network(graphs.aggregation, engine, shape=None, device=place))
+    return local
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadePasses:
+    """The passes of a cascade as graphs that an engine computes."""
+
+    first: GraphNetwork
+    middle: GraphNetwork
+    last: GraphNetwork
+
+
+class EngineCascade(CascadeModule):
+    """A cascade whose passes an engine computes in PyTorch's place.
+
+    Args:
+        passes: The graphs of its passes.
+    """
+
+    def __init__(self, passes: CascadePasses) -> None:
+        super().__init__()
+        self._passes = passes
+
+    @override
+    def first(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> Tensor:
+        (found,) = self._passes.first(images, masks, s8, s4).values()
+        return found
+
+    @override
+    def middle(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> tuple[Tensor, Tensor]:
+        coarse, fine = self._passes.middle(images, masks, s8, s4).values()
+        return coarse, fine
+
+    @override
+    def last(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        coarse, fine, finest = self._passes.last(images, masks, s8, s4).values()
+        return coarse, fine, finest
+
+
+def loaded_cascade(
+    bundle: CascadeBundle, *, device: str, precision: str, engine: EngineName = "torch"
+) -> LoadedCascade:
+    """Read, check and place a bundle's cascade; arguments and errors are those of `loaded_networks`."""
+    if engine == "torch":
+        return load_cascade(bundle, device=device, precision=precision)
+    check_engine(engine, device=device, precision=precision)
+    place = placed(device)
+    opened = {name: ENGINES[engine].open_sizeless(path) for name, path in vars(cascade_graphs(bundle)).items()}
+    for graph in opened.values():
+        graph.open(str(place))
+    network = EngineCascade(CascadePasses(**opened))
+    return LoadedCascade(bundle=bundle, network=network, device=place, precision=precision)

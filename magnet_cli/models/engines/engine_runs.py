@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
@@ -14,9 +14,6 @@ from magnet_cli.models.schema import LARGEST, STRICT, FieldRule, Text, checked_d
 from magnet_cli.options.segment import DeviceKind
 from magnet_cli.options.shared import EngineName, Precision
 from magnet_cli.system import durable, regular_files
-
-if TYPE_CHECKING:
-    from magnet_cli.models.network_spec import Bundle
 
 FILE = "engines.json"
 """File in a bundle's folder with what was measured of engines. It is no part of `bundle.json`: the engine of a run is
@@ -26,7 +23,7 @@ AGREEMENT_RULE = "must be a share of pixels, 0 to 1"
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRun:
-    """Measurements of a bundle's backbone in an engine."""
+    """Measurements of a bundle's networks in an engine."""
 
     speed: Annotated[float, Field(gt=0), FieldRule("must be a positive number")]
     """Speed of the forward passes as a multiple of PyTorch's."""
@@ -68,14 +65,14 @@ def measured_engines(folder: Path) -> EngineFile:
     return checked_description(EngineFile, table, file=file)
 
 
-def store_engine(bundle: Bundle, run: EngineRun, *, engine: EngineName, precision: Precision) -> None:
-    """Keep what was measured beside a bundle, from where `--engine auto` takes it.
+def store_engine(folder: Path, run: EngineRun, *, engine: EngineName, precision: Precision) -> None:
+    """Keep what was measured in the folder of a bundle, from where `--engine auto` takes it.
 
     Raises:
         OutputError: The bundle's folder cannot be written.
     """
-    known = asdict(measured_engines(bundle.folder))["engines"]
+    known = asdict(measured_engines(folder))["engines"]
     of_device = known.get("cpu", {})
     of_precision = {**of_device.get(precision, {}), engine: asdict(run)}
     table = {"engines": {**known, "cpu": {**of_device, precision: of_precision}}}
-    durable.write_whole(bundle.folder / FILE, (json.dumps(table, indent=2) + "\n").encode())
+    durable.write_whole(folder / FILE, (json.dumps(table, indent=2) + "\n").encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -26,10 +27,10 @@ EXPORTERS = ("onnx", "onnxscript")
 
 
 class GraphNetwork(Protocol):
-    """A graph in a file as a call from patches to its outputs by name."""
+    """A graph in a file as a call from its inputs to its outputs by name."""
 
-    def __call__(self, x: Tensor) -> Mapping[str, Tensor]:
-        """Return the outputs of the graph for patches."""
+    def __call__(self, *inputs: Tensor) -> Mapping[str, Tensor]:
+        """Return the outputs of the graph for its inputs, in the graph's order."""
 
     def open(self, device: str) -> Any:
         """Read the graph for a device."""
@@ -48,6 +49,8 @@ class GraphEngine:
     """Precisions that networks of float32 can be computed in; `int8` needs a graph of its own (`quantised_graph`)."""
     open: Callable[[Path], GraphNetwork]
     """Makes a call of a graph's file."""
+    open_sizeless: Callable[[Path], GraphNetwork]
+    """Makes a call of a file whose graph takes maps of any size, most of which occur once in a run."""
 
     @property
     def is_installed(self) -> bool:
@@ -67,6 +70,7 @@ _EVERY = (
         devices=("cpu", "cuda"),
         precisions=("float32", "int8"),
         open=OnnxRuntimeNetwork,
+        open_sizeless=OnnxRuntimeNetwork,
     ),
     GraphEngine(
         name="openvino",
@@ -74,6 +78,7 @@ _EVERY = (
         devices=("cpu",),
         precisions=("float32", "bfloat16", "int8"),
         open=OpenVinoNetwork,
+        open_sizeless=partial(OpenVinoNetwork, any_size=True),
     ),
 )
 ENGINES: dict[str, GraphEngine] = {engine.name: engine for engine in _EVERY}
@@ -148,10 +153,10 @@ class EngineNetwork(nn.Module):
 
     Args:
         graph: The graph of the network, with one output.
-        shape: Bands, rows and columns of the patches that it was exported for.
+        shape: Bands, rows and columns of the patches that it was exported for; None where it takes any size.
     """
 
-    def __init__(self, graph: GraphNetwork, *, shape: tuple[int, int, int]) -> None:
+    def __init__(self, graph: GraphNetwork, *, shape: tuple[int, int, int] | None) -> None:
         super().__init__()
         self._graph, self._shape = graph, shape
 
@@ -161,7 +166,7 @@ class EngineNetwork(nn.Module):
         Raises:
             WeightsError: The patches have another size than the bundle's input.
         """
-        if tuple(x.shape[1:]) != self._shape:
+        if self._shape is not None and tuple(x.shape[1:]) != self._shape:
             raise WeightsError(
                 f"the network was exported for patches {self._shape}",
                 value=tuple(x.shape[1:]),
@@ -170,8 +175,22 @@ class EngineNetwork(nn.Module):
         return next(iter(self._graph(x).values()))
 
 
-def engine_network(path: Path, engine: str, *, shape: tuple[int, int, int], device: torch.device) -> EngineNetwork:
-    """Return a graph in a file as a module that an engine computes on a device."""
-    graph = ENGINES[engine].open(path)
+def engine_network(
+    path: Path, engine: str, *, shape: tuple[int, int, int] | None, device: torch.device
+) -> EngineNetwork:
+    """Return a graph in a file as a module that an engine computes on a device.
+
+    Args:
+        path: The file of the graph, which has one input and one output.
+        engine: The name of the engine.
+        shape: Bands, rows and columns of the patches; None for a graph that takes any size.
+        device: The device.
+    """
+    graph = ENGINES[engine].open_sizeless(path) if shape is None else ENGINES[engine].open(path)
     graph.open(str(device))
     return EngineNetwork(graph, shape=shape)
+
+
+def engine_version(engine: EngineName) -> str | None:
+    """Return the name and the version of an engine, as a journal keeps them; None for PyTorch."""
+    return None if engine == "torch" else f"{engine} {ENGINES[engine].version}"

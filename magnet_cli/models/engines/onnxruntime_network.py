@@ -30,29 +30,31 @@ class OnnxRuntimeNetwork:
         self._session: Any = None
         self._place: tuple[str, int] | None = None
 
-    def __call__(self, x: Tensor) -> dict[str, Tensor]:
-        """Map patches, prepared as the network takes them, to its outputs by name, on the device of the patches.
+    def __call__(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Map the inputs of the graph, in its order, to its outputs by name, on the device of the first input.
 
         Raises:
             DeviceError: Another precision than the file's is asked for, or the runtime does not know the device.
             RuntimeError: The network refuses the shape of the patches.
         """
-        if torch.is_autocast_enabled(x.device.type):
+        device = inputs[0].device
+        if torch.is_autocast_enabled(device.type):
             raise DeviceError(
                 "ONNX Runtime computes in the precision of the file, and in no other", file=self._path,
                 advice="Take --precision float32",
             )  # fmt: skip
-        session = self.open(str(x.device))
-        (given,), outputs = session.get_inputs(), [each.name for each in session.get_outputs()]
+        session = self.open(str(device))
+        names, outputs = ([each.name for each in ends] for ends in (session.get_inputs(), session.get_outputs()))
+        given = (each.detach().cpu().contiguous().numpy() for each in inputs)
         runtime = _failures()
         try:
-            found = session.run(outputs, {given.name: x.detach().cpu().contiguous().numpy()})
+            found = session.run(outputs, dict(zip(names, given, strict=True)))
         except runtime as exc:
             text = str(exc)
             if any(words in text for words in NO_MEMORY):
                 raise MemoryError(text) from exc
             raise RuntimeError(text) from exc
-        return {name: torch.from_numpy(array).to(x.device) for name, array in zip(outputs, found, strict=True)}
+        return {name: torch.from_numpy(array).to(device) for name, array in zip(outputs, found, strict=True)}
 
     def open(self, device: str) -> Any:
         """Return the session for a device and PyTorch's number of threads; opened again where either has changed.

@@ -132,7 +132,7 @@ def test_compiled_networks_of_few_shapes_are_kept(file: Path) -> None:
     network = OpenVinoNetwork(file)
     for count in range(1, 8):
         assert network(patches(count))["scores"].shape[0] == count
-    assert [shape[0] for shape, _, _ in network._compiled] == [4, 5, 6, 7]
+    assert [shape[0] for (shape,), _, _ in network._compiled] == [4, 5, 6, 7]
 
 
 def test_a_result_is_no_view_of_memory_that_the_next_pass_fills(file: Path) -> None:
