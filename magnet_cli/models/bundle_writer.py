@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from magnet_cli.errors import OutputError
+from magnet_cli.errors import OutputError, WeightsError
 from magnet_cli.models.bundle import Bundle, CascadeBundle, load_bundle, load_cascade_bundle
 from magnet_cli.models.description import DESCRIPTION, SCHEMA
 from magnet_cli.system import durable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 CASCADE_FILE = "cascade.safetensors"
@@ -158,8 +159,9 @@ def write_bundle(
         WeightsError: The description is wrong.
     """
     _write(folder, description, networks, dtype=dtype)
-    # A shipped bundle's name would win over a relative path.
-    return load_bundle(str(folder.resolve()))
+    with _reading_back(folder):
+        # A shipped bundle's name would win over a relative path.
+        return load_bundle(str(folder.resolve()))
 
 
 def write_cascade_bundle(
@@ -176,7 +178,24 @@ def write_cascade_bundle(
         WeightsError: The description is wrong.
     """
     _write(folder, description, {CASCADE_FILE: network}, dtype=dtype)
-    return load_cascade_bundle(str(folder.resolve()))
+    with _reading_back(folder):
+        return load_cascade_bundle(str(folder.resolve()))
+
+
+@contextmanager
+def _reading_back(folder: Path) -> Iterator[None]:
+    """Tell a bundle that was removed after it was written from a bundle that is wrong.
+
+    Raises:
+        OutputError: Somebody has removed it.
+    """
+    try:
+        yield
+    except WeightsError:
+        if (folder / DESCRIPTION).is_file():
+            raise
+        rule, advice = "the bundle was removed while it was written", "Give the same command again"
+        raise OutputError(rule, file=folder, advice=advice) from None
 
 
 def _write(

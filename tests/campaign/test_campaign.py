@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[2]
 MINUTES = os.environ.get("CAMPAIGN_MINUTES", "")
 """How long a sample of all parts takes; empty: the full tests hold `SAMPLES`, which are the same on every machine."""
 SAMPLES = {
-    "steps and faults": ("--cases", "3", "--only", "steps", "--only", "faults"),
-    "mutations": ("--cases", "5", "--only", "mutations"),
+    "steps and faults": ("--cases", "9", "--only", "steps", "--only", "faults"),
+    "mutations": ("--cases", "15", "--only", "mutations"),
     "bombs": ("--cases", "1", "--only", "bombs"),
 }
 """About as many cases of each part as a campaign of ten minutes has. Random moments depend on the machine."""

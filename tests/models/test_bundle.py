@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -12,16 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnet_cli.errors import WeightsError
+from magnet_cli.errors import OutputError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models import bundle as bundle_module
 from magnet_cli.models.bundle import Temperature, load_bundle
 from magnet_cli.models.bundle_check import verify_bundle
-from magnet_cli.models.bundle_writer import describe, write_bundle
+from magnet_cli.models.bundle_writer import describe, describe_cascade, write_bundle, write_cascade_bundle
 from magnet_cli.models.description import DESCRIPTION, SCHEMA
 from magnet_cli.models.network_spec import Execution
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_backbone, build_local, build_selector
+from magnet_cli.system import durable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -238,6 +240,23 @@ def test_the_digest_follows_description_and_weights(tmp_path: Path) -> None:
     before = load_bundle(str(open_ended)).digest
     (open_ended / "backbone.safetensors").write_bytes(b"other")
     assert load_bundle(str(open_ended)).digest != before
+
+
+def test_a_bundle_that_is_removed_while_it_is_written_is_a_failure_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = durable.write_whole
+
+    def write_and_lose(path: Path, content: bytes) -> None:
+        write(path, content)
+        if path.name == DESCRIPTION:
+            shutil.rmtree(path.parent)
+
+    monkeypatch.setattr(durable, "write_whole", write_and_lose)
+    with pytest.raises(OutputError, match="removed while it was written"):
+        written(tmp_path / "stages")
+    with pytest.raises(OutputError, match="removed while it was written"):
+        write_cascade_bundle(tmp_path / "cascade", describe_cascade(), {})
 
 
 def test_temperature_and_refiner_are_the_nearest_in_ratio(tmp_path: Path) -> None:
