@@ -92,7 +92,7 @@ def claim_path(report: Path) -> Path:
 
 @contextmanager
 def claimed(place: BucketFolder, report: Path, tags: Mapping[str, str]) -> Iterator[OutputClaim]:
-    """OutputClaim the outputs that a report belongs to until the block ends.
+    """Claim the outputs that a report belongs to until the block ends.
 
     Args:
         place: The bucket.

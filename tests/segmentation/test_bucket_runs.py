@@ -25,7 +25,7 @@ from magnet_cli.options.parts import JobPart
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation import api
 from magnet_cli.system import bucket as buckets
-from magnet_cli.system.bucket import Bucket
+from magnet_cli.system.bucket import Bucket, ChangedObjectError
 from tests.buckets import ENDPOINT, NAME, KilledError, Store, answer, serving_buckets
 from tests.cli.support import invoke, invoke_json, write_colours_bundle, write_image
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 OUT = f"s3://{NAME}/masks/"
 SMALL = 2000
 """Bytes of one uploaded part, few enough that the masks of these tests have several parts."""
+in_small_parts = pytest.mark.skipif(ENDPOINT is not None, reason="services take no parts below 5 MiB")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,8 @@ def served() -> Iterator[Store]:
 @pytest.fixture
 def store(served: Store, here: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     del here
-    monkeypatch.setattr(buckets, "PART_BYTES", SMALL)
+    if not ENDPOINT:
+        monkeypatch.setattr(buckets, "PART_BYTES", SMALL)
     served.network.reset()
     served.clear()
     return served
@@ -96,10 +98,10 @@ def test_a_bucket_gets_what_a_folder_gets(store: Store, colours: Path) -> None:
     assert f"{OUT}a.tif" in report["command"]
     # The mask has several parts; the last object is the report, and that of the Zarr before it is its root.
     written = [what for what in store.network.sent if what.startswith("PUT") or "uploadId" in what]
-    assert written[-1].startswith("POST /masks/a.json?uploadId=")
+    assert "/masks/a.json" in written[-1]
     zarrs = [what for what in written if ".ome.zarr/" in what]
     assert zarrs[-1] == "PUT /masks/a.ome.zarr/zarr.json"
-    assert sum("/a.tif" in what and "partNumber" in what for what in written) > 1
+    assert ENDPOINT or sum("/a.tif" in what and "partNumber" in what for what in written) > 1
     assert not store.uploads()
     assert not [path for path in Path("magnet-work").rglob("*") if path.is_file()]
 
@@ -190,7 +192,7 @@ def test_a_foreign_object_is_never_replaced(store: Store, colours: Path, key: st
 
 def test_an_object_that_appears_meanwhile_is_not_replaced(store: Store, colours: Path) -> None:
     def race(what: str, send: Callable[[], Any]) -> Any:
-        if what.startswith("POST") and "uploadId" in what:
+        if is_complete(what) or what == "PUT /masks/a.tif":
             store.client.put_object(Bucket=NAME, Key="masks/a.tif", Body=b"mine")
         return send()
 
@@ -380,7 +382,7 @@ def met(store: Store, finished: Path, names: tuple[str, str], step: int, pause: 
 def test_of_two_commands_that_replace_one_mask_one_refuses(
     store: Store, finished: Path, pause: int | None, step: int
 ) -> None:
-    assert met(store, finished, ("new", "other"), step, pause, zarrs=False) >= 3
+    assert met(store, finished, ("new", "other"), step, pause, zarrs=False) >= 2
 
 
 @pytest.mark.full
@@ -392,6 +394,7 @@ def test_of_two_commands_that_replace_one_output_one_refuses(
     assert met(store, finished, names, 9, pause, zarrs=True) > 5
 
 
+@in_small_parts
 def test_what_is_there_is_not_written_again(store: Store, finished: Path) -> None:
     output = outputs(finished, "new")
     store.network.fault = Broken(lambda what: what == "POST /masks/a.json?uploads", times=99)
@@ -444,6 +447,7 @@ def test_a_moments_failure_is_overcome(
     assert not store.uploads()
 
 
+@in_small_parts
 @pytest.mark.parametrize(("lost", "said"), [(False, "HTTP 503"), (True, "ReadTimeoutError")])
 def test_a_server_that_stays_down_costs_one_sentence(store: Store, finished: Path, said: str, *, lost: bool) -> None:
     store.network.fault = Broken(is_complete, times=99, lost=lost)
@@ -455,6 +459,7 @@ def test_a_server_that_stays_down_costs_one_sentence(store: Store, finished: Pat
     assert not store.uploads()
 
 
+@in_small_parts
 def test_uploads_that_killed_runs_left_are_aborted(store: Store, finished: Path) -> None:
     for key in ("masks/a.tif", "masks/a.tiff"):
         store.client.create_multipart_upload(Bucket=NAME, Key=key)
@@ -462,6 +467,7 @@ def test_uploads_that_killed_runs_left_are_aborted(store: Store, finished: Path)
     assert store.uploads() == ["masks/a.tiff"]
 
 
+@in_small_parts
 def test_memory_is_that_of_a_part(store: Store, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buckets, "PART_BYTES", 1 << 20)
     place = BucketFolder(bucket=Bucket.open(NAME), folder=here)
@@ -479,6 +485,27 @@ def test_memory_is_that_of_a_part(store: Store, here: Path, monkeypatch: pytest.
     store.network.fault, store.network.largest = None, 0
     place.put(here / "big.tif", {})
     assert store.network.largest == 1 << 20
+
+
+def test_an_upload_in_parts_replaces_only_the_object_that_it_looked_at(
+    store: Store, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buckets, "PART_BYTES", 8 << 20)
+    path, bucket = here / "big.tif", Bucket.open(NAME)
+    path.write_bytes(np.random.default_rng(2).bytes(9 << 20))
+    bucket.put("big.tif", path, {}, replaces=None)
+    found = bucket.state("big.tif")
+    store.client.put_object(Bucket=NAME, Key="big.tif", Body=b"other")
+    for replaces in (found, None):
+        with pytest.raises(ChangedObjectError):
+            bucket.put("big.tif", path, {"a": "b"}, replaces=replaces)
+        assert store.objects() == {"big.tif": b"other"}
+    assert found is not None
+    with pytest.raises(ChangedObjectError):
+        bucket.remove({"big.tif": found})
+    bucket.put("big.tif", path, {"a": "b"}, replaces=bucket.state("big.tif"))
+    assert store.objects() == {"big.tif": path.read_bytes()}
+    assert not store.uploads()
 
 
 def test_readers_open_the_zarr_of_the_bucket(store: Store, colours: Path, tmp_path: Path) -> None:
