@@ -123,14 +123,7 @@ def evaluate(
                 segment=options.value(tissue="none"),
                 evaluation=counting.value(boundary=None if mba is False else mba_radii or "fixed"),
             )
-            plotted = _plot(plot, output)
-            files = _score_files(data, output, plotted)
-            found = _compare_methods(data, output, chosen, listing, files=files, progress=not no_progress)
-            if not json:
-                from magnet_cli.cli.score_text import scores_lines
-
-                print_lines(*scores_lines(found))
-            _keep(found, listing, output=output, plot=plotted)
+            _score_methods(data, output, plot, chosen, listing, json=json, progress=not no_progress)
             return listing.exit_code
         beside = [name for name in options.names() if name != "weights"]
         _refuse(context, (*OF_DATA, *beside), rule="goes with --data")
@@ -146,6 +139,27 @@ def evaluate(
         if not json:
             print_lines(*evaluation_lines(scored))
     return 0
+
+
+def _score_methods(
+    data: Path,
+    output: Path | None,
+    plot: Path | None,
+    chosen: ScoreOptions,
+    listing: Listing,
+    *,
+    json: bool,
+    progress: bool,
+) -> None:
+    """Score the methods of a bundle over a data set, print the scores, and write them and their plot."""
+    plotted = _plot(plot, output)
+    files = _score_files(data, output, plotted)
+    found = _compare_methods(data, output, chosen, listing, files=files, progress=progress)
+    if not json:
+        from magnet_cli.cli.score_text import scores_lines
+
+        print_lines(*scores_lines(found))
+    _keep(found, listing, output=output, plot=plotted)
 
 
 def _refuse(context: typer.Context, names: Sequence[str], *, rule: str) -> None:
