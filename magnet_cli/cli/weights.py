@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_text
 import re
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +17,7 @@ from magnet_cli.cli.parameters import Given, Group, Json, PanelCommand, is_typed
 from magnet_cli.errors import MagnetError, UsageError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.options.foreign_network import NetworkOptions
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.shared import EngineName, EngineOption, EngineOptions, MachineOptions, Precision
 from magnet_cli.system.memory import format_bytes
 
@@ -139,8 +141,9 @@ def measure(name: Name, *, machine: Given[MachineOptions], engine: Given[EngineO
             print_message(f"{bundle.name}: {line}")
 
 
-@weights_app.command()
+@weights_app.command(cls=PanelCommand)
 @command
+@takes(reading=Group(options=SegmentOptions, only=("series", "alpha", "bands", "value_range", "slide_mpp")))
 def quantise(
     name: Name,
     files: Annotated[
@@ -150,22 +153,24 @@ def quantise(
     *,
     windows: Annotated[int, typer.Option(min=1, help="Windows on which ranges of activations are found.")] = 96,
     seed: Annotated[int, typer.Option(min=0, help="Seed by which the windows are drawn.")] = 0,
+    reading: Given[SegmentOptions],
     json: Json = False,
 ) -> None:
     """Write the backbone of a bundle in 8 bits into its folder, for --precision int8 with another engine than PyTorch.
 
     The ranges of activations are found on windows of the images, at the bundle's scales. The share of pixels that get
     the class of float32 is measured on other windows of the same images. The labels of images that look unlike these
-    may differ more, so score masks in int8 before you rely on them. The images must have the bands, the range of values
-    and the size of a pixel that the bundle describes: options of segment that say otherwise are not taken here.
+    may differ more, so score masks in int8 before you rely on them. Where segment needs options to read such images,
+    give the same options here.
     """
     with answering("bundles", json=json) as rows:
         from magnet_cli.images import find_images
         from magnet_cli.importing.calibration import quantise_bundle
         from magnet_cli.models.bundle import load_bundle
 
-        bundle = load_bundle(name)
-        made = quantise_bundle(bundle, [image.source for image in find_images(files)], windows=windows, seed=seed)
+        options, bundle = reading.value(), load_bundle(name)
+        sources = [image.source for image in find_images(files)]
+        made = quantise_bundle(bundle, sources, options, windows=windows, seed=seed)
         rows.append({"name": bundle.name, "windows": made.windows, "agreement": made.agreement, "sha256": made.sha256})
         if not json:
             print_message(f"{bundle.name}: {made.line()}")
@@ -237,21 +242,10 @@ def import_checkpoints(
         described = foreign.value(**({} if bands is None else {"network_bands": bands}))
         if described.network is not None:
             _refuse_checkpoints(context, file)
-            if machine.typed("device") or machine.typed("gpu"):
-                raise UsageError(
-                    "a network is tried on the CPU, so that the bundle does not depend on a device",
-                    value="--device or --gpu",
-                    advice="Leave it out, and run magnet weights measure BUNDLE --device DEVICE afterwards",
-                )
+            _refuse_device(machine, "a network is tried on the CPU, so that the bundle does not depend on a device")
+            chosen = engine.value().engine
             rows.append(
-                _import_network(
-                    described,
-                    output,
-                    engine=engine.value().engine,
-                    sample=sample,
-                    licence=licence,
-                    overwrite=overwrite,
-                )
+                _import_network(described, output, engine=chosen, sample=sample, licence=licence, overwrite=overwrite)
             )
             return
         if sample is not None:
@@ -261,42 +255,73 @@ def import_checkpoints(
                 "--engine of an import is for --network",
                 advice="Leave it out: magnet segment --engine computes the bundle in that engine",
             )
-        given = {"licence": licence} if licence is not None else {}
+        if program == "cascadepsp" or image is None:
+            _refuse_device(machine, "checkpoints are converted without computing anything, unless a sample is given")
         if program == "cascadepsp":
-            rows.append(_import_cascade(context, file, output, overwrite=overwrite, **given))
+            rows.append(_import_cascade(context, file, output, overwrite=overwrite, licence=licence))
             return
-        if file is not None or preset is None or backbone is None:
-            raise UsageError(
-                "MagNet's checkpoints are named by options",
-                value=None if file is None else file,
-                advice="Give --preset and --backbone, or --from cascadepsp FILE",
-            )
-        scales = tuple(parse_scale(text) for text in refiner_scale or ())
-        wanted, labelled = machine.value().device, _sample(image, label)
-        from magnet_cli import importing
-        from magnet_cli.importing.presets import PRESETS
-        from magnet_cli.models.device import pin_arithmetic, resolve_device
-        from magnet_cli.system.threads import usable_cores
-
-        pin_arithmetic(usable_cores())
-        options = importing.ImportOptions(
-            preset=PRESETS[preset],
+        checkpoints = MagnetCheckpoints(
+            file=file,
+            preset=preset,
+            backbone=backbone,
+            refiners=tuple(refiner or ()),
+            scales=tuple(parse_scale(text) for text in refiner_scale or ()),
             architecture=architecture,
-            refiner_scales=scales,
             order=refiner_input,
-            sample=labelled,
-            device=resolve_device(wanted),
-            overwrite=overwrite,
-            **given,
+            sample=_sample(image, label),
         )
-        made = importing.import_bundle(backbone, refiner or [], output, options)
-        dropped = [{"file": name, "keys": list(keys)} for name, keys in made.dropped]
-        rows.append(
-            {**summary(made.bundle), "refiner_input": made.order, "scores": dict(made.scores), "left_out": dropped}
+        device = machine.value().device
+        rows.append(_import_magnet(checkpoints, output, device=device, overwrite=overwrite, licence=licence))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MagnetCheckpoints:
+    """The checkpoints of MagNet that a command line names."""
+
+    file: Path | None
+    preset: str | None
+    backbone: Path | None
+    refiners: tuple[Path, ...]
+    scales: tuple[Size, ...]
+    """The window of each refiner."""
+    architecture: str | None
+    order: Literal["own-first", "field-first"]
+    sample: OrderSample | None
+
+
+def _import_magnet(
+    checkpoints: MagnetCheckpoints, output: Path, *, device: str, overwrite: bool, licence: str | None
+) -> dict[str, object]:
+    """Import checkpoints of MagNet, and return the new bundle's short description as JSON values."""
+    file, preset, backbone = checkpoints.file, checkpoints.preset, checkpoints.backbone
+    if file is not None or preset is None or backbone is None:
+        raise UsageError(
+            "MagNet's checkpoints are named by options",
+            value=file,
+            advice="Give --preset and --backbone, or --from cascadepsp FILE",
         )
-        for sentence in made.left_out:
-            print_message(f"note: {sentence}")
-        print_message(f"{output}: bundle '{made.bundle.name}', {len(made.bundle.classes)} classes; {made.finding}")
+    from magnet_cli import importing
+    from magnet_cli.importing.presets import PRESETS
+    from magnet_cli.models.device import pin_arithmetic, resolve_device
+    from magnet_cli.system.threads import usable_cores
+
+    pin_arithmetic(usable_cores())
+    options = importing.ImportOptions(
+        preset=PRESETS[preset],
+        architecture=checkpoints.architecture,
+        refiner_scales=checkpoints.scales,
+        order=checkpoints.order,
+        sample=checkpoints.sample,
+        device=resolve_device(device),
+        overwrite=overwrite,
+        **({} if licence is None else {"licence": licence}),
+    )
+    made = importing.import_bundle(backbone, checkpoints.refiners, output, options)
+    for sentence in made.left_out:
+        print_message(f"note: {sentence}")
+    print_message(f"{output}: bundle '{made.bundle.name}', {len(made.bundle.classes)} classes; {made.finding}")
+    dropped = [{"file": name, "keys": list(keys)} for name, keys in made.dropped]
+    return {**summary(made.bundle), "refiner_input": made.order, "scores": dict(made.scores), "left_out": dropped}
 
 
 def _measure_engine(bundle: Bundle | CascadeBundle, engine: EngineName) -> dict[str, object]:
@@ -329,6 +354,20 @@ def _measure_engine(bundle: Bundle | CascadeBundle, engine: EngineName) -> dict[
         lines.append(run.line(engine, precision))
         print_message(f"{bundle.name}: {lines[-1]}")
     return {"name": bundle.name, "device": "cpu", "lines": lines}
+
+
+def _refuse_device(machine: Given[MachineOptions], rule: str) -> None:
+    """Refuse a device that is typed where none is used. One of the environment is for other commands too.
+
+    Raises:
+        UsageError: A device is typed.
+    """
+    if machine.typed("device") or machine.typed("gpu"):
+        raise UsageError(
+            rule,
+            value="--device or --gpu",
+            advice="Leave it out; commands that compute with the bundle, like segment and weights measure, take it",
+        )
 
 
 def _refuse_checkpoints(context: typer.Context, file: Path | None) -> None:

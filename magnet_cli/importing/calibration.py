@@ -15,7 +15,7 @@ from magnet_cli.models.engines.quantised_graph import quantise, refuse_quantisin
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.foreign.trial import Windows
 from magnet_cli.options.segment import SegmentOptions
-from magnet_cli.plan import check_bands, check_values
+from magnet_cli.plan import check_bands, check_values, inspect_bands
 from magnet_cli.plan.grid import working_grid
 from magnet_cli.system.threads import usable_cores
 
@@ -36,7 +36,9 @@ OTHERS = 4
 """Ratio of the windows on which ranges are found to those on which agreement is measured."""
 
 
-def quantise_bundle(bundle: Bundle, files: Sequence[str | Path], *, windows: int, seed: int) -> QuantisedGraph:
+def quantise_bundle(
+    bundle: Bundle, files: Sequence[str | Path], reading: SegmentOptions | None = None, *, windows: int, seed: int
+) -> QuantisedGraph:
     """Write the backbone of a bundle in 8 bits into its folder, calibrated on windows of images.
 
     The windows lie at random places of each image at each of the bundle's scales. The same images, number and seed
@@ -45,6 +47,7 @@ def quantise_bundle(bundle: Bundle, files: Sequence[str | Path], *, windows: int
     Args:
         bundle: The bundle whose backbone is quantised.
         files: The images, which resemble those that are to be segmented.
+        reading: Options for what is read of the images: series, alpha, bands, range of values and size of a pixel.
         windows: The number of windows on which ranges are found. Agreement is measured on a quarter as many others.
         seed: The seed by which the places are drawn.
 
@@ -64,9 +67,10 @@ def quantise_bundle(bundle: Bundle, files: Sequence[str | Path], *, windows: int
     drawn, others = [], []
     counts = shares(windows, len(files)), shares(max(len(files), windows // OTHERS), len(files))
     facts = model_facts(bundle)
+    reading = reading or SegmentOptions()
     for file, count, more in zip(files, *counts, strict=True):
-        with images.open_image(file) as image:
-            found = patches_of(image, bundle, facts, count=count + more, random=random)
+        with images.reopen(inspect_bands(file, reading)) as image:
+            found = patches_of(image, bundle, facts, reading, count=count + more, random=random)
         drawn += found[:count]
         others += found[count:]
     names = [images.stem(file) for file in files]
@@ -79,7 +83,13 @@ def shares(total: int, parts: int) -> list[int]:
 
 
 def patches_of(
-    image: Image, bundle: Bundle, facts: ModelFacts, *, count: int, random: np.random.Generator
+    image: Image,
+    bundle: Bundle,
+    facts: ModelFacts,
+    reading: SegmentOptions | None = None,
+    *,
+    count: int,
+    random: np.random.Generator,
 ) -> list[Tensor]:
     """Return normalised patches `(1, bands, h, w)` float32 of an image, its scales taking turns.
 
@@ -90,6 +100,7 @@ def patches_of(
         image: The open image.
         bundle: The bundle that is to read it.
         facts: The facts of the bundle.
+        reading: Options for what is read of the image.
         count: The number of patches.
         random: The generator that draws the places.
 
@@ -97,9 +108,12 @@ def patches_of(
         SourceError: The image lacks a band, a size or data.
     """
     info, size, given = image.info, bundle.input.size, bundle.input
-    positions = check_bands(info, facts)
-    spans = check_values(info, facts, None)
-    working = working_grid(info, facts, SegmentOptions()).pitch
+    reading = reading or SegmentOptions()
+    positions, wanted, measured = check_bands(info, facts, reading.bands), reading.value_range, None
+    if wanted is not None and wanted.kind == "percentiles":
+        measured = images.sample_percentiles(image, positions, (float(wanted.low), float(wanted.high)))
+    spans = check_values(info, facts, wanted, measured=measured)
+    working = working_grid(info, facts, reading).pitch
     pitches = [
         Pitch(x=working.x * Fraction(scale.width, size.width), y=working.y * Fraction(scale.height, size.height))
         for scale in sorted(bundle.scales, key=lambda scale: scale.pixels)
@@ -128,6 +142,6 @@ def patches_of(
             raise SourceError("hardly any pixel of the image holds data", file=info.path,
                 advice="Calibrate with images that are full of what is to be segmented")  # fmt: skip
         pixels = np.ascontiguousarray(np.moveaxis(region.pixels, 2, 0))
-        whole = Windows(picture=pixels, size=size, span=spans[0], mean=given.mean, std=given.std)
+        whole = Windows(picture=pixels, size=size, spans=spans, mean=given.mean, std=given.std)
         found.append(whole.patch(0, 0))
     return found

@@ -34,6 +34,7 @@ from magnet_cli.models.engines.quantised_graph import (
 )
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.networks import load_networks
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.api import segment
 from magnet_cli.segmentation.image_planner import Planner
 from tests.cli.support import invoke_json
@@ -97,7 +98,7 @@ def test_a_run_in_8_bits_from_calibration_to_mask(
     monkeypatch.setenv("MAGNET_STATE", str(tmp_path / "state"))
     engines_here(monkeypatch)
     own = load_bundle(str(shutil.copytree(bundle.folder, tmp_path / "own")))
-    words = ("weights", "quantise", str(own.folder), str(image), "--windows", "12", "--seed", "3")
+    words = ("weights", "quantise", str(own.folder), str(image), "--windows", "12", "--seed", "3", "--bands", "1,2,3")
     (row,) = invoke_json(*words)["bundles"]
     assert row["agreement"] > 0.9
     # The description of the bundle, and with it every run in another precision, stays as it was.
@@ -191,12 +192,46 @@ def test_a_small_image_is_reflected_at_the_finest_scale(bundle: Bundle, tmp_path
     assert float((patch[:, 0] - (90 / 255 - 0.4) / 0.1).abs().max()) < 1e-4
 
 
+def test_options_say_what_is_read_of_an_image(bundle: Bundle, tmp_path: Path) -> None:
+    # Band 2 of 16 bits runs from 1000 to 3000 by its column; the other bands are constant.
+    columns = np.linspace(1000, 3000, 400, dtype=np.uint16)
+    picture = np.zeros((300, 400, 3), np.uint16)
+    picture[:, :, 1] = columns
+    tifffile.imwrite(tmp_path / "a.tif", picture, photometric="rgb")
+
+    def drawn(options: SegmentOptions | None) -> torch.Tensor:
+        with images.open_image(tmp_path / "a.tif") as opened:
+            random = np.random.default_rng(0)
+            patch = patches_of(opened, bundle, model_facts(bundle), options, count=1, random=random)[0]
+        mean, std = (torch.tensor(each)[:, None, None] for each in (bundle.input.mean, bundle.input.std))
+        return patch[0] * std + mean
+
+    with pytest.raises(WeightsError, match="value-range"):
+        drawn(None)
+    values = drawn(SegmentOptions(bands="2,2,2", value_range="1000,3000"))
+    torch.testing.assert_close(values[0], values[2])
+    found = (values[0, 0] * 2000 + 1000).numpy()
+    assert np.abs(np.diff(found) - (columns[-1] - columns[0]) / 399).max() < 2
+    # The percentiles of each band are its own: they are 0 and 1 of one that has two values.
+    picture[:, :, 0], picture[:, :200, 2], picture[:, 200:, 2] = 7 * (columns > 2000), 40, 80
+    tifffile.imwrite(tmp_path / "a.tif", picture, photometric="rgb")
+    values = drawn(SegmentOptions(value_range="1%,99%"))
+    ends = [set(np.unique(values[band].abs().round(decimals=3))) for band in (0, 2)]
+    assert all(each <= {0.0, 1.0} for each in ends)
+
+
 def test_shares_add_up() -> None:
     assert [shares(96, 7), sum(shares(96, 7))] == [[13, 14, 14, 13, 14, 14, 14], 96]
     assert shares(2, 3) == [0, 1, 1]
 
 
 # What is refused.
+
+
+def test_quantise_refuses_a_band_that_the_image_lacks(bundle: Bundle, image: Path) -> None:
+    found = invoke_json("weights", "quantise", str(bundle.folder), str(image), "--bands", "1,2,9", code=3)
+    assert "9" in found["error"]
+    assert "band" in found["error"]
 
 
 @pytest.mark.usefixtures("_engines")

@@ -103,7 +103,8 @@ class Windows:
     picture: NDArray[Any]
     """Stored values `(bands, rows, columns)`."""
     size: Size
-    span: tuple[float, float]
+    spans: tuple[tuple[float, float], ...]
+    """Stored values that become 0 and 1, for each band."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -120,8 +121,8 @@ class Windows:
         part = self.picture[:, top : top + height, left : left + width]
         beyond = ((0, 0), (0, height - part.shape[1]), (0, width - part.shape[2]))
         part = np.pad(part.astype(np.float32), beyond, mode="symmetric")
-        low, high = self.span
-        mean, std = (np.array(values, np.float32)[:, None, None] for values in (self.mean, self.std))
+        columns = (*zip(*self.spans, strict=True), self.mean, self.std)
+        low, high, mean, std = (np.array(values, np.float32)[:, None, None] for values in columns)
         unit = (np.clip(part, low, high) - low) / (high - low)
         return torch.from_numpy(((unit - mean) / std).astype(np.float32))[None]
 
@@ -157,7 +158,7 @@ def windows_of_description(description: ForeignDescription, picture: NDArray[Any
     return Windows(
         picture=picture,
         size=input_size(description),
-        span=tuple(description["range"]),
+        spans=(tuple(description["range"]),) * len(description["mean"]),
         mean=tuple(description["mean"]),
         std=tuple(description["std"]),
     )
@@ -166,7 +167,8 @@ def windows_of_description(description: ForeignDescription, picture: NDArray[Any
 def windows_of_bundle(bundle: Bundle, picture: NDArray[Any]) -> Windows:
     """Return the windows of a picture, with a bundle's normalisation."""
     given = bundle.input
-    return Windows(picture=picture, size=given.size, span=given.range, mean=given.mean, std=given.std)
+    spans = (given.range,) * len(given.mean)
+    return Windows(picture=picture, size=given.size, spans=spans, mean=given.mean, std=given.std)
 
 
 class Explorer:
