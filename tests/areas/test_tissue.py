@@ -32,7 +32,14 @@ def judged(slide: Slide) -> tuple[float, float, str]:
     return lost, taken, found.explained
 
 
-@pytest.mark.parametrize("name", SLIDES)
+# `strong H&E` and `pale H&E` lie around the first, `four broad pens` has the inks of the next three, and `silver needle
+# biopsy` the stain of the last.
+FULL = ("H&E", "pale H&E, blue pen", "pale H&E, green pen", "pale H&E, red pen", "silver")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.full if name in FULL else ()) for name in SLIDES]
+)
 def test_tissue_is_kept_and_glass_is_left_out(name: str) -> None:
     lost, taken, explained = judged_by_name(name)
     assert lost <= MOST_LOST

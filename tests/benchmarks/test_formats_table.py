@@ -22,6 +22,8 @@ def refused(text: str) -> set[str]:
     return {line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ") and line.count(" | ") == 1}
 
 
+# `tests/images/test_formats.py` reads these files in the default suite, and compares them with other readers.
+@pytest.mark.full
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="no ../shared/data beside the checkout")
 def test_the_tables_are_what_the_readers_say(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, logger="tifffile")

@@ -202,8 +202,7 @@ def test_a_page_that_lacks_a_thin_piece_of_tissue_is_no_level(tmp_path: Path, ro
     assert len(inspect(pages(tmp_path / "c.tif", (full, TILED), (nearest(full, 2), TILED))).levels) == 2
 
 
-@pytest.mark.parametrize("fill", [0, 255])
-@pytest.mark.parametrize("stated", [True, False])
+@pytest.mark.parametrize(("fill", "stated"), [(0, True), (255, False)])
 @pytest.mark.parametrize("size", [(1000, 752), (1000, 300), (520, 1416)])
 def test_a_level_padded_to_whole_tiles_has_the_exact_power(
     tmp_path: Path,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 if sys.platform == "win32":
     pytest.skip("Windows has no SIGKILL", allow_module_level=True)
 
-MANY = 50
+MANY = 24
 """Number of parts, larger than the number of groups in the last pass."""
 
 
@@ -41,7 +41,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
 
 
 @pytest.mark.parametrize(
-    ("count", "groups"), [(1, 5), (2, 1), pytest.param(2, 5, marks=pytest.mark.full), (3, 5), (MANY, 1)]
+    ("count", "groups"),
+    [*(pytest.param(count, 5, marks=pytest.mark.full) for count in (1, 2)), (2, 1), (3, 5), (MANY, 1)],
 )
 def test_parts_make_the_mask_of_one_process(work: Work, tmp_path: Path, count: int, groups: int) -> None:
     mask = tmp_path / "out" / "m.tif"

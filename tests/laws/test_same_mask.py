@@ -65,8 +65,16 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("nodata", [False, True])
-@pytest.mark.parametrize("name", METHODS)
+WITHOUT_HOLES = ("all", "budget", "two passes")
+"""Methods that also run over an image with data everywhere in the default suite. With holes all of them do."""
+CASES = [
+    pytest.param(name, nodata, marks=() if nodata or name in WITHOUT_HOLES else pytest.mark.full)
+    for name in METHODS
+    for nodata in (False, True)
+]
+
+
+@pytest.mark.parametrize(("name", "nodata"), CASES)
 def test_workers_do_not_change_a_byte(
     bundle: Path, images: dict[bool, Path], name: str, tmp_path: Path, *, nodata: bool
 ) -> None:

@@ -65,7 +65,13 @@ def notes(report: dict[str, object]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("fails", "workers"), [((1,), 2), ((2, 4), 0), ((2, 4), 2), ((3,), 2), ((40, 150), 0), ((40, 150), 2)]
+    ("fails", "workers"),
+    [
+        ((1,), 2),
+        ((2, 4), 0),
+        ((40, 150), 2),
+        *(pytest.param(*case, marks=pytest.mark.full) for case in (((2, 4), 2), ((3,), 2), ((40, 150), 0))),
+    ],
 )
 def test_a_group_that_did_not_fit_is_computed_with_nothing_beside_it(
     pair: tuple[Path, Path],
@@ -101,7 +107,7 @@ def test_what_could_not_be_read_is_read_once_more(
     assert "out of memory while group 2 of 2 of pass 1 was read" in notes(scarce.report)
 
 
-@pytest.mark.parametrize("last", [1, 3, 30])
+@pytest.mark.parametrize("last", [1, pytest.param(3, marks=pytest.mark.full), 30])
 def test_the_run_ends_with_6_and_the_same_command_goes_on(
     pair: tuple[Path, Path], calm: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
 ) -> None:
