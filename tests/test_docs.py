@@ -18,9 +18,11 @@ import magnet_cli
 from magnet_cli.geometry import Box, Size
 from magnet_cli.models.architectures.efficientnet import efficientnet_lite0
 from magnet_cli.models.registry import build_backbone, build_cascade, build_refiner
+from magnet_cli.report.viewer.exhibit import open_exhibit
 from magnet_cli.scene import Scene, write_scene
 from tests.forked import run_forked
 from tests.laws.support import blurry_bundle
+from tests.report.viewer.support import draw
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -239,7 +241,19 @@ def test_the_guide_on_training_leads_to_a_mask(folder: Path) -> None:
         text, count = re.subn(pattern, value, text, flags=re.MULTILINE)
         assert count == 1, pattern
     (place / "train.toml").write_text(text, encoding="utf-8")
+    (listed,) = re.findall(r"```csv\n(.*?)```", page, flags=re.DOTALL)
+    (place / "scenes.csv").write_text(listed, encoding="utf-8")
+    ring = [[100, 100], [300, 100], [300, 250], [100, 250]]
     for line in fenced(page):
-        run_magnet(shlex.split(line), place)
+        words = shlex.split(line)
+        if words[1] == "view":
+            # The page is served until it is interrupted, so what a person draws there is sent as the page sends it.
+            image, *masks = (place / word for word in words[2:])
+            if not list(place.glob("masks/*.geojson")):
+                draw(image, masks[0], [{"label": 1, "polygons": [[ring]]}])
+            open_exhibit(str(image), masks).close()
+        else:
+            run_magnet(words, place)
+    assert (place / "masks" / "city.corrections.geojson").is_file()
     assert "tile19" in (place / "my-bundle.training" / "evaluation.html").read_text(encoding="utf-8")
     assert (place / "masks" / "city.overlay.png").is_file()

@@ -14,7 +14,7 @@ from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.protocol import NODATA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from magnet_cli.areas.features import LabelledArea
     from magnet_cli.geometry import Size
     from magnet_cli.images import ImageInfo
+    from magnet_cli.images.labels import LabelImage
 
 
 class LabelPolygons:
@@ -59,15 +60,12 @@ class DrawnLabels:
         path: The file.
         info: The facts about the image that the polygons lie in.
         names: The names of the classes, by label; None where they are not known.
-        below: Reads the labels over which the polygons lie, `(height, width)` of a box. None has `outside` there.
+        below: The labels over which the polygons lie. None has `outside` there.
         outside: The label of pixels in no polygon.
 
     Raises:
         SourceError: The file cannot be read, or a polygon has no class that is known.
     """
-
-    nodata = None
-    """No value of a file stands for a missing pixel."""
 
     def __init__(
         self,
@@ -75,12 +73,14 @@ class DrawnLabels:
         info: ImageInfo,
         names: Sequence[str] | None,
         *,
-        below: Callable[[Box], NDArray[np.uint8]] | None = None,
+        below: LabelImage | DrawnLabels | None = None,
         outside: int = NODATA,
     ) -> None:
         self.path = str(path)
         self.size = info.size
-        areas, self.notes = read_labelled_areas(self.path, info, names)
+        areas, notes = read_labelled_areas(self.path, info, names)
+        self.nodata: float | None = None if below is None else below.nodata
+        self.notes: tuple[str, ...] = notes if below is None else (*below.notes, *notes)
         self._polygons = LabelPolygons(areas, info.size)
         self._below = below
         self._outside = outside
@@ -94,7 +94,7 @@ class DrawnLabels:
         labels = (
             np.full((box.height, box.width), self._outside, np.uint8)
             if self._below is None
-            else np.array(self._below(box), np.uint8)
+            else np.array(self._below.read(box), np.uint8)
         )
         self._polygons.paint(labels, box)
         return labels

@@ -52,13 +52,20 @@ def evaluate(
     mask: Annotated[
         Path | None, typer.Argument(metavar="MASK", help="Predicted classes: a raster of class indices.")
     ] = None,
-    truth: Annotated[Path | None, typer.Argument(metavar="TRUTH", help="True classes, of the same size.")] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="TRUTH",
+            help="True classes: a raster of the same size, or a .geojson file of polygons, in which pixels count.",
+        ),
+    ] = None,
     *,
     data: Annotated[
         Path | None,
         typer.Option(
             help="Instead of MASK TRUTH: a CSV file of images to segment, with the columns image and label, and "
-            "optionally name and roi (a raster). Paths are relative to the file.",
+            "optionally name, roi (a raster) and corrections (a .geojson file over the label). Paths are relative to "
+            "the file.",
             rich_help_panel=COMPARED,
         ),
     ] = None,
@@ -217,7 +224,7 @@ def _score_files(data: Path, output: Path | None, plot: Path | None) -> list[Wri
     if plot is not None:
         files.append(WrittenFile(path=plot, kind="plot", owner=str(data), is_ours=is_overlay))
     samples = read_dataset(data)
-    read = [path for one in samples for path in (one.image, one.label, one.roi) if path is not None]
+    read = [path for one in samples for path in (one.image, one.label, one.roi, one.corrections) if path is not None]
     refuse_collisions(files, [data, *read])
     refuse_unwritable(files)
     return files
@@ -236,7 +243,7 @@ def _private_names(data: Path, rows: Sequence[ImageScore], options: ScoreOptions
     if not options.segment.private:
         return PrivateNames([])
     own = [path for row in rows for path in (row.sample.image, row.mask) if path is not None]
-    files = ((row.sample.label, row.sample.roi, row.sample.mask) for row in rows)
+    files = ((row.sample.label, row.sample.roi, row.sample.mask, row.sample.corrections) for row in rows)
     return PrivateNames(own, [data, *(path for paths in files for path in paths if path is not None)])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from magnet_cli.options.evaluate import LABELS, EvaluationOptions
 from magnet_cli.options.regions import is_geojson, parse_counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -201,15 +201,18 @@ def evaluate(
     options: EvaluationOptions | None = None,
     *,
     roi: Box | str | Path | None = None,
+    corrections: str | Path | None = None,
 ) -> Evaluation:
     """Compare two rasters of class indices; memory does not grow with them.
 
     Args:
         mask: The predicted mask; 255 and the ignored values are no class, and wrong where the truth is labelled.
-        truth: The true classes.
+        truth: The true classes: a raster, or a GeoJSON file of polygons with classes, such as the corrections that were
+            drawn in the page of `magnet view`. Pixels in no polygon do not count.
         options: The options that name what counts.
         roi: The region whose pixels count: a `Box` or `x,y,width,height` in pixels of the mask, a GeoJSON file of
             polygons, or a raster of the mask's size, whose first band is not zero inside. None counts all pixels.
+        corrections: A GeoJSON file of polygons whose classes count in place of those of the truth.
 
     Raises:
         SourceError: A file is missing or damaged, or has another size or place, or a label that is no class; the region
@@ -219,16 +222,59 @@ def evaluate(
     options = options or EvaluationOptions()
     with ExitStack() as stack:
         given = stack.enter_context(open_labels(mask))
-        true = stack.enter_context(open_labels(truth, values=options.truth_values or {}))
+        true = _opened_truth(truth, corrections, given, options, stack)
         # Only an input that can be opened has a state; what is no raster gets the message of its reader.
-        inputs = images.InputStates.of((mask, truth))
-        _check_fits(given.info, true.info)
+        inputs = images.InputStates.of((mask, truth, corrections))
         inside, notes = _counted(roi, given.info, stack)
         pair = _Pair(mask=given, truth=true, inside=inside, options=options, notes=notes)
         options.check_excluded(pair.names)
         found = pair.compare()
     inputs.refuse_change()
     return found
+
+
+class TrueLabels(Protocol):
+    """The true classes of an image, read by region."""
+
+    @property
+    def path(self) -> str:
+        """The path as the user gave it."""
+
+    @property
+    def size(self) -> Size:
+        """The size in pixels."""
+
+    @property
+    def nodata(self) -> float | None:
+        """The value that marks a missing pixel."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Messages that a user should read about the file."""
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """Return the labels of a box, `(height, width)`, 255 where there is none."""
+
+
+def _opened_truth(
+    truth: str | Path, corrections: str | Path | None, given: LabelImage, options: EvaluationOptions, stack: ExitStack
+) -> TrueLabels:
+    """Open the true classes of a mask, with corrections laid over them.
+
+    Raises:
+        SourceError: A file cannot be read, or does not fit the mask.
+    """
+    names = options.names or given.names
+    true = None
+    if not _is_drawn(truth):
+        true = stack.enter_context(open_labels(truth, values=options.truth_values or {}))
+        _check_fits(given.info, true.info)
+        if corrections is None:
+            return true
+    from magnet_cli.areas.drawn_labels import DrawnLabels  # noqa: PLC0415 - shapely is needed with polygons alone
+
+    drawn = DrawnLabels(truth, given.info, names) if true is None else true
+    return drawn if corrections is None else DrawnLabels(corrections, given.info, names, below=drawn)
 
 
 def _counted(
@@ -251,7 +297,15 @@ def _counted(
     return raster.read_nonzero, ()
 
 
-def check_inputs(image: str | Path, truth: str | Path, *, roi: str | Path | None, series: str | None = None) -> None:
+def check_inputs(
+    image: str | Path,
+    truth: str | Path,
+    *,
+    roi: str | Path | None,
+    series: str | None = None,
+    corrections: str | Path | None = None,
+    names: Sequence[str] | None = None,
+) -> None:
     """Refuse files whose mask could not be compared with the truth. No mask is needed, and no pixel is read.
 
     Args:
@@ -259,16 +313,29 @@ def check_inputs(image: str | Path, truth: str | Path, *, roi: str | Path | None
         truth: The true classes.
         roi: The region that counts.
         series: Name or number of the segmented image, where the file holds several.
+        corrections: Polygons whose classes count in place of those of the truth.
+        names: The names of the classes, by label.
 
     Raises:
         SourceError: A file cannot be read, is of the wrong kind, or has another size or place than the image.
     """
     info = images.inspect(image, series=series)
-    with open_labels(truth) as labels:
-        _check_fits(labels.info, info)
+    polygons = [path for path in (truth, corrections) if path is not None and (path is corrections or _is_drawn(path))]
+    if polygons:
+        from magnet_cli.areas.drawn_labels import DrawnLabels  # noqa: PLC0415 - shapely is needed with polygons alone
+
+        for path in polygons:
+            DrawnLabels(path, info, names)
+    if not _is_drawn(truth):
+        with open_labels(truth) as labels:
+            _check_fits(labels.info, info)
     if roi is not None:
         with open_region(roi) as region:
             _check_fits(region.info, info)
+
+
+def _is_drawn(truth: str | Path) -> bool:
+    return is_geojson(str(truth))
 
 
 def _check_fits(found: images.ImageInfo, other: images.ImageInfo) -> None:
@@ -280,7 +347,7 @@ def _check_fits(found: images.ImageInfo, other: images.ImageInfo) -> None:
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
     mask: LabelImage
-    truth: LabelImage
+    truth: TrueLabels
     inside: Callable[[Box], NDArray[np.bool_]] | None
     """Returns which pixels of a box count, `(height, width)`. None counts all."""
     options: EvaluationOptions

@@ -102,6 +102,7 @@ class ImageScore:
             "image": str(self.sample.image),
             "truth": str(self.sample.label),
             "roi": self.sample.roi and str(self.sample.roi),
+            **({} if self.sample.corrections is None else {"corrections": str(self.sample.corrections)}),
             "method": self.method,
             "mask": self.mask and str(self.mask),
         }
@@ -296,8 +297,8 @@ def evaluate_methods(
     """Segment labelled images by several methods and compare the masks with the truth.
 
     Args:
-        data: A CSV file with the columns `image`, `label` and, where wanted, `name` and `roi`; its paths are relative
-            to its own folder.
+        data: A CSV file with the columns `image`, `label` and, where wanted, `name`, `roi` and `corrections`; its paths
+            are relative to its own folder.
         output: A folder for the masks, `<output>/<method>/<name>.tif`; what is finished there is not computed again.
             Without it they are deleted.
         options: The options of the comparison.
@@ -342,11 +343,7 @@ def score_each(
     model = load_model(options.segment, events, own)
     options = _named(options, model)
     # All headers are read before the first image, so that a wrong data set fails in seconds and not after hours.
-    unfit = {
-        sample.name: error
-        for sample in samples
-        if (error := _unfit(sample, options.segment.series, events)) is not None
-    }
+    unfit = {sample.name: error for sample in samples if (error := _unfit(sample, options, events)) is not None}
     for sample in samples:
         if sample.name in unfit:
             yield ImageScore(sample=sample, method=None, mask=None, error=unfit[sample.name])
@@ -359,10 +356,17 @@ def score_each(
                 yield _score(sample, target, model, options, method=method, events=events)
 
 
-def _unfit(sample: DatasetSample, series: str | None, events: Events) -> MagnetError | None:
+def _unfit(sample: DatasetSample, options: ScoreOptions, events: Events) -> MagnetError | None:
     """Return why no mask of this sample could be scored, by the headers of its files; None where one could."""
     try:
-        check_inputs(sample.image, sample.label, roi=sample.roi, series=series)
+        check_inputs(
+            sample.image,
+            sample.label,
+            roi=sample.roi,
+            series=options.segment.series,
+            corrections=sample.corrections,
+            names=options.evaluation.names,
+        )
     except MagnetError as error:
         events.failed(str(sample.image), error)
         return error
@@ -375,7 +379,7 @@ def _mask(folder: Path, method: Method, sample: DatasetSample) -> Path:
 
 def read_files(data: Path, samples: Sequence[DatasetSample], options: ScoreOptions) -> list[Path]:
     """Return the files that a comparison of methods reads."""
-    found = [path for one in samples for path in (one.image, one.label, one.roi) if path is not None]
+    found = [path for one in samples for path in (one.image, one.label, one.roi, one.corrections) if path is not None]
     return [data, *found, *bundle_files(options.segment.weights)]
 
 
@@ -425,7 +429,7 @@ def _score(
     if made.error is not None:
         return replace(row, error=made.error)
     try:
-        found = evaluate(target.mask, sample.label, options.evaluation, roi=sample.roi)
+        found = evaluate(target.mask, sample.label, options.evaluation, roi=sample.roi, corrections=sample.corrections)
     except MagnetError as error:
         events.failed(target.image, error)
         return replace(row, error=error)

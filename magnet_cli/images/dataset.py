@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-COLUMNS = ("name", "image", "label", "roi", "mask")
+COLUMNS = ("name", "image", "label", "roi", "mask", "corrections")
 NEEDED = ("image", "label")
-FILES = ("image", "label", "roi", "mask")
+FILES = ("image", "label", "roi", "mask", "corrections")
 UNFIT = frozenset('/\\:*?"<>|\0')
 """Characters that a file name may not contain on some system. Files are named after samples."""
 
@@ -30,14 +30,19 @@ class DatasetSample:
     """Name of the sample, unique and fit for a file name."""
     image: Path
     label: Path
+    """A raster of class indices, or a GeoJSON file of polygons with classes, outside of which nothing is labelled."""
     roi: Path | None = None
     """A raster of the image's size; only pixels where its first band is not zero count."""
     mask: Path | None = None
     """Class indices that something else found in the image."""
+    corrections: Path | None = None
+    """A GeoJSON file of polygons whose classes count in place of those of the label."""
 
 
 def read_dataset(path: Path, names: Sequence[str] = ()) -> tuple[DatasetSample, ...]:
-    """Read the samples of a CSV file with columns `image`, `label` and optionally `name`, `roi` and `mask`.
+    """Read the samples of a CSV file.
+
+    It has the columns `image` and `label`, and optionally `name`, `roi`, `mask` and `corrections`.
 
     Paths are relative to the file's own folder; other columns are left alone. The name is the image's without suffix
     where it is not given.
@@ -86,7 +91,7 @@ def _rows(path: Path) -> list[tuple[int, Mapping[str, str]]]:
             reader.fieldnames = found
             missing = [name for name in NEEDED if name not in found]
             if missing:
-                rule = f"needs the columns {' and '.join(NEEDED)}, and may have name, roi and mask"
+                rule = f"needs the columns {' and '.join(NEEDED)}, and may have name, roi, mask and corrections"
                 advice = "Name them in the first line, with commas between them"
                 raise SourceError(rule, value=", ".join(found) or "an empty file", file=path, advice=advice)
             return [
@@ -107,16 +112,21 @@ def _sample(row: Mapping[str, str], line: int, path: Path) -> DatasetSample:
     if UNFIT & set(name) or name.strip(".") != name:
         raise SourceError(f"the name in line {line} cannot be the name of a file", value=repr(name), file=path)
     return DatasetSample(
-        name=name, image=places["image"], label=places["label"], roi=places.get("roi"), mask=places.get("mask")
+        name=name,
+        image=places["image"],
+        label=places["label"],
+        roi=places.get("roi"),
+        mask=places.get("mask"),
+        corrections=places.get("corrections"),
     )
 
 
 def _check(sample: DatasetSample, line: int, path: Path) -> None:
-    places = {"image": sample.image, "label": sample.label, "roi": sample.roi, "mask": sample.mask}
-    for name, place in places.items():
+    for name in FILES:
+        place = getattr(sample, name)
         if place is not None and not place.exists():
             raise SourceError(
-                f"the {name} of line {line} is missing",
+                f"the {name} of line {line} {'are' if name == 'corrections' else 'is'} missing",
                 value=place,
                 file=path,
                 advice="Paths are relative to the folder of the CSV file",

@@ -44,6 +44,8 @@ class OpenedLabels:
     """Name and colour of each class where the file states them; else None."""
     indexed: bool = False
     """Whether the file has a palette, so that its samples can only be indices."""
+    bounds: Box | None = None
+    """The scanned part of the slide that a mask of this program was made of, from whose corner QuPath counts pixels."""
 
 
 class LabelImage(Closing):
@@ -60,6 +62,7 @@ class LabelImage(Closing):
         self.path = path
         self.classes = opened.classes
         self.indexed = opened.indexed
+        self._bounds = opened.bounds
         self._image = opened.image
         self._step = opened.step
         self._resources = resources
@@ -75,7 +78,8 @@ class LabelImage(Closing):
     @property
     def info(self) -> images.ImageInfo:
         """Facts about the file, known without decoding a pixel."""
-        return replace(self._image.info, path=self.path)
+        info = replace(self._image.info, path=self.path)
+        return info if self._bounds is None else replace(info, bounds=self._bounds)
 
     @property
     def size(self) -> Size:
@@ -210,7 +214,13 @@ def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> OpenedLab
 
         found = open_tiff_labels(text, labels=values)
         if found is not None:
-            return OpenedLabels(image=found.image, step=found.step, classes=found.classes, indexed=found.indexed)
+            return OpenedLabels(
+                image=found.image,
+                step=found.step,
+                classes=found.classes,
+                indexed=found.indexed,
+                bounds=found.bounds,
+            )
     if head.startswith(PNG_MAGIC):
         header = read_png_header(text)
         if header.has_indices:

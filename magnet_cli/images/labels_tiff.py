@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 
 from magnet_cli.errors import SourceError
-from magnet_cli.geometry import LEVEL0
+from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images import tiff_geo
 from magnet_cli.images.blob import Blob, FileBlob
 from magnet_cli.images.external import CompletedStore, StoredLevel, open_external_mask
@@ -31,7 +31,7 @@ from magnet_cli.images.truncation import refuse_missing_tiles
 from magnet_cli.images.validity import BITS, storable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from tifffile import TiffPage
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
 """A colour of a class as a mask of this program names it."""
+BOX_SIDES = 4
 BILEVEL_STEP = 255
 """Value that the readers give a bilevel sample that is not 0."""
 
@@ -55,6 +56,8 @@ class TiffLabels:
     """Name and colour of each class, as this program writes them into masks."""
     indexed: bool
     """Whether the page has a palette."""
+    bounds: Box | None = None
+    """The scanned part of the slide that a mask of this program was made of, as the mask states it."""
 
 
 def open_tiff_labels(path: str, *, labels: Collection[int] = ()) -> TiffLabels | None:
@@ -119,6 +122,7 @@ def _opened(file: tifffile.TiffFile, path: str, blob: Blob, labels: Collection[i
         step=BILEVEL_STEP if bilevel else 1,
         classes=classes_of(page),
         indexed=page.photometric == tifffile.PHOTOMETRIC.PALETTE,
+        bounds=bounds_of(mask_description(page) or {}),
     )
 
 
@@ -176,6 +180,15 @@ def classes_of(page: TiffPage) -> tuple[tuple[str, str], ...] | None:
     # A description that is damaged names no class.
     named = tuple((name, color) for name, color in found if isinstance(name, str) and COLOUR.fullmatch(color))
     return named if named and len(named) == len(found) else None
+
+
+def bounds_of(description: Mapping[str, object]) -> Box | None:
+    """Return the scanned part of the slide that a mask of this program was made of; None where none is stated."""
+    value = description.get("bounds")
+    if not isinstance(value, list) or len(value) != BOX_SIDES or not all(isinstance(each, int) for each in value):
+        return None
+    x, y, width, height = value
+    return Box(x=x, y=y, width=width, height=height) if width >= 0 and height >= 0 else None
 
 
 def mask_description(page: TiffPage) -> dict[str, object] | None:

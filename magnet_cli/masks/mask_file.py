@@ -16,7 +16,7 @@ from magnet_cli.geometry import Box, Size
 from magnet_cli.images import tiff_geo
 from magnet_cli.images.failures import FOREIGN, naming
 from magnet_cli.images.ground import ground_size
-from magnet_cli.images.labels_tiff import classes_of, mask_description
+from magnet_cli.images.labels_tiff import bounds_of, classes_of, mask_description
 from magnet_cli.images.protocol import Resolution
 from magnet_cli.images.tiff_pages import first_pages
 from magnet_cli.images.truncation import MAX_PAGES
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from magnet_cli.images.geotransform import Geotransform
 
-BOX_SIDES = 4
 ADVICE = "Name a mask that magnet segment has written"
 
 
@@ -205,7 +204,7 @@ def _facts(path: Path, tiff: tifffile.TiffFile) -> MaskFacts:
         classes=classes,
         description=description,
         resolution=ground_size(reference, size)[0] or (None if reference.is_placed else _microscope(page)),
-        bounds=_bounds(description.get("bounds")),
+        bounds=bounds_of(description),
         crs=reference.name,
         geotransform=reference.geotransform,
     )
@@ -233,13 +232,6 @@ def _microscope(page: tifffile.TiffPage) -> Resolution | None:
         return None
     across, down = (Fraction(*each) for each in found)
     return Resolution(x=10_000 / across, y=10_000 / down, unit="um") if across > 0 and down > 0 else None
-
-
-def _bounds(value: object) -> Box | None:
-    if not isinstance(value, list) or len(value) != BOX_SIDES:
-        return None
-    x, y, width, height = (int(each) for each in value)
-    return Box(x=x, y=y, width=width, height=height)
 
 
 def _reported_digest(path: Path) -> str | None:

@@ -270,7 +270,9 @@ def train_backbone(data: Path, output: Path, config: TrainConfig, **watch: Unpac
     origin = recipe.origin()
     with training_folder(output, ".training", (BACKBONE_FILE,)) as work:
         files = Files(folder=work.path)
-        scenes, validation = split_scenes(load_scenes(data, config.data, work=files.folder, output=output), config.data)
+        names = [entry.name for entry in recipe.bundle.classes]
+        read = load_scenes(data, config.data, work=files.folder, output=output, names=names)
+        scenes, validation = split_scenes(read, config.data)
         work.depend_on([*scenes, *validation], weights=weights)
         trainer = backbone_trainer(recipe, scenes, validation=validation, files=files)
         network = trainer.fit(**watch)

@@ -45,9 +45,11 @@ class DataConfig:
     files, sorted by name, are adjacent crops of one picture, row by row.
 
     In a CSV file each line is a scene. It has the columns `image` and `label`, and optionally `name` (else the
-    picture's stem), `roi` and `mask`. `roi` is a raster of the picture's size; pixels where its first band is 0 teach
-    nothing. `mask` holds class indices that another program found in the picture, which a cascade learns to sharpen.
-    Paths are relative to the file's folder. `scenes` then chooses lines by name, so that one file serves every split.
+    picture's stem), `roi`, `mask` and `corrections`. `label` may be a GeoJSON file of polygons with classes; pixels in
+    none of them teach nothing. `corrections` is such a file whose polygons are laid over the label map. `roi` is a
+    raster of the picture's size; pixels where its first band is 0 teach nothing. `mask` holds class indices that
+    another program found in the picture, which a cascade learns to sharpen. Paths are relative to the file's folder.
+    `scenes` then chooses lines by name, so that one file serves every split.
     """
 
     images: str = "images"

@@ -218,7 +218,9 @@ def train_grnet(data: Path, output: Path, config: TrainConfig, **watch: Unpack[W
     weights = InputStates.joined(EncoderStart(words=each, folder=config.folder).states() for each in words)
     with training_folder(output, ".training", (BACKBONE_FILE, LOCAL_FILE, SELECTOR_FILE)) as work:
         files = Files(folder=work.path)
-        scenes, validation = split_scenes(load_scenes(data, config.data, work=files.folder, output=output), config.data)
+        names = [entry.name for entry in bundle.classes]
+        read = load_scenes(data, config.data, work=files.folder, output=output, names=names)
+        scenes, validation = split_scenes(read, config.data)
         work.depend_on([*scenes, *validation], weights=weights)
         trainer = alternating_trainer(bundle, config, scenes, validation, files=files)
         network = trainer.fit(**watch)

@@ -193,7 +193,8 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
     check_configuration(bundle, config)
     with training_folder(output, ".refiner-training", ()) as work:
         folder = work.path
-        scenes = load_scenes(data, config.data, work=folder, output=output)
+        names = [entry.name for entry in bundle.classes]
+        scenes = load_scenes(data, config.data, work=folder, output=output, names=names)
         work.depend_on(scenes)
         folds = scene_views(scenes, bundle=bundle, config=config, folder=folder, progress=progress)
         views = [view for fold in folds for view in fold]

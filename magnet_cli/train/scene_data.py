@@ -44,7 +44,12 @@ UNREADABLE = frozenset({".bmp"})
 
 
 def load_scenes(
-    data: Path, config: DataConfig, *, work: Path | None = None, output: Path | None = None
+    data: Path,
+    config: DataConfig,
+    *,
+    work: Path | None = None,
+    output: Path | None = None,
+    names: Sequence[str] | None = None,
 ) -> list[LabelledScene]:
     """Return every scene, those to validate on included, below a folder or of a CSV file; see `DataConfig`.
 
@@ -56,6 +61,7 @@ def load_scenes(
         config: Names, grid and classes of the scenes.
         work: Folder for what is decoded once; made where missing. The system's own for temporary files where None.
         output: The folder of the bundle that is trained, whose files no scene may read.
+        names: The names of the classes, by label, for polygons that name theirs. None where they are not known.
 
     Raises:
         SourceError: A file is missing, cannot be decoded, or does not fit its label map.
@@ -63,7 +69,7 @@ def load_scenes(
             file of a scene.
         OutputError: The disk has no room for what has to be decoded once.
     """
-    layouts = list(layouts_in(data, config))
+    layouts = list(layouts_in(data, config, names))
     if not layouts:
         raise UsageError("there is nothing to train on", file=data)
     refuse_twice([layout.name for layout in layouts], file=data)
@@ -102,11 +108,18 @@ def is_replaced(entry: Path) -> bool:
     return entry.name in {DESCRIPTION, CARD, CHECKPOINT, *TRAINING_FILES} or entry.suffix == ".safetensors"
 
 
-def layouts_in(data: Path, config: DataConfig) -> Iterator[SceneLayout]:
+def layouts_in(data: Path, config: DataConfig, names: Sequence[str] | None = None) -> Iterator[SceneLayout]:
     """Yield the layout of every scene."""
     if data.suffix.lower() == ".csv":
         for sample in read_dataset(data, config.scenes):
-            yield lay_out(sample.name, [(sample.image, sample.label)], roi=sample.roi, mask=sample.mask)
+            yield lay_out(
+                sample.name,
+                [(sample.image, sample.label)],
+                roi=sample.roi,
+                mask=sample.mask,
+                corrections=sample.corrections,
+                names=names,
+            )
     elif config.scenes and config.grid:
         for name in config.scenes:
             yield lay_out(name, pairs_in(data / name, config), grid=config.grid)

@@ -15,6 +15,7 @@ from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.images.labels import open_labels, open_region
 from magnet_cli.images.protocol import Request
+from magnet_cli.options.regions import is_geojson
 from magnet_cli.system.closing import Closing
 from magnet_cli.train.streams import chunks, spooled_levels
 
@@ -41,10 +42,37 @@ class ScenePart:
 
     image: Path
     label: Path
+    """A raster of class indices, or a GeoJSON file of polygons with classes, outside of which nothing is learnt."""
     info: ImageInfo
     """The info of the picture."""
     box: Box
     """The part's box in the scene."""
+    corrections: Path | None = None
+    """A GeoJSON file of polygons whose classes count in place of those of the label map."""
+
+    def open_labels(
+        self, stack: ExitStack, *, names: Sequence[str] | None, values: Mapping[int, int], ignore: int
+    ) -> Reader:
+        """Return a function that reads the labels of a box of the part.
+
+        Args:
+            stack: Closes the files.
+            names: The names of the classes, by label; None where they are not known.
+            values: Classes that stored values mean, where they differ.
+            ignore: The label of pixels without a class.
+
+        Raises:
+            SourceError: A file cannot be read, or a polygon has no class that is known.
+        """
+        raster = None if is_geojson(self.label.name) else stack.enter_context(open_labels(self.label, values=values))
+        if raster is not None and self.corrections is None:
+            return raster.read
+        from magnet_cli.areas.drawn_labels import DrawnLabels  # noqa: PLC0415 - shapely is needed with polygons alone
+
+        drawn = DrawnLabels(self.label, self.info, names, outside=ignore) if raster is None else raster
+        return (
+            drawn if self.corrections is None else DrawnLabels(self.corrections, self.info, names, below=drawn)
+        ).read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +86,8 @@ class SceneLayout:
     """A raster of the scene's size; nothing is learnt where its first band is zero."""
     mask: Path | None = None
     """Class indices of the scene's size that something else found in it."""
+    names: tuple[str, ...] | None = None
+    """The names of the classes, by label, for polygons that name theirs. None where they are not known."""
 
     @property
     def bands(self) -> int:
@@ -88,7 +118,7 @@ class SceneLayout:
     @property
     def files(self) -> list[Path]:
         """All files of the scene."""
-        pairs = [path for part in self.parts for path in (part.image, part.label)]
+        pairs = [path for part in self.parts for path in (part.image, part.label, part.corrections)]
         return [path for path in (*pairs, self.roi, self.mask) if path is not None]
 
     def states(self) -> images.InputStates:
@@ -110,8 +140,19 @@ def lay_out(
     grid: tuple[int, int] = (1, 1),
     roi: Path | None = None,
     mask: Path | None = None,
+    corrections: Path | None = None,
+    names: Sequence[str] | None = None,
 ) -> SceneLayout:
     """Return the layout of adjacent pictures with their label maps, row by row.
+
+    Args:
+        name: The name of the scene.
+        pairs: The picture and the label map of each part.
+        grid: The rows and columns of parts.
+        roi: A raster of the scene's size; nothing is learnt where its first band is zero.
+        mask: Class indices of the scene's size that something else found in it.
+        corrections: Polygons over the label map of a scene of one part.
+        names: The names of the classes, by label, for polygons that name theirs.
 
     Raises:
         SourceError: A file is missing, cannot be read or has other than 8 bits; a label map differs in size from its
@@ -120,12 +161,12 @@ def lay_out(
     rows, columns = grid
     if len(pairs) != rows * columns:
         raise SourceError(f"a grid of {rows} x {columns} parts is asked for", value=len(pairs), file=name)
-    infos = [_inspected(image, label) for image, label in pairs]
+    infos = [_inspected(image, label, corrections, names) for image, label in pairs]
     boxes = _placed([info.size for info in infos], columns=columns, file=pairs[0][0])
     if len({len(info.bands) for info in infos}) > 1:
         raise SourceError("the parts differ in their bands", file=pairs[0][0])
     parts = tuple(
-        ScenePart(image=image, label=label, info=info, box=box)
+        ScenePart(image=image, label=label, info=info, box=box, corrections=corrections)
         for (image, label), info, box in zip(pairs, infos, boxes, strict=True)
     )
     size = Size(width=max(box.right for box in boxes), height=max(box.bottom for box in boxes))
@@ -134,10 +175,11 @@ def lay_out(
             with opened(path) as raster:
                 if raster.size != size:
                     raise SourceError(f"the size must be that of {name}, {size}", value=raster.size, file=path)
-    return SceneLayout(name=name, parts=parts, size=size, roi=roi, mask=mask)
+    known = None if names is None else tuple(names)
+    return SceneLayout(name=name, parts=parts, size=size, roi=roi, mask=mask, names=known)
 
 
-def _inspected(image: Path, label: Path) -> ImageInfo:
+def _inspected(image: Path, label: Path, corrections: Path | None, names: Sequence[str] | None) -> ImageInfo:
     info = images.inspect(image)
     if info.dtype != "uint8":
         raise SourceError(
@@ -146,6 +188,15 @@ def _inspected(image: Path, label: Path) -> ImageInfo:
             file=image,
             advice="Convert it, and read the same 8 bits where the bundle is used",
         )
+    polygons = [path for path in (label, corrections) if path is not None and is_geojson(path.name)]
+    if polygons:
+        from magnet_cli.areas.drawn_labels import DrawnLabels  # noqa: PLC0415 - shapely is needed with polygons alone
+
+        # They are read here only to refuse a wrong file before any work.
+        for path in polygons:
+            DrawnLabels(path, info, names)
+    if label in polygons:
+        return info
     with open_labels(label) as labels:
         if labels.size != info.size:
             value = f"{info.size} and {labels.size}, width x height"
@@ -245,7 +296,10 @@ def labels_of(
         SourceError: A label map cannot be decoded.
     """
     with ExitStack() as stack:
-        maps = [(part.box, stack.enter_context(open_labels(part.label, values=values)).read) for part in layout.parts]
+        maps = [
+            (part.box, part.open_labels(stack, names=layout.names, values=values, ignore=ignore))
+            for part in layout.parts
+        ]
         region = None if layout.roi is None else stack.enter_context(open_region(layout.roi))
         for box in chunks(layout.size, pixel=WIDEST):
             labels = paste(box, maps).astype(np.uint8, copy=False)

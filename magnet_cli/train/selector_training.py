@@ -89,7 +89,8 @@ def train_selector(data: Path, output: Path, config: TrainConfig, **watch: Unpac
     check_configuration(bundle, config)
     with training_folder(output, ".selector-training", (SELECTOR_FILE,)) as work:
         files = Files(folder=work.path)
-        scenes = load_scenes(data, config.data, work=files.folder, output=output)
+        names = [entry.name for entry in bundle.classes]
+        scenes = load_scenes(data, config.data, work=files.folder, output=output, names=names)
         work.depend_on(scenes)
         trainer, lesson = selector_trainer(bundle, config, scenes, files=files, progress=watch.get("progress"))
         network = trainer.fit(**watch)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import uvicorn
+from starlette.testclient import TestClient
 
 from magnet_cli.report.viewer.application import make_application
+from magnet_cli.report.viewer.exhibit import open_exhibit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -47,3 +51,15 @@ def served(exhibit: Exhibit) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+def draw(image: Path, mask: Path, corrections: Sequence[dict[str, Any]]) -> None:
+    """Save the first corrections of a mask as its page does."""
+    here = "http://127.0.0.1:8000"
+    with open_exhibit(str(image), [mask]) as exhibit:
+        answer = TestClient(make_application(exhibit, SECRET), base_url=here).post(
+            f"/{SECRET}/corrections/0",
+            content=json.dumps({"revision": "", "corrections": corrections}),
+            headers={"origin": here, "content-type": "application/json"},
+        )
+        assert answer.status_code == 200, answer.text

@@ -13,10 +13,9 @@ import shapely
 from starlette.testclient import TestClient
 
 from magnet_cli import images
-from magnet_cli.areas.drawn_labels import LabelPolygons
-from magnet_cli.areas.features import LabelledArea, read_labelled_areas
+from magnet_cli.areas.features import read_labelled_areas
 from magnet_cli.errors import OutputError, SourceError
-from magnet_cli.geometry import Box, Size
+from magnet_cli.geometry import Box
 from magnet_cli.images import fingerprint
 from magnet_cli.report.viewer import application
 from magnet_cli.report.viewer.application import make_application
@@ -302,25 +301,3 @@ def test_a_mask_that_is_being_computed_can_be_corrected(image: Path, labels: NDA
         run.finish()
         client.get(f"/{SECRET}/changes.json")
         assert len(client.get(f"/{SECRET}/corrections/0").json()["corrections"]) == 1
-
-
-def test_the_later_of_two_polygons_counts_and_boxes_do_not_matter() -> None:
-    size = Size(width=60, height=40)
-    shapes = [shapely.box(5, 5, 30, 30), shapely.Point(30, 20).buffer(12), shapely.box(-10, 35.6, 70, 37.4)]
-    areas = [LabelledArea(label=label, geometry=shapely.MultiPolygon([shape])) for label, shape in enumerate(shapes)]
-    expected = np.full((40, 60), 9, np.uint8)
-    for y in range(40):
-        for x in range(60):
-            for label, shape in enumerate(shapes):
-                if shape.contains(shapely.Point(x + 0.5, y + 0.5)):
-                    expected[y, x] = label
-    polygons = LabelPolygons(areas, size)
-    for side in (60, 7):
-        found = np.full((40, 60), 9, np.uint8)
-        for top in range(0, 40, side):
-            for left in range(0, 60, side):
-                box = Box(x=left, y=top, width=side, height=side).intersection(Box.whole(size))
-                part = np.full((box.height, box.width), 9, np.uint8)
-                polygons.paint(part, box)
-                found[box.slices] = part
-        np.testing.assert_array_equal(found, expected)
