@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from magnet_cli.arithmetic.cascade.pyramid import LevelPart, cascade_levels, spans
+from magnet_cli.arithmetic.cascade.pyramid import cascade_levels, spans
 from magnet_cli.refinement.refinement_plan import LevelPass
 
 if TYPE_CHECKING:
@@ -82,11 +82,7 @@ def _of_windows(size: Size, *, side: int) -> Effort:
 
 
 def _of_level(step: LevelPass) -> Effort:
-    """Return the work of a level of a large object. Windows that blocks share are computed once for each block."""
+    """Return the work of a level of a large object, each of whose windows is computed once."""
     if step.index == 0:
         return Effort(steps=1, pixels=GLOBAL * step.level.size.pixels)
-    found = Effort()
-    for block in [] if step.fast else step.blocks:
-        windows = LevelPart(level=step.level, box=block, side=step.side).windows
-        found += Effort(steps=len(windows), pixels=LOCAL * sum(window.box.area for window in windows))
-    return found
+    return _of_windows(step.level.size, side=step.side) if step.has_windows else Effort()

@@ -12,6 +12,7 @@ from typing_extensions import override
 from magnet_cli.arithmetic.cascade.fusion import fuse, is_given_up, pass_on
 from magnet_cli.geometry import Box
 from magnet_cli.images.protocol import NODATA
+from magnet_cli.refinement.level_fields import level_claims
 from magnet_cli.refinement.refinement_plan import claims_name
 from magnet_cli.run.job import Runner
 
@@ -61,11 +62,8 @@ class Joining(Runner):
 
     @override
     def read(self, group: int) -> Square:
-        box, results = self._blocks[group], self._work.resources.results
-        claims = {
-            label: results.read_stored_field(claims_name(label), box)[0].astype(np.uint8, copy=False)
-            for label in self._work.plan.census.labels
-        }
+        box = self._blocks[group]
+        claims = {label: self._claims(label, box) for label in self._work.plan.census.labels}
         labels, evidence = self._work.mask.read(box), self._work.plan.evidence
         # Probabilities are decoded only where an object loses a pixel: most squares need none.
         wanted = evidence is not None and is_given_up(labels, claims).any()
@@ -93,6 +91,18 @@ class Joining(Runner):
             "nodata": int(counts[NODATA]),
             "changed": found.changed,
         }
+
+    def _claims(self, label: int, box: Box) -> NDArray[np.uint8]:
+        """Return the largest claim of a class on each pixel, `(height, width)` uint8; 255 where there is none."""
+        results, large = self._work.resources.results, self._work.plan.last_level(label)
+        found: NDArray[np.uint8] = results.read_stored_field(claims_name(label), box)[0].astype(np.uint8, copy=False)
+        if large is None:
+            return found
+        other = level_claims(results, large, box)
+        # 255 stands for no claim; one more wraps it to 0, below every claim.
+        wins = other + np.uint8(1) > found + np.uint8(1)
+        found[wins] = other[wins]
+        return found
 
     def _held(self, box: Box) -> NDArray[np.bool_]:
         """Return which pixels of a square lie on objects that have too few pixels to be refined.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from magnet_cli.arithmetic.cascade.carry import CHANNELS
-from magnet_cli.arithmetic.cascade.pyramid import CascadeLevel, cascade_levels, local_windows
+from magnet_cli.arithmetic.cascade.pyramid import CascadeLevel, LevelPart, cascade_levels, level_parts, spans
 from magnet_cli.arithmetic.cascade.steps import CascadeSettings
 from magnet_cli.errors import DeviceError, UsageError
 from magnet_cli.geometry import LEVEL0, Box, Pitch
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from fractions import Fraction
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from magnet_cli.geometry import Size
     from magnet_cli.images import ImageInfo
     from magnet_cli.options.values import ValueRange
@@ -28,15 +33,17 @@ if TYPE_CHECKING:
     from magnet_cli.refinement.image_view import ImageView
     from magnet_cli.refinement.mask_kinds import Reading
 
-ARITHMETIC = 4
+ARITHMETIC = 5
 """Version of the computation, part of the options hash. It is raised by hand whenever the same options begin to give
 another mask."""
 UNIT_SIDES = 4
 """Side, in L, of the largest region that is held as a whole. Larger objects are refined level by level, which gives
 another result, so no memory budget changes this number."""
 BLOCK_SIDES = 2
-"""Side of the blocks of a large object's level, in L. With the windows around it a block has at most as many pixels as
-the largest region that is held as a whole."""
+"""The most L between the first window of a block of a large object's level and the last, along either axis. So a block
+covers at most nine squares of side L, and less than the largest region that is held as a whole."""
+SHARED = 2
+"""Channels of a level that are kept of blocks which share pixels: the outputs of strides 4 and 1."""
 SQUARE = 1024
 """Side in pixels of the squares of level 0 in which masks are read and claims are joined."""
 BYTES_A_PIXEL = 60
@@ -187,22 +194,91 @@ class LevelPass(NumberedPass):
         return self.index == len(self.levels) - 1
 
     @property
+    def has_windows(self) -> bool:
+        """Whether the level is computed in windows, not as a whole, and not copied from the level before."""
+        return self.index > 0 and not self.fast
+
+    @cached_property
+    def parts(self) -> tuple[tuple[LevelPart, ...], ...]:
+        """The blocks of a level with windows, `[row][column]`."""
+        return tuple(tuple(row) for row in level_parts(self.level, side=self.side, reach=BLOCK_SIDES))
+
+    def part(self, group: int) -> LevelPart:
+        """Return a block of a level with windows by its number, row by row."""
+        row, column = divmod(group, len(self.parts[0]))
+        return self.parts[row][column]
+
+    @property
     def blocks(self) -> tuple[Box, ...]:
-        """The blocks on the level's grid, row by row."""
-        whole = Box.whole(self.level.size)
-        return (whole,) if self.index == 0 else tuple(squares(self.level.size, BLOCK_SIDES * self.side))
+        """The pixels that each block computes, row by row; blocks with windows have some in common."""
+        if self.index == 0:
+            return (Box.whole(self.level.size),)
+        if self.fast:
+            return tuple(squares(self.level.size, BLOCK_SIDES * self.side))
+        return tuple(part.box for row in self.parts for part in row)
 
     @property
     def groups(self) -> int:
         """The number of blocks."""
-        return 1 if self.index == 0 else count_squares(self.level.size, BLOCK_SIDES * self.side)
+        if self.index == 0:
+            return 1
+        if self.fast:
+            return count_squares(self.level.size, BLOCK_SIDES * self.side)
+        return len(self.parts) * len(self.parts[0])
 
     @property
     def windows(self) -> int:
-        """The number of windows of the level. Windows that several blocks share are counted once here."""
-        if self.index == 0 or self.fast:
+        """The number of windows of the level, each of which belongs to one block."""
+        if not self.has_windows:
             return int(self.index == 0)
-        return sum(1 for _ in local_windows(self.level.size, side=self.side))
+        return len(spans(self.level.size.height, side=self.side)) * len(spans(self.level.size.width, side=self.side))
+
+    @cached_property
+    def before(self) -> LevelPass:
+        """The level from which this one starts. The first has none."""
+        return replace(self, index=self.index - 1)
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the fields in which the journal keeps the level; blocks of one field have no pixel in common."""
+        return tuple(dict.fromkeys(self.layer(group) for group in range(self.groups)))
+
+    def layer(self, group: int) -> str:
+        """Return the name of the field in which the journal keeps a block."""
+        name = f"object{self.label}-level{self.index + 1}"
+        if not self.has_windows:
+            return name
+        row, column = divmod(group, len(self.parts[0]))
+        # The blocks beside one have pixels in common with it; those next but one have none.
+        return f"{name}-{row % 2}{column % 2}"
+
+    @property
+    def channels(self) -> int:
+        """The number of channels that are kept of each pixel.
+
+        Of the last level it is the probability of the finest scale alone, because no level starts from it. Which pixels
+        a level has changed follows from all of its blocks; where it has one block, the block keeps that as well.
+        """
+        if self.is_last:
+            return 1
+        return SHARED if self.has_windows else CHANNELS
+
+    @property
+    def stored(self) -> int:
+        """The number of values that the journal keeps of the level."""
+        return self.channels * sum(box.area for box in self.blocks)
+
+    def shares(self, layer: str, box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the shares that the blocks of a layer have in the rows and in the columns of a box of the level.
+
+        The share in a pixel is their product; those of all layers sum to one.
+        """
+        if not self.has_windows:
+            return np.ones(box.height, np.float32), np.ones(box.width, np.float32)
+        row, column = int(layer[-2]), int(layer[-1])
+        down = [part.shares(box)[0] for part, *_ in self.parts[row::2]]
+        across = [part.shares(box)[1] for part in self.parts[0][column::2]]
+        return np.sum(down, axis=0, dtype=np.float32), np.sum(across, axis=0, dtype=np.float32)
 
     @property
     def what(self) -> str:
@@ -214,9 +290,13 @@ class LevelPass(NumberedPass):
         """The pitch at which image and mask are read: the level's, or for the first the next finer power of two."""
         return 1 << int(self.level.pitch.x).bit_length() - 1
 
-    def field(self, index: int) -> str:
-        """Return the name of a level's field in the journal."""
-        return f"object{self.label}-level{index + 1}"
+    @property
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """The fields of the level."""
+        return tuple(
+            FieldSpec(name=name, bands=self.channels, size=self.level.size, pitch=self.level.pitch, dtype="uint8")
+            for name in self.layers
+        )
 
     def on_image(self, box: Box) -> Box:
         """Move a box from the region's grid of pitch `reading` to the image's grid of that pitch."""
@@ -282,25 +362,14 @@ class RefinePlan:
     @property
     def fields(self) -> tuple[FieldSpec, ...]:
         """The fields that the journal stores besides labels: masks and levels of large objects, and claims by class."""
-        found = [
-            FieldSpec(
-                name=step.field(step.index),
-                bands=CHANNELS,
-                size=step.level.size,
-                pitch=step.level.pitch,
-                dtype="uint8",
-            )
-            for step in self.passes
-            if isinstance(step, LevelPass) and not step.is_last
-        ]
-        shares = (entry for step in self.passes if isinstance(step, SharesPass) for entry in step.fields)
+        found = (entry for step in self.passes if isinstance(step, LevelPass | SharesPass) for entry in step.fields)
         claims = (
             FieldSpec(
                 name=claims_name(label), bands=1, size=self.image.size, pitch=LEVEL0, dtype="uint8", join="largest"
             )
             for label in self.census.labels
         )
-        return (*shares, *found, *claims)
+        return (*found, *claims)
 
     def describe(self) -> dict[str, object]:
         """Return the plan as JSON values: boxes at level 0, memory and disk in bytes."""
@@ -364,10 +433,14 @@ class RefinePlan:
         """Return upper bounds of the files' sizes in bytes."""
         pixels = self.image.size.pixels
         regions = sum(self.census.region(self.census.at(number).box).area for number in range(self.census.small))
-        levels = [step for step in self.passes if isinstance(step, LevelPass)]
-        claims = regions + sum(step.level.size.pixels for step in levels if step.is_last)
-        fields = sum(entry.size.pixels * entry.bands for entry in self.fields if entry.join == "later")
-        return {"mask_at_most": ceil(pixels * 4 / 3), "journal_at_most": pixels + claims + fields}
+        levels = sum(step.stored for step in self.passes if isinstance(step, LevelPass))
+        shares = sum(entry.size.pixels for step in self.passes if isinstance(step, SharesPass) for entry in step.fields)
+        return {"mask_at_most": ceil(pixels * 4 / 3), "journal_at_most": pixels + regions + levels + shares}
+
+    def last_level(self, label: int) -> LevelPass | None:
+        """Return the finest level of the large objects of a class; None where there are none."""
+        steps = (step for step in self.passes if isinstance(step, LevelPass) and step.label == label and step.is_last)
+        return next(steps, None)
 
 
 def claims_name(label: int) -> str:

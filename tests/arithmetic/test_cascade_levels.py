@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from magnet_cli.arithmetic.cascade.area_means import area_mean
-from magnet_cli.arithmetic.cascade.pyramid import CascadeLevel, LevelPart, cascade_levels, local_windows
+from magnet_cli.arithmetic.cascade.pyramid import CascadeLevel, LevelPart, cascade_levels, level_parts, local_windows
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
 
@@ -79,7 +79,7 @@ def test_windows_are_where_the_published_package_has_them(size: Size, side: int)
 @example(size=Size(width=80, height=75), side=66)
 @given(size=sizes, side=sides)
 def test_weights_of_windows_sum_to_one_and_vanish_at_rims_inside(size: Size, side: int) -> None:
-    part = LevelPart(level=CascadeLevel(pitch=LEVEL0, size=size), box=Box.whole(size), side=side)
+    part = LevelPart.whole(CascadeLevel(pitch=LEVEL0, size=size), side=side)
     total, steepest = np.zeros((size.height, size.width)), 0.0
     for window in part.windows:
         rows, columns = part.weights(window)
@@ -97,20 +97,41 @@ def edges(box: Box) -> tuple[int, int, int, int]:
     return box.x, box.y, box.right, box.bottom
 
 
-@given(data=st.data(), size=sizes, side=sides)
-def test_a_part_knows_its_windows_and_what_they_need(data: st.DataObject, size: Size, side: int) -> None:
-    x, y = data.draw(st.integers(0, size.width - 1)), data.draw(st.integers(0, size.height - 1))
-    box = Box.between(
-        left=x,
-        top=y,
-        right=data.draw(st.integers(x + 1, size.width)),
-        bottom=data.draw(st.integers(y + 1, size.height)),
-    )
-    part = LevelPart(level=CascadeLevel(pitch=LEVEL0, size=size), box=box, side=side)
-    every = tuple(local_windows(size, side=side))
-    assert part.windows == tuple(window for window in every if window.kept.intersection(box).area)
-    assert all(part.area.contains(window.box) for window in part.windows)
-    assert part.area.contains(box)
+@given(size=sizes, side=sides, reach=st.integers(1, 3))
+def test_every_window_belongs_to_one_part_which_knows_what_it_needs(size: Size, side: int, reach: int) -> None:
+    level = CascadeLevel(pitch=LEVEL0, size=size)
+    grid = level_parts(level, side=side, reach=reach)
+    parts = [part for row in grid for part in row]
+    windows = [window for part in parts for window in part.windows]
+    assert sorted(map(repr, windows)) == sorted(map(repr, local_windows(size, side=side)))
+    for part in parts:
+        assert all(part.area.contains(window.box) for window in part.windows)
+        assert part.box == Box.between(
+            left=min(window.kept.x for window in part.windows),
+            top=min(window.kept.y for window in part.windows),
+            right=max(window.kept.right for window in part.windows),
+            bottom=max(window.kept.bottom for window in part.windows),
+        )
+        assert max(part.area.width, part.area.height) <= (reach + 1) * side
+    # The journal keeps every other block of a row and of a column in one field.
+    for row in grid:
+        assert all(one.box.right <= other.box.x for one, other in zip(row, row[2:], strict=False))
+    for one, other in zip(grid, grid[2:], strict=False):
+        assert one[0].box.bottom <= other[0].box.y
+
+
+@given(size=sizes, side=sides)
+def test_shares_of_parts_sum_to_one(size: Size, side: int) -> None:
+    level, box = CascadeLevel(pitch=LEVEL0, size=size), Box.whole(size)
+    total = np.zeros((size.height, size.width))
+    for part in (part for row in level_parts(level, side=side, reach=1) for part in row):
+        rows, columns = part.shares(box)
+        total += rows[:, None] * columns
+        assert rows[part.box.y : part.box.bottom].min() > 0
+        assert columns[part.box.x : part.box.right].min() > 0
+        assert int(np.count_nonzero(rows)) == part.box.height
+        assert int(np.count_nonzero(columns)) == part.box.width
+    np.testing.assert_allclose(total, 1, atol=1e-5)
 
 
 def test_a_side_without_room_between_windows_is_refused() -> None:

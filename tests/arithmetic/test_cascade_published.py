@@ -216,7 +216,7 @@ def test_both_steps_come_out_as_published(
     """Only a part of the image is compared, with its border, seams and skipped windows: all of it takes minutes."""
 
     def there(size: Size, *, side: int) -> Iterator[CascadeWindow]:
-        return local_windows(size, side=side, within=PART)
+        return (window for window in local_windows(size, side=side) if window.kept.intersection(PART).area)
 
     monkeypatch.setattr(cascade_published, "local_windows", there)
     found = refine_region(*photograph, loaded, CascadeSettings(side=144, published=True))

@@ -154,8 +154,8 @@ def test_windows_of_a_cascade_end_without_a_trace(
         monkeypatch.setattr(LevelPart, "weights", plain_weights)
     image = torch.from_numpy(smooth_scene(0)).permute(2, 0, 1).float() / 50 - 2.56
     start = torch.rand(2, SIZE.height, SIZE.width, generator=torch.Generator().manual_seed(2))
-    part = LevelPart(level=CascadeLevel(pitch=LEVEL0, size=SIZE), box=Box.whole(SIZE), side=side)
-    found = local_step(image, Canvas(values=start, box=part.box, pitch=LEVEL0), Moody(), part)
+    part = LevelPart.whole(CascadeLevel(pitch=LEVEL0, size=SIZE), side=side)
+    found = local_step(image, Canvas(values=start, box=Box.whole(SIZE), pitch=LEVEL0), Moody(), part)
     inside = found.values[S1].numpy() > 0.5
     changes = (inside[:, 1:] != inside[:, :-1]).mean(axis=0)
     along = spans(SIZE.width, side=side)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SIDE = 128
-"""L of the cascade: windows lie 32 pixels apart, and a region of more than 256 x 256 pixels is a large object."""
+"""L of the cascade: windows lie 32 pixels apart, a region of more than 256 x 256 pixels is a large object, and a block
+of one of its levels has five windows along either axis."""
 
 
 @dataclass
@@ -122,6 +123,7 @@ def use(monkeypatch: pytest.MonkeyPatch, network: Echo, *, side: int = SIDE, kin
     monkeypatch.setattr(loading, "load_refine_model", load)
     monkeypatch.setattr(mask_run, "usable_cores", lambda: 1)
     monkeypatch.setattr(plan, "UNIT_SIDES", 2)
+    monkeypatch.setattr(plan, "BLOCK_SIDES", 1)
     return network
 
 

@@ -68,6 +68,11 @@ def test_every_step_is_counted(
     report = refine(image, mask, tmp_path / "out.tif", options).report
 
     passes = cast("list[dict[str, Any]]", report["passes"])
+    if shape == (330, 351):
+        # Several blocks have pixels of the last level in common, and windows are counted once all the same.
+        last = passes[-2]
+        assert last["groups"] > 1
+        assert last["windows_run"] == last["windows_planned"]
     assert effort.steps == sum(step.get("wholes_run", 0) + step.get("windows_run", 0) for step in passes)
     # Sides grow to multiples of eight.
     assert effort.pixels <= network.pixels <= 1.15 * effort.pixels

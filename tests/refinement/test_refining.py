@@ -116,6 +116,23 @@ def test_a_wrong_border_is_moved_to_where_the_image_has_it(
     assert refined["changed_pixels"] == np.count_nonzero(found != wrong)
 
 
+def test_blocks_of_a_level_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A level in several blocks is that in one, but for the 254 steps in which the journal keeps probabilities."""
+    truth = discs(LARGE, (160, 170, 145))
+    wrong = shift(truth.astype(np.float32), (3, -2), order=0) > 0.5
+    image, mask = write_image(tmp_path / "i.tif", truth), write_grey(tmp_path / "m.tif", wrong.astype(np.uint8))
+    found = {}
+    for sides in (1, 3):
+        network = use(monkeypatch, Bright())
+        monkeypatch.setattr("magnet_cli.refinement.refinement_plan.BLOCK_SIDES", sides)
+        result = refine(image, mask, tmp_path / f"{sides}.tif")
+        last = cast("list[dict[str, Any]]", result.report["passes"])[-2]
+        found[sides] = labels_in(result.output), last["groups"], network.calls
+    assert found[1][1] > found[3][1] == 1
+    assert found[1][2] == found[3][2]
+    assert np.count_nonzero(found[1][0] != found[3][0]) <= 2
+
+
 @pytest.mark.parametrize("value", [0.1, 0.9])
 @pytest.mark.parametrize("kind", ["binary", "labels"])
 @pytest.mark.parametrize("side", [SIDE, 700])

@@ -69,8 +69,8 @@ def notes(report: dict[str, object]) -> str:
     [
         ((1,), 2),
         ((2, 4), 0),
-        ((40, 150), 2),
-        *(pytest.param(*case, marks=pytest.mark.full) for case in (((2, 4), 2), ((3,), 2), ((40, 150), 0))),
+        ((40, 70), 2),
+        *(pytest.param(*case, marks=pytest.mark.full) for case in (((2, 4), 2), ((3,), 2), ((40, 70), 0))),
     ],
 )
 def test_a_group_that_did_not_fit_is_computed_with_nothing_beside_it(

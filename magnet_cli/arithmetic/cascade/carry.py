@@ -57,7 +57,7 @@ def refine_object(image: Tensor, mask: Tensor, network: CascadeNetwork, settings
         own = at_level(mask[None], level)[0]
         whole = Box.whole(level.size)
         start = Canvas(values=carried(found.sample(whole, level.pitch), own), box=whole, pitch=level.pitch)
-        part = LevelPart(level=level, box=whole, side=settings.side)
+        part = LevelPart.whole(level, side=settings.side)
         found = noted(local_step(at_level(image, level), start, network, part), own)
     if found.pitch == LEVEL0:
         return found.values[S1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -45,18 +45,59 @@ class CascadeWindow:
 
 @dataclass(frozen=True, kw_only=True)
 class LevelPart:
-    """A box of a level, and the windows that are computed to sharpen it."""
+    """Neighbouring windows of a level, which are computed together: a block of a large level, or all of its windows.
+
+    Every window of a level belongs to one block. Where windows of several blocks overlap, the level is the mean of
+    what the blocks say, weighted by `shares`.
+    """
 
     level: CascadeLevel
-    box: Box
-    """The box on the level's grid."""
     side: int
     """The side of the windows, in pixels of the level."""
+    rows: range
+    """Numbers of the rows of windows, in the order of `spans`."""
+    columns: range
+    """Numbers of the columns of windows."""
+
+    @classmethod
+    def whole(cls, level: CascadeLevel, *, side: int) -> Self:
+        """Return all windows of a level.
+
+        Args:
+            level: The level.
+            side: The side of the windows.
+        """
+        rows, columns = (len(spans(length, side=side)) for length in (level.size.height, level.size.width))
+        return cls(level=level, side=side, rows=range(rows), columns=range(columns))
+
+    @property
+    def _spans(self) -> tuple[list[Span], list[Span]]:
+        size = self.level.size
+        rows, columns = spans(size.height, side=self.side), spans(size.width, side=self.side)
+        return [rows[number] for number in self.rows], [columns[number] for number in self.columns]
 
     @property
     def windows(self) -> tuple[CascadeWindow, ...]:
-        """The windows whose output counts inside the box, in the order in which they are added up."""
-        return tuple(local_windows(self.level.size, side=self.side, within=self.box))
+        """The windows in the order in which they are added up: column by column, from the top of each."""
+        rows, columns = self._spans
+        return tuple(column.crossed(row) for column in columns for row in rows)
+
+    @property
+    def box(self) -> Box:
+        """The pixels in which some window of the part has a share, on the level's grid."""
+        rows, columns = self._spans
+        return Box.between(
+            left=columns[0].kept_begin,
+            top=rows[0].kept_begin,
+            right=columns[-1].kept_end,
+            bottom=rows[-1].kept_end,
+        )
+
+    @property
+    def area(self) -> Box:
+        """The box around all windows, over which the image and the coarser masks are needed."""
+        rows, columns = self._spans
+        return Box.between(left=columns[0].begin, top=rows[0].begin, right=columns[-1].end, bottom=rows[-1].end)
 
     def weights(self, window: CascadeWindow) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the weights of the rows and of the columns of a window's kept part; their product is a pixel's."""
@@ -64,16 +105,36 @@ class LevelPart:
         rows, columns = falloffs(size.height, side=self.side), falloffs(size.width, side=self.side)
         return rows[window.box.y], columns[window.box.x]
 
-    @property
-    def area(self) -> Box:
-        """The box around all windows, over which the image and the coarser masks are needed."""
-        boxes = [self.box, *(window.box for window in self.windows)]
-        return Box.between(
-            left=min(box.x for box in boxes),
-            top=min(box.y for box in boxes),
-            right=max(box.right for box in boxes),
-            bottom=max(box.bottom for box in boxes),
+    def shares(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the summed weights of the part's windows in the rows and in the columns of a box.
+
+        Their product is the part's share in a pixel: 0 outside `box`, and one in all where no other part has one.
+
+        Args:
+            box: A box of the level.
+        """
+        size = self.level.size
+        rows, columns = self._spans
+        return (
+            _summed(rows, falloffs(size.height, side=self.side), begin=box.y, count=box.height),
+            _summed(columns, falloffs(size.width, side=self.side), begin=box.x, count=box.width),
         )
+
+
+def level_parts(level: CascadeLevel, *, side: int, reach: int) -> list[list[LevelPart]]:
+    """Divide the windows of a level into blocks, `[row][column]`.
+
+    Args:
+        level: The level.
+        side: The side L of the windows.
+        reach: The most L between the first pixel of a block's first window and that of its last.
+    """
+    count = 1 + reach * side // (side // 2 - 2 * RIM)
+    rows, columns = (
+        [range(start, min(start + count, total)) for start in range(0, total, count)]
+        for total in (len(spans(length, side=side)) for length in (level.size.height, level.size.width))
+    )
+    return [[LevelPart(level=level, side=side, rows=down, columns=across) for across in columns] for down in rows]
 
 
 def cascade_levels(size: Size, *, side: int) -> tuple[CascadeLevel, ...]:
@@ -112,19 +173,11 @@ def check_side(side: int) -> None:
         raise UsageError(rule, value=side, advice="The published programs take 900")
 
 
-def local_windows(size: Size, *, side: int, within: Box | None = None) -> Iterator[CascadeWindow]:
-    """Yield the windows of a level, column by column, from the top of each; every pixel is in the kept part of one.
-
-    Args:
-        size: The size of the level.
-        side: The side of the windows. Where the level is smaller, the windows are as large as the level.
-        within: A box; only windows whose kept part has pixels in it are returned. None returns all.
-    """
-    wanted = Box.whole(size) if within is None else within
-    rows = [span for span in spans(size.height, side=side) if span.touches(wanted.y, wanted.bottom)]
+def local_windows(size: Size, *, side: int) -> Iterator[CascadeWindow]:
+    """Yield the windows of a level, column by column, from the top of each."""
+    rows = spans(size.height, side=side)
     for column in spans(size.width, side=side):
-        if column.touches(wanted.x, wanted.right):
-            yield from (column.crossed(row) for row in rows)
+        yield from (column.crossed(row) for row in rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,10 +189,6 @@ class Span:
     kept_begin: int
     kept_end: int
 
-    def touches(self, begin: int, end: int) -> bool:
-        """Return whether its kept part has pixels in `[begin, end)`."""
-        return self.kept_begin < end and self.kept_end > begin
-
     def crossed(self, rows: Span) -> CascadeWindow:
         """Return the window that this is the width of, and another the height."""
         box = Box.between(left=self.begin, right=self.end, top=rows.begin, bottom=rows.end)
@@ -148,7 +197,10 @@ class Span:
 
 
 def spans(length: int, *, side: int) -> list[Span]:
-    """Return the windows along one axis, `side // 2 - 32` apart, the last one moved back to the end."""
+    """Return the windows along one axis, `side // 2 - 32` apart, the last one moved back to the end.
+
+    Every pixel is in the kept part of one. Where the axis is shorter than a window, one window is as long as the axis.
+    """
     last = max(0, length - side)
     # Windows overlap by half: a pixel near one window's rim lies in the middle of another.
     starts = [*range(0, last, side // 2 - 2 * RIM), last]
@@ -189,3 +241,16 @@ def falloffs(length: int, *, side: int) -> Mapping[int, NDArray[np.float32]]:
         begin: (weights / total[span.kept_begin : span.kept_end]).astype(np.float32)
         for begin, (span, weights) in found.items()
     }
+
+
+def _summed(
+    along: Sequence[Span], weights: Mapping[int, NDArray[np.float32]], *, begin: int, count: int
+) -> NDArray[np.float32]:
+    """Add up the weights of windows along an axis over some of its pixels, `(count,)`."""
+    total = np.zeros(count, np.float32)
+    for span in along:
+        first, last = max(begin, span.kept_begin), min(begin + count, span.kept_end)
+        if first < last:
+            start = span.kept_begin
+            total[first - begin : last - begin] += weights[span.begin][first - start : last - start]
+    return total

@@ -72,7 +72,7 @@ def refine_region(image: Tensor, mask: Tensor, network: CascadeNetwork, settings
     first, *finer = cascade_levels(size, side=settings.side)
     found = global_step(at_level(image, first), at_level(mask[None], first)[0], network, pitch=first.pitch)
     for level in [] if settings.fast else finer:
-        part = LevelPart(level=level, box=Box.whole(level.size), side=settings.side)
+        part = LevelPart.whole(level, side=settings.side)
         found = local_step(at_level(image, level), found, network, part)
     return found.sample(Box.whole(size), LEVEL0)[S1]
 
@@ -98,21 +98,27 @@ def global_step(image: Tensor, mask: Tensor, network: CascadeNetwork, *, pitch: 
 
 @torch.no_grad()
 def local_step(image: Tensor, before: Canvas, network: CascadeNetwork, part: LevelPart) -> Canvas:
-    """Sharpen a box of a level in windows, which are blended where they overlap.
+    """Sharpen what some windows of a level have a share in; windows are blended where they overlap.
 
     Args:
         image: `(3, h, w)` float32, normalised: `part.area` on the level's grid.
         before: Outputs of the level before, of strides 4 and 1, over at least the same area.
         network: The cascade's network.
-        part: The box that is computed, and its windows.
+        part: The windows that are computed.
 
     Returns:
-        The outputs of strides 4 and 1 over `part.box`, `(2, h, w)` float32, on the host.
+        The outputs of strides 4 and 1 over `part.box`, `(2, h, w)` float32, on the host: at each pixel the mean of the
+        part's windows by their weights.
     """
     start = before.sample(part.area, part.level.pitch)
     changes = local_changes(image, start, network, part)
     box = part.box.shifted(x=-part.area.x, y=-part.area.y).slices
-    return Canvas(values=(start[:, *box] + changes[:, *box]).clamp_(0, 1), box=part.box, pitch=part.level.pitch)
+    found = changes[:, *box]
+    rows, columns = (torch.from_numpy(share) for share in part.shares(part.box))
+    # The weights of all windows of a level sum to one, and a quotient would only change the last digits.
+    if part != LevelPart.whole(part.level, side=part.side):
+        found = found / (rows[:, None] * columns)
+    return Canvas(values=(start[:, *box] + found).clamp_(0, 1), box=part.box, pitch=part.level.pitch)
 
 
 @torch.no_grad()
@@ -132,8 +138,7 @@ def local_changes(image: Tensor, start: Tensor, network: CascadeNetwork, part: L
         What is to be added to `start`, of the same shape, on the host.
     """
     area, changes = part.area, torch.zeros_like(start)
-    # Sums of floating-point numbers depend on their order, so windows are added in the order of `local_windows`,
-    # whatever the block.
+    # Sums of floating-point numbers depend on their order, so windows are always added in that of `windows`.
     for window in part.windows:
         rows, columns = window.box.shifted(x=-area.x, y=-area.y).slices
         if not holds_border(start[S1, rows, columns]):
