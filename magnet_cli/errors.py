@@ -12,6 +12,8 @@
             └── HiddenShortageError  the same, where nothing failed for it and results may differ
 
 A message has up to four parts: the rule that was broken, the value that broke it, the file, and advice on what to do.
+As a text it is one line, in this order. The command line prints the file and the advice first, because a person can act
+on them, and the rule with its value on the next line; so the advice has to be understood without the rule.
 Only the command line catches `MagnetError`; anything else is a bug and shows its traceback. A bug that concerns one of
 several images does not stop the others: it is then the failure of its image (`ReaderBugError`, `BugError`), whose
 `details` hold the traceback.
@@ -116,12 +118,22 @@ class MagnetError(Exception):
         found: dict[str, object] = {"error": str(self), "exit_code": self.exit_code}
         return found if self.details is None else {**found, "traceback": self.details}
 
+    @property
+    def reason(self) -> str:
+        """The rule with the value that broke it."""
+        if self.value is None:
+            return redacted(self.rule)
+        value = str(self.value)
+        # A value may be a whole file that was given by mistake.
+        return redacted(f"{self.rule} (got {value if len(value) <= LONGEST_VALUE else f'{value[:LONGEST_VALUE]}...'})")
+
+    @property
+    def instruction(self) -> str | None:
+        """The advice, without the period that may end it. None where there is none."""
+        return None if self.advice is None else redacted(self.advice.removesuffix("."))
+
     def __str__(self) -> str:
-        message = self.rule if self.file is None else f"{self.file}: {self.rule}"
-        if self.value is not None:
-            value = str(self.value)
-            # A value may be a whole file that was given by mistake.
-            message += f" (got {value if len(value) <= LONGEST_VALUE else f'{value[:LONGEST_VALUE]}...'})"
+        message = self.reason if self.file is None else f"{self.file}: {self.reason}"
         if self.advice is not None:
             message += f". {self.advice}"
         # Here and not where messages are shown, so that no log, report or traceback can hold a password.
@@ -218,7 +230,7 @@ def foreseen(error: BaseException | None) -> MagnetError | None:
         return None
     if error.errno == errno.ENAMETOOLONG:
         shown = f"{str(error.filename)[:LONGEST_SHOWN]}..."
-        return UsageError("the name is longer than this system allows", value=shown, advice="Give a shorter one")
+        return UsageError("the name is longer than this system allows", value=shown, advice="Give a shorter name")
     if error.errno in (errno.EACCES, errno.EPERM, errno.ELOOP):
         advice = "Check that you may read it, or name what you may read"
         return SourceError("the system refuses access", value=error.strerror, file=error.filename, advice=advice)

@@ -19,6 +19,8 @@ class Step(NamedTuple):
     """The activity, such as `pass 1 of 2` or `writing`."""
     done: int
     total: int
+    share: float | None = None
+    """The finished share of the whole work on the image, 0 to 1. None where the work does not know what follows it."""
 
 
 class Images(NamedTuple):

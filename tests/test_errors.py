@@ -32,3 +32,11 @@ def test_an_error_shows_no_secret() -> None:
     )
     assert str(error) == "https://h/a?***: refused (got https://h/a). Ask https://h/?***."
     assert "SECRET" not in str(error.args)
+
+
+def test_an_error_says_what_to_do_apart_from_why() -> None:
+    error = SourceError("there is no such file", value="https://u:SECRET@h/a", file="a.tif", advice="Check the path.")
+    assert error.instruction == "Check the path"
+    assert error.reason == "there is no such file (got https://h/a)"
+    assert str(error) == "a.tif: there is no such file (got https://h/a). Check the path."
+    assert SourceError("broken").instruction is None

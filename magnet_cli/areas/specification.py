@@ -167,8 +167,8 @@ def _geometry(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
             f"the polygons {where} the image {info.path}, which has {info.size} pixels",
             value=f"an extent of {extent} pixels",
             file=path,
-            advice="Coordinates are pixels of the full resolution, or of the system that the file names in crs; on a "
-            "georeferenced image they may be longitude and latitude",
+            advice="Give coordinates in pixels of the full resolution, or in the system that the file names in crs; on "
+            "a georeferenced image they may be longitude and latitude",
         )
     return geometry, notes
 
@@ -211,7 +211,7 @@ def _open_mask(path: str, image: Size, resources: ExitStack) -> Any:
         raise SourceError(
             "the mask covers no pixel: all of it is 0 or has no data",
             file=path,
-            advice="Pixels other than 0 mark the area to segment",
+            advice="Give a mask whose pixels are not 0 where the image is to be segmented",
         )
     return found
 

@@ -92,7 +92,7 @@ class Bench(Closing):
             raise UsageError(
                 "a mask is what a cascade sharpens, and this bundle predicts classes",
                 value=mask,
-                advice="Leave it out, or name a cascade with --weights",
+                advice="Leave the mask out, or name a cascade with --weights",
             )
         self._image = image
         self._mask = mask

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import suppress
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from magnet_cli import __version__
 from magnet_cli.cli.assemble import assemble
 from magnet_cli.cli.bench import bench
+from magnet_cli.cli.command_group import CommandGroup
 from magnet_cli.cli.doctor import doctor
 from magnet_cli.cli.evaluate import evaluate
 from magnet_cli.cli.export import export
-from magnet_cli.cli.outcome import DEBUG, flushed, print_message, print_notices, unwritten
+from magnet_cli.cli.outcome import DEBUG, flushed, print_failure, print_message, print_notices, unwritten
 from magnet_cli.cli.parameters import PanelCommand
 from magnet_cli.cli.queries import info, plan, verify
 from magnet_cli.cli.refine import refine
@@ -27,49 +27,27 @@ from magnet_cli.cli.train import train_app
 from magnet_cli.cli.view import view
 from magnet_cli.cli.volume import speaking
 from magnet_cli.cli.weights import weights_app
-from magnet_cli.errors import BugError, OutputError, redacted, trace_of
-from magnet_cli.system.characters import printable
+from magnet_cli.errors import BugError, OutputError, trace_of
 from magnet_cli.system.memory import keep_heap_steady
 from magnet_cli.system.threads import wait_briefly
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # This comes before any import of torch, because OpenMP reads the environment once, when it is loaded.
 wait_briefly(os.environ)
 
-UsageMistake: type[Exception] = typer.BadParameter.__mro__[1]
-"""The base class of typer's own errors about words of the command line, which it does not export."""
-
-
-class CommandGroup(TyperGroup):
-    """The group of all commands. Words of the command line that typer's messages quote are escaped."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        """Read the words before the name of the command."""
-        with _quoting_safely():
-            return super().make_context(*args, **kwargs)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Read the words of the command, and run it."""
-        with _quoting_safely():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _quoting_safely() -> Iterator[None]:
-    try:
-        yield
-    except UsageMistake as error:
-        vars(error)["message"] = printable(redacted(str(getattr(error, "message", ""))))
-        raise
-
+FIRST_STEPS = """\b
+First steps:
+  magnet doctor                            what this machine has, and what it lacks
+  magnet info IMAGE                        what the file says about itself
+  magnet segment IMAGE -o masks --html     a mask, a report and a page to look at
+  magnet help segment                      the options of a command
+"""
+"""The end of the help of the program."""
 
 app = typer.Typer(
     name="magnet",
     cls=CommandGroup,
     help="Segment images far larger than memory, coarse to fine.",
-    no_args_is_help=True,
+    epilog=FIRST_STEPS,
     # Typer's own tracebacks print local variables, which hold paths and pixels.
     pretty_exceptions_enable=False,
     # Help texts contain brackets, which would be taken for markup.
@@ -121,7 +99,8 @@ def _root(
         ),
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     del debug, version
@@ -154,7 +133,7 @@ def main() -> None:
         # Without a buffer it is the writing that fails, and the flush that has nothing to do.
         if flushed(sys.stdout) and written:
             sys.exit(_bug(error))
-        print_message(f"magnet: {unwritten(error)}")
+        print_failure(unwritten(error))
         sys.exit(OutputError.exit_code)
     except Exception as error:  # noqa: BLE001 - a bug ends here, with its traceback and exit code 1
         sys.exit(_bug(error))

@@ -121,7 +121,7 @@ def _refuse(given: Given[Any], *, beside: Given[Any], rule: str) -> None:
     for entry in given.entries():
         if given.typed(entry.name) and not beside.has(entry.name):
             raise UsageError(
-                f"{entry.word} has no effect with {rule}", advice="Leave it out, or name another --weights"
+                f"{entry.word} has no effect with {rule}", advice=f"Leave {entry.word} out, or name another --weights"
             )
 
 
@@ -139,7 +139,9 @@ def _check_page(html: Path, *, read: Sequence[str | None]) -> None:
         OutputError: Its folder is missing, or a file of another program is in the way.
     """
     if not html.parent.is_dir():
-        raise OutputError("the page's folder is missing", value=html.parent, advice="Make it, or choose another")
+        raise OutputError(
+            "the page's folder is missing", value=html.parent, advice="Make the folder of the page, or choose another"
+        )
     from magnet_cli.report.page import is_page
 
     page = WrittenFile(path=html, kind="page", owner="this bench", is_ours=is_page)

@@ -135,7 +135,10 @@ def evaluate(
         beside = [name for name in options.names() if name != "weights"]
         _refuse(context, (*OF_DATA, *beside), rule="goes with --data")
         if mask is None or truth is None:
-            raise UsageError("needs MASK and TRUTH, or --data", advice="See magnet evaluate --help")
+            raise UsageError(
+                "MASK and TRUTH, or --data, are missing",
+                advice="Write magnet evaluate MASK TRUTH; 'magnet evaluate --help' explains the rest",
+            )
         names = _names(counting, options)
         counted = counting.value(boundary=(mba_radii or "paper") if mba else None, **names)
         from magnet_cli.cli.score_text import evaluation_lines
@@ -174,7 +177,7 @@ def _refuse(context: typer.Context, names: Sequence[str], *, rule: str) -> None:
         if is_typed(context, name):
             entry = next(each for each in context.command.params if each.name == name)
             word = name.upper() if entry.param_type_name == "argument" else max(entry.opts, key=len)
-            raise UsageError(f"{word} {rule}", advice="See magnet evaluate --help")
+            raise UsageError(f"{word} {rule}", advice=f"Leave {word} out; 'magnet evaluate --help' explains it")
 
 
 def _compare_methods(
@@ -257,7 +260,9 @@ def _plot(named: Path | None, output: Path | None) -> Path | None:
         return output and output / PLOT
     if named.parent != output and not named.parent.is_dir():
         raise OutputError(
-            "the plot's folder is missing", value=named.parent, advice="Make it, or choose another --plot"
+            "the plot's folder is missing",
+            value=named.parent,
+            advice="Make the folder of the plot, or choose another --plot",
         )
     return named
 
@@ -289,7 +294,9 @@ def _names(counting: Given[EvaluationOptions], options: Given[SegmentOptions]) -
     if not options.typed("weights"):
         return {}
     if counting.given("names") is not None:
-        raise UsageError("class names are given by --classes or by --weights", advice="Give one of them")
+        raise UsageError(
+            "class names are given by --classes or by --weights", advice="Give --classes or --weights, not both"
+        )
     from magnet_cli.models.bundle import load_bundle
 
     return {"names": tuple(entry.name for entry in load_bundle(options.given("weights")).classes)}

@@ -34,6 +34,8 @@ ALL_FAILED = 3
 SCHEMA = 1
 DEBUG = "MAGNET_DEBUG"
 """Environment variable of `--debug`."""
+WHY = "  Why: "
+"""Beginning of the line that follows what to do after a failure. A log has both on one line."""
 BYTES = re.compile("([\udc80-\udcff]+)")
 """Bytes of a file name that is not valid UTF-8, as Python writes them in a text (PEP 383)."""
 
@@ -86,8 +88,12 @@ def expected_failure(error: BaseException | None) -> MagnetError | None:
 def print_message(message: str) -> None:
     """Print a line on standard error. An error in writing it is ignored, so that the work can go on."""
     VOLUME.record(message)
+    _print_line(message)
+
+
+def _print_line(line: str) -> None:
     try:
-        typer.echo(printable(redacted(message)), err=True)
+        typer.echo(printable(redacted(line)), err=True)
     except OSError:
         _discard(sys.stderr)
 
@@ -101,10 +107,19 @@ def print_note(message: str) -> None:
 
 
 def print_failure(error: MagnetError, about: str = "magnet") -> None:
-    """Print a failure as a line on standard error, and the traceback of a bug with `--debug`."""
-    print_message(f"{about}: {error}")
+    """Print a failure on standard error: what to do, and why. With `--debug` the traceback of a bug follows."""
+    VOLUME.record(f"{about}: {error}")
+    for line in failure_lines(error, about):
+        _print_line(line)
     for line in shown_details(error):
         print_message(line)
+
+
+def failure_lines(error: MagnetError, about: str = "magnet") -> list[str]:
+    """Return the lines that a person reads: one that says what to do, if the failure does, and one that says why."""
+    advice, reason = error.instruction, error.reason
+    named = about if error.file is None else f"{about}: {error.file}"
+    return [f"{named}: {reason}"] if advice is None else [f"{named}: {advice}", f"{WHY}{reason}"]
 
 
 def shown_details(error: MagnetError) -> list[str]:
@@ -202,7 +217,9 @@ def finite(value: object) -> object:
 
 def unwritten(error: OSError) -> OutputError:
     """Return the failure of a standard output that cannot be written."""
-    return OutputError("standard output cannot be written", value=error.strerror, advice="Send it where there is space")
+    return OutputError(
+        "standard output cannot be written", value=error.strerror, advice="Send the output where there is space"
+    )
 
 
 class Listing:

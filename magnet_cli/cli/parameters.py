@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Generic, ParamSpec, TypeVar, cast, get_args
 
@@ -25,6 +26,9 @@ OptionsT = TypeVar("OptionsT")
 FIRST, *OTHERS, MORE = get_args(Panel)
 CONTEXT = "context"
 """Name of the parameter in which typer passes the context of the running command."""
+TYPE = re.compile(r"<(?:list\[)?(\w+)\]?>")
+"""How typer writes the Python type of a value that has no word of its own."""
+METAVARS = {"str": "TEXT", "path": "PATH", "Path": "PATH", "int": "N", "float": "NUMBER"}
 OWN = "Options"
 """Panel of options that name no panel."""
 
@@ -162,7 +166,8 @@ class Given(Generic[OptionsT]):
             raise UsageError(
                 f"{short.word} is short for {entry.word}",
                 value=f"{entry.word} {value} and {short.word} {number}",
-                advice=f"Give one of them, here or in {entry.variable} and MAGNET_{short.name.upper()}",
+                advice=f"Give {short.word} or {entry.word}, not both, here or in {entry.variable} and "
+                f"MAGNET_{short.name.upper()}",
             )
         return value if self.typed(entry.name) else said
 
@@ -269,6 +274,19 @@ def is_typed(context: typer.Context, name: str) -> bool:
 class PanelCommand(TyperCommand):
     """A command whose help groups its options in panels, and names their environment variables in one sentence."""
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return what may follow the name of the command. Arguments are written as they are declared, without braces.
+
+        Typer would write `{INPUT...}...`.
+        """
+        entry: Any
+        found = ["[OPTIONS]"]
+        for entry in self.get_params(ctx):
+            if entry.param_type_name == "argument":
+                name = entry.metavar or entry.name.upper()
+                found.append(name if entry.required or name.startswith("[") else f"[{name}]")
+        return found
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, the panels and the sentence about environment variables."""
         panels: dict[str, list[tuple[str, str]]] = {}
@@ -280,9 +298,11 @@ class PanelCommand(TyperCommand):
             record = entry.get_help_record(ctx)
             if record is None:
                 continue
+            about = record[1]
             if entry.param_type_name == "argument":
-                arguments.append(record)
+                arguments.append((entry.metavar or entry.name.upper(), about.removesuffix("  [required]")))
             else:
+                record = (TYPE.sub(_metavar, record[0]), about)
                 panel = MORE if entry.name == "help" else getattr(entry, "rich_help_panel", None) or OWN
                 panels.setdefault(panel, []).append(record)
         others = [name for name in panels if name not in (FIRST, *OTHERS, MORE)]
@@ -295,6 +315,11 @@ class PanelCommand(TyperCommand):
         if rule is not None:
             formatter.write_paragraph()
             formatter.write_text(rule)
+
+
+def _metavar(match: re.Match[str]) -> str:
+    """Return the word that stands for a value in the help, in place of the name of its Python type."""
+    return METAVARS.get(match[1], match[0])
 
 
 def _variables(parameters: list[Any]) -> str | None:

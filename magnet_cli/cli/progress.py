@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
-from magnet_cli.cli.outcome import shown_details
+from magnet_cli.cli.outcome import failure_lines, shown_details
 from magnet_cli.cli.volume import VOLUME
 from magnet_cli.errors import redacted
 from magnet_cli.events import Events, Images, Step
@@ -32,6 +34,14 @@ if TYPE_CHECKING:
 
 DESCRIPTION = TextColumn("{task.description}", markup=False)
 """The column of a bar that names the work."""
+
+
+class TimeLeft(TimeRemainingColumn):
+    """The column of a bar that says how long the rest will take, as far as the last half minute tells."""
+
+    def render(self, task: Task) -> Text:
+        """Return the time left with the word for it."""
+        return super().render(task) + Text(" left", style="progress.remaining")
 
 
 class _Console(Console):
@@ -62,12 +72,12 @@ class BarDisplay(Closing):
         self._bar.stop()
 
 
-ALONGSIDE = ("writing", "drawing", "exporting")
+ALONGSIDE = ("writing", "drawing", "exporting", "uploading")
 """Work that goes on for an image while the next one is computed."""
 
 
 class Display(Events, BarDisplay):
-    """A display that prints messages as lines and shows the progress of the current image, and of all images, as bars.
+    """A display that prints messages as lines, and shows the progress of the whole run as one bar with the time left.
 
     Args:
         enabled: Whether the bar is shown. Without a terminal on standard error it never is.
@@ -75,11 +85,19 @@ class Display(Events, BarDisplay):
 
     def __init__(self, *, enabled: bool) -> None:
         self._console = _Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
-        columns = (DESCRIPTION, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (DESCRIPTION, BarColumn(), TaskProgressColumn(), TimeLeft())
         self._bar = transient_bar(self._console, *columns, enabled=enabled)
-        self._all: TaskID | None = None
         self._task: TaskID | None = None
         self._shown: tuple[str, str] | None = None
+        self._images = Images(done=0, total=1, failed=0)
+        self._share = 0.0
+        """The finished share of the work on the image that is shown."""
+        self._least = 0.0
+        """What the bar has shown, in images."""
+        self._is_alone = False
+        """Whether the work that is shown does not know its share of the whole."""
+        self._is_measured = False
+        """Whether any work has said how much of it is done."""
         self._several = False
 
     def message(self, text: str) -> None:
@@ -105,41 +123,55 @@ class Display(Events, BarDisplay):
 
     def failed(self, image: str, error: MagnetError) -> None:
         """Print the failure of an image, with the image's name."""
-        self._clear()
         name = redacted(image)
-        about = "" if name in str(error) else f"{name}: "
-        lines = [f"magnet: {about}{error}", *shown_details(error)]
-        for line in lines:
+        about = "magnet" if name in redacted(str(error.file)) else f"magnet: {name}"
+        for line in (f"{about}: {error}", *shown_details(error)):
             VOLUME.record(line)
         with suppress(OSError):
-            for line in lines:
-                self._console.print(printable(line))
+            for line in (*failure_lines(error, about), *shown_details(error)):
+                self._console.print(printable(redacted(line)))
 
     def images(self, progress: Images) -> None:
-        """Move the bar of all images, which says how many failed. A single image has none."""
+        """Move the bar over the images that are finished, failed ones included."""
         self._several = progress.total > 1
-        if not self._several:
-            return
-        what = f"images, {progress.failed} failed" if progress.failed else "images"
-        if self._all is None:
-            self._all = self._bar.add_task(what, total=progress.total)
-        self._bar.update(self._all, description=what, completed=progress.done, total=progress.total)
+        if progress.done > self._images.done and self._shown is not None and self._shown[1] in ALONGSIDE:
+            # The image that was finished is the one that is shown: the next one has not begun.
+            self._share = 0.0
+        self._images = progress
+        if self._several:
+            self._move()
 
     def step(self, step: Step) -> None:
-        """Move the bar of an image. Another image or another kind of work starts a new bar."""
+        """Move the bar of the run: over all images where it has several, over one image otherwise.
+
+        Work on an image that does not know its share of the whole has a bar of its own.
+        """
         if step.what in ALONGSIDE and self._shown is not None and step.image != self._shown[0]:
             return
-        if self._task is None or (step.image, step.what) != self._shown:
-            self._clear()
+        if (step.image, step.what) != self._shown:
             self._shown = (step.image, step.what)
             VOLUME.record(f"{step.image}: {step.what}")
-            self._task = self._bar.add_task(printable(f"{step.image}, {step.what}"), total=step.total)
-        self._bar.update(self._task, completed=step.done, total=step.total)
+            if step.what not in ALONGSIDE and (step.share is None or self._is_alone) and self._task is not None:
+                self._bar.reset(self._task)
+                self._least = 0.0
+        if step.share is not None:
+            self._share, self._is_alone, self._is_measured = step.share, False, True
+        elif step.what not in ALONGSIDE:
+            self._share, self._is_alone = step.done / max(1, step.total), True
+            self._is_measured = self._is_measured or step.total > 1
+        self._move()
 
-    def _clear(self) -> None:
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-            self._task = None
+    def _move(self) -> None:
+        """Show how much of the run is done, and what is done now. The bar never goes back while images overlap."""
+        images, now = self._images, "" if self._shown is None else ", ".join(self._shown)
+        failed = f", {images.failed} failed" if images.failed else ""
+        said = f"{images.done} of {images.total} images{failed}{now and ': '}{now}" if self._several else now
+        self._least = max(self._least, min(images.done + min(self._share, 1.0), images.total))
+        # Without a total the bar pulses: nobody knows how long drawing or checking takes.
+        total = images.total if self._is_measured or self._several else None
+        if self._task is None:
+            self._task = self._bar.add_task(printable(said), total=total)
+        self._bar.update(self._task, description=printable(said), completed=self._least, total=total)
 
 
 @contextmanager

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from magnet_cli.segmentation.run_summary import class_lines
 from magnet_cli.system.memory import format_bytes
 from magnet_cli.system.speeds import format_seconds
+
+SERVERS = ("starlette", "uvicorn")
+"""Packages without which `magnet view` cannot serve its page."""
 
 
 def result_lines(row: dict[str, Any], *, verbose: bool = False) -> list[str]:
@@ -22,7 +26,7 @@ def result_lines(row: dict[str, Any], *, verbose: bool = False) -> list[str]:
     if report is None:
         return []
     lines = class_lines(report["classes"])
-    lines += [f"  {area['kind']}: {100 * area['share']:.2f} % of the image" for area in report["areas"]]
+    lines += [f"  limited to {area['kind']}: {100 * area['share']:.2f} % of the image" for area in report["areas"]]
     empty, size = report["not_computed"]["pixels"], report["input"]["size"]
     if empty:
         lines.append(f"  not computed (255 in the mask): {100 * empty / (size['width'] * size['height']):.2f} %")
@@ -40,10 +44,10 @@ def result_lines(row: dict[str, Any], *, verbose: bool = False) -> list[str]:
     if report.get("command") is not None and row["status"] == "done" and "://" not in mask:
         page = Path(mask).with_suffix(".html")
         look = f"open {shlex.quote(str(page))} in a browser" if page.is_file() else f"magnet report {named} --html"
-        lines += [
-            f"  to look at it:    {look}",
-            f"  to hand it on:    magnet export {named} --format geojson",
-        ]
+        lines.append(f"  to look at it:    {look}")
+        if all(find_spec(name) is not None for name in SERVERS):
+            lines.append(f"  to zoom into it:  magnet view {shlex.quote(str(row['image']))} {named}")
+        lines.append(f"  to hand it on:    magnet export {named} --format geojson")
     return lines
 
 

@@ -82,7 +82,9 @@ def _check_names(paths: list[Path]) -> None:
     for path in paths:
         if path.suffix.lower() not in SUFFIXES:
             raise UsageError(
-                f"a scene is written as {' or '.join(SUFFIXES)}", value=path, advice="Give the file such a name"
+                f"a scene is written as {' or '.join(SUFFIXES)}",
+                value=path,
+                advice=f"Give the file a name that ends in {' or '.join(SUFFIXES)}",
             )
     if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise UsageError(

@@ -72,7 +72,9 @@ def segment(
         if "," in chosen.device:
             if shared.devices is not None:
                 raise UsageError(
-                    "--gpu with several numbers is short for --devices", value=chosen.device, advice="Give one of them"
+                    "--gpu with several numbers is short for --devices",
+                    value=chosen.device,
+                    advice="Give --gpu or --devices, not both",
                 )
             chosen, shared = replace(chosen, device="auto"), replace(shared, devices=chosen.device)
         part = shared.part(os.environ)
@@ -86,7 +88,9 @@ def segment(
         if shared.devices is not None:
             if chosen.device != "auto":
                 raise UsageError(
-                    "--devices and --device each say where to compute", value=chosen.device, advice="Give one of them"
+                    "--devices and --device each say where to compute",
+                    value=chosen.device,
+                    advice="Give --device or --devices, not both",
                 )
             words = _words(inputs, output, work, chosen, stops=stops)
             folder = segmentation.output_place(output, work)[1]

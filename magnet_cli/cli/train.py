@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from magnet_cli.cli.command_group import CommandGroup
 from magnet_cli.cli.outcome import command, print_note
 from magnet_cli.cli.parameters import NoProgress
 from magnet_cli.cli.volume import speaking
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.models.bundle import Bundle, CascadeBundle
 
-train_app = typer.Typer(help="Train a bundle's networks.", no_args_is_help=True, rich_markup_mode=None)
+train_app = typer.Typer(cls=CommandGroup, help="Train a bundle's networks.", rich_markup_mode=None)
 
 Data = Annotated[Path, typer.Argument(help="Folder of scenes, or a CSV file with columns name, image, label, roi.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="The bundle's folder.")]

@@ -52,7 +52,7 @@ class Volume:
             if self.quiet and self.verbose:
                 raise UsageError(
                     "--quiet and --verbose contradict each other",
-                    advice="Give one of them, or unset MAGNET_QUIET and MAGNET_VERBOSE",
+                    advice="Give --quiet or --verbose, or unset MAGNET_QUIET and MAGNET_VERBOSE",
                 )
             if self.log_file is not None:
                 self._descriptor = _opened(self.log_file)

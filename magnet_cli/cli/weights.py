@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from magnet_cli.cli.bundle_text import bundle_lines, described_lines, summary
+from magnet_cli.cli.command_group import CommandGroup
 from magnet_cli.cli.outcome import SCHEMA, command, print_failure, print_json, print_lines, print_message
 from magnet_cli.cli.parameters import Given, Group, Json, PanelCommand, is_typed, takes
 from magnet_cli.errors import MagnetError, UsageError, WeightsError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from magnet_cli.importing import OrderSample
     from magnet_cli.models.network_spec import Bundle, CascadeBundle
 
-weights_app = typer.Typer(help="Show, check and import model bundles.", no_args_is_help=True, rich_markup_mode=None)
+weights_app = typer.Typer(cls=CommandGroup, help="Show, check and import model bundles.", rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A shipped bundle's name or a folder.")]
 
@@ -253,7 +254,7 @@ def import_checkpoints(
         if engine.typed("engine"):
             raise UsageError(
                 "--engine of an import is for --network",
-                advice="Leave it out: magnet segment --engine computes the bundle in that engine",
+                advice="Leave --engine out: magnet segment --engine computes the bundle in that engine",
             )
         if program == "cascadepsp" or image is None:
             _refuse_device(machine, "checkpoints are converted without computing anything, unless a sample is given")
@@ -377,7 +378,7 @@ def _refuse_checkpoints(context: typer.Context, file: Path | None) -> None:
             "--network names a network that another library saved; the published programs' checkpoints have options of "
             "their own",
             value=", ".join([*given, *([str(file)] if file is not None else [])]),
-            advice="Give one or the other",
+            advice="Give --network, or the options of a published program, not both",
         )
 
 

@@ -97,7 +97,8 @@ def _single(masks: Sequence[Path], output: Path, formats: Sequence[ExportFormat]
         raise UsageError(
             f"a file of format {name} ends in {' or '.join(ENDINGS[name])}",
             value=f"-o {output}",
-            advice="Give it such a name, or a folder; a folder with a dot in its name has to exist",
+            advice=f"Give -o a name that ends in {' or '.join(ENDINGS[name])}, or a folder; a folder with a dot in its "
+            "name has to exist",
         )
     return ExportTarget(mask=masks[0], files=((name, output),))
 

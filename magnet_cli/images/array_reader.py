@@ -89,7 +89,7 @@ class OpenImage(Closing):
                 "a box has pixels and lies inside the image",
                 value=f"{wanted} of {info.size} pixels",
                 file=info.path,
-                advice="Boxes are x, y, width, height in pixels of the full resolution",
+                advice="Give x, y, width and height in pixels of the full resolution",
             )
         pitch = self._pitch(level, pixel_size)
         on_grid = pitch.around(wanted, LEVEL0).intersection(Box.whole(pitch.cover(info.size)))
@@ -115,7 +115,7 @@ class OpenImage(Closing):
             raise UsageError(
                 "a level and a pixel size each say at which size of a pixel to read",
                 value=f"level={level} and pixel_size={pixel_size!r}",
-                advice="Give one of them",
+                advice="Give level or pixel_size, not both",
             )
         if info.resolution is None:
             raise SourceError(
@@ -142,7 +142,7 @@ class OpenImage(Closing):
                     "the image has no such band",
                     value=repr(word),
                     file=self.info.path,
-                    advice=f"Its bands, numbered from 1: {', '.join(names)}",
+                    advice=f"Choose from its bands, numbered from 1: {', '.join(names)}",
                 )
         return tuple(found)
 

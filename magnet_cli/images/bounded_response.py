@@ -78,7 +78,7 @@ class BoundedResponse(aiohttp.ClientResponse):
                     "the server sends too slowly",
                     value=f"{len(found):,} bytes in {seconds:.0f} s",
                     file=str(self.url),
-                    advice=f"At {LEAST_SPEED >> 10} KiB a second or more it is read: download the file",
+                    advice=f"Download the file, or use a connection of {LEAST_SPEED >> 10} KiB a second or more",
                 )
         return bytes(found)
 

@@ -71,7 +71,7 @@ def read_dataset(path: Path, names: Sequence[str] = ()) -> tuple[DatasetSample, 
     known = {sample.name: line for line, sample in samples.items()}
     if unknown := [name for name in names if name not in known]:
         raise UsageError(
-            "does not list every name", value=", ".join(unknown), file=path, advice=f"Known: {', '.join(known)}"
+            "does not list every name", value=", ".join(unknown), file=path, advice=f"Choose from {', '.join(known)}"
         )
     wanted = [known[name] for name in names] or list(samples)
     for line in wanted:
@@ -129,5 +129,5 @@ def _check(sample: DatasetSample, line: int, path: Path) -> None:
                 f"the {name} of line {line} {'are' if name == 'corrections' else 'is'} missing",
                 value=place,
                 file=path,
-                advice="Paths are relative to the folder of the CSV file",
+                advice="Correct the path, which is relative to the folder of the CSV file",
             )

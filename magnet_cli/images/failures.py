@@ -135,5 +135,8 @@ def check_pixels(width: int, height: int, file: str | Path) -> None:
         raise SourceError("the image has no pixels", value=f"{width} x {height}", file=file)
     if width * height > MAX_PIXELS:
         raise SourceError(
-            "the header declares an absurd size", value=f"{width} x {height}", file=file, advice="The file is damaged"
+            "the header declares an absurd size",
+            value=f"{width} x {height}",
+            file=file,
+            advice="Copy or export the file again",
         )

@@ -102,7 +102,7 @@ def _check_columns(names: list[str], path: Path) -> None:
             f"a list of images has the columns {', '.join(COLUMNS)}",
             value=", ".join(repr(name) for name in unknown),
             file=path,
-            advice="Leave the others out, or rename them",
+            advice="Leave other columns out, or rename them",
         )
     if "path" not in names or len(set(names)) < len(names):
         raise SourceError(
@@ -133,7 +133,7 @@ def _listed(row: Mapping[str, str], line: int, path: Path) -> ListedImage:
                 f"the {what} of line {line} does not exist",
                 value=place,
                 file=path,
-                advice="Paths are relative to the folder of the list",
+                advice="Correct the path, which is relative to the folder of the list",
             )
     return ListedImage(
         source=source, place=_place(text, row.get("name", ""), line, path), slide_mpp=mpp, roi=roi, mask=mask
@@ -150,7 +150,7 @@ def _place(text: str, name: str, line: int, path: Path) -> Path:
                 f"the name in line {line} is a name, or a path below the output folder",
                 value=repr(name),
                 file=path,
-                advice="Write it like case12 or site3/case12",
+                advice="Write a name like case12 or site3/case12",
             )
         return Path(inside)
     if is_url(text):

@@ -235,7 +235,9 @@ def _pattern(text: str, skipped: list[SkippedFile]) -> list[FoundImage]:
     if not images and skipped:
         raise _no_image("the pattern matches no image", skipped, file=text)
     if not images:
-        raise UsageError("the pattern matches no image", value=text, advice="Check it, and quote it from the shell")
+        raise UsageError(
+            "the pattern matches no image", value=text, advice="Check the pattern, and write it between quotation marks"
+        )
     return images
 
 

@@ -230,7 +230,7 @@ class ImageProcesses(Closing):
         return MemoryShortageError(
             "a process that reads the image has ended, perhaps because the system was short of memory",
             file=self._image.info.path,
-            advice="Nothing that was finished is lost: run the same command with fewer --num-workers",
+            advice="Run the same command with fewer --num-workers: what was finished is kept",
         )
 
 

@@ -46,17 +46,19 @@ def check_output(output: Path, *, overwrite: bool, read: Sequence[Path]) -> None
     if not os.path.lexists(output):
         return
     if not overwrite:
-        raise OutputError("the bundle's folder exists", file=output, advice="Choose another, or add --overwrite")
+        raise OutputError("the bundle's folder exists", file=output, advice="Choose another folder, or add --overwrite")
     # The folder is replaced as a whole. Only one that is clearly a bundle may be, or a mistyped path would erase a
     # folder.
     if not (output / DESCRIPTION).is_file():
-        raise OutputError(f"only a folder with a {DESCRIPTION} is replaced", file=output, advice="Choose another")
+        raise OutputError(
+            f"only a folder with a {DESCRIPTION} is replaced", file=output, advice="Choose another folder"
+        )
     for entry in output.iterdir():
         if entry.name not in (DESCRIPTION, CARD, FOLDER) and entry.suffix != WEIGHTS:
             raise OutputError(
                 "the folder is replaced as a whole, and this file in it is no part of a bundle",
                 file=entry,
-                advice="Move it away, or choose another output",
+                advice="Move the file away, or choose another output",
             )
 
 

@@ -64,7 +64,7 @@ class FieldFile:
             raise SourceError(
                 "this is a folder of outputs, not the probabilities of one mask",
                 file=path,
-                advice=f"Give one of those in it: {', '.join(map(str, inside[:FEW]))}",
+                advice=f"Give one of the folders in it: {', '.join(map(str, inside[:FEW]))}",
             )
         try:
             array = zarr.open_array(path, mode="r")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Self
 from magnet_cli.errors import OutputError
 from magnet_cli.masks.layout import describe_mask
 from magnet_cli.masks.report_file import read_report, write_report
-from magnet_cli.masks.tiff_writer import assemble_mask
+from magnet_cli.masks.tiff_writer import assemble_mask, ignore_progress
 from magnet_cli.system import durable
 from magnet_cli.system.working_files import working_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from zarr.core.common import JSON
 
@@ -88,6 +88,7 @@ def finish_output(
     report: Mapping[str, object],
     description: Mapping[str, object] | None = None,
     fields: Sequence[str] = (),
+    on_progress: Callable[[int, int], None] = ignore_progress,
 ) -> dict[str, object]:
     """Turn the journal of a completed run into its final files; killed at any point it can be called again.
 
@@ -99,6 +100,7 @@ def finish_output(
         report: JSON values; the keys `hashes`, `mask` and `digest` are filled in here.
         description: Facts for the mask's ImageDescription; `assemble_mask` describes them.
         fields: Names of the fields to keep as Zarr.
+        on_progress: Called with the number of tiles of the mask that are written, and of all its tiles.
 
     Returns:
         The report as it was written.
@@ -115,7 +117,7 @@ def finish_output(
         for name in fields:
             write_field(journal, name, paths.field(name), attributes=_made_of(journal, report))
     with working_file(paths.mask) as file:
-        assemble_mask(journal, file, folder=paths.mask.parent, description=description or {})
+        assemble_mask(journal, file, folder=paths.mask.parent, description=description or {}, on_progress=on_progress)
         # The report gets its checksums from the finished file, not from the data in memory, so that a faulty write is
         # found by `magnet verify`.
         section = describe_mask(durable.working_path(paths.mask))

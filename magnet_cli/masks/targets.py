@@ -190,7 +190,7 @@ def is_file_name(output: Path) -> bool:
         raise UsageError(
             f"a mask is written as {' or '.join(MASK_SUFFIXES)}",
             value=f"-o {output}",
-            advice="Give such a name, or a folder; a folder with a dot in its name has to exist",
+            advice="Give -o a name that ends in .tif, or a folder; a folder with a dot in its name has to exist",
         )
     return True
 

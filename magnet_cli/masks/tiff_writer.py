@@ -21,7 +21,7 @@ from magnet_cli.system import durable
 from magnet_cli.system.characters import xml_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -39,7 +39,19 @@ LARGEST = (1 << 32) - 1
 """The largest of a TIFF rational's two numbers."""
 
 
-def assemble_mask(journal: Journal, file: IO[bytes], *, folder: Path, description: Mapping[str, object]) -> None:
+def ignore_progress(done: int, total: int) -> None:
+    """Drop progress for which the caller gave no function."""
+    del done, total
+
+
+def assemble_mask(
+    journal: Journal,
+    file: IO[bytes],
+    *,
+    folder: Path,
+    description: Mapping[str, object],
+    on_progress: Callable[[int, int], None] = ignore_progress,
+) -> None:
     """Write the mask of a journal to a file and flush it to the disk; memory does not grow with the image.
 
     Tiles that one group stored whole are copied as they are. Overviews take the commonest label of 2 x 2 pixels, ties
@@ -51,12 +63,14 @@ def assemble_mask(journal: Journal, file: IO[bytes], *, folder: Path, descriptio
         folder: Folder of the nameless files that hold overviews until they are written.
         description: JSON values for the ImageDescription tag, beside the classes. Nothing that differs between two runs
             of the same work (dates, seconds, paths) belongs here: equal work gives equal bytes.
+        on_progress: Called for each row of tiles with the number of tiles up to its end, and that of all tiles.
 
     Raises:
         OutputError: The journal is damaged or the disk refuses the file.
     """
     spec = journal.spec
     sizes = level_sizes(spec.size, tile=spec.tile)
+    total, done = sum(tiles_of(size, spec.tile).pixels for size in sizes), 0
     with ExitStack() as spools:
         # BigTIFF always, because the size is not known before the tiles are compressed. OME and shaped metadata are
         # off: they would take over the ImageDescription, and an OME header has a UUID that differs between equal runs.
@@ -67,11 +81,24 @@ def assemble_mask(journal: Journal, file: IO[bytes], *, folder: Path, descriptio
                 if level + 1 < len(sizes):
                     above = spools.enter_context(HalvedTiles(folder, size=size, tile=spec.tile))
                 tiles = _page_tiles(journal, size=size, below=below, above=above)
-                _write_page(writer, spec=spec, level=level, size=size, tiles=tiles, description=description)
+                counted = _counted(tiles, tiles_of(size, spec.tile), done=done, total=total, on_progress=on_progress)
+                _write_page(writer, spec=spec, level=level, size=size, tiles=counted, description=description)
+                done += tiles_of(size, spec.tile).pixels
                 below = above
         file.flush()
         # The rename that follows must not reach the disk before the content.
         durable.sync_data(file.fileno())
+
+
+def _counted(
+    tiles: Iterator[bytes], grid: Size, *, done: int, total: int, on_progress: Callable[[int, int], None]
+) -> Iterator[bytes]:
+    """Yield the tiles of a page, and report progress with the last one of each row."""
+    for number, tile in enumerate(tiles, start=1):
+        # Before the tile: the writer takes no more than it needs, and would not come back after the last one.
+        if number % grid.width == 0:
+            on_progress(done + number, total)
+        yield tile
 
 
 def _page_tiles(

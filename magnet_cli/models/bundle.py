@@ -107,7 +107,7 @@ def load_description(name_or_path: str | Path) -> Bundle | CascadeBundle:
         raise WeightsError(
             "neither a shipped bundle nor a folder with a bundle.json",
             value=name_or_path,
-            advice=f"Shipped: {', '.join(shipped) or 'none'}",
+            advice=f"Name a bundle that magnet has ({', '.join(shipped) or 'none'}), or the folder of a bundle",
         )
     try:
         # One byte more than is allowed is read, by which a file that is too large is recognised.

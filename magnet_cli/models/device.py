@@ -47,7 +47,11 @@ def resolve_device(name: str) -> str:
     """
     kind, _, number = name.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdigit())):
-        raise UsageError("--device is auto, cpu, cuda, cuda:N or mps", value=repr(name), advice="Write one of these")
+        raise UsageError(
+            "--device is auto, cpu, cuda, cuda:N or mps",
+            value=repr(name),
+            advice="Write --device cpu, or --device cuda for a GPU",
+        )
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if kind == "cuda":

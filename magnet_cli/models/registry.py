@@ -127,7 +127,7 @@ def build_local(architecture: str, *, classes: int, bands: int, options: Mapping
 def built(known: Mapping[str, Callable[..., N]], architecture: str, options: Mapping[str, Any]) -> N:
     """Return the network of that name with these options."""
     if architecture not in known:
-        raise WeightsError("unknown architecture", value=architecture, advice=f"Known: {', '.join(sorted(known))}")
+        raise WeightsError("unknown architecture", value=architecture, advice=f"Choose from {', '.join(sorted(known))}")
     try:
         return known[architecture](**options)
     except (TypeError, ValueError, IndexError, RuntimeError) as exc:

@@ -62,7 +62,7 @@ def parse_classes(text: str | None, option: str) -> tuple[str, ...]:
     found = tuple(word.strip() for word in text.split(",") if word.strip())
     # An empty list would pass for the default, which is all classes, and refine what nobody named.
     if not found:
-        raise UsageError(f"{option} names classes", value=repr(text), advice="Name one, or leave it out")
+        raise UsageError(f"{option} names classes", value=repr(text), advice=f"Name a class, or leave {option} out")
     return found
 
 

@@ -44,7 +44,7 @@ class JobPart:
             raise UsageError(
                 "--part-id counts from 0 and is less than --num-parts",
                 value=f"--part-id {self.index} with --num-parts {self.count}",
-                advice=f"The parts are 0 to {self.count - 1}",
+                advice=f"Give --part-id a number from 0 to {self.count - 1}",
             )
 
     def __str__(self) -> str:
@@ -195,7 +195,7 @@ class PartOptions(OptionGroup, panel="Several jobs or devices", of_one_run=True)
             raise UsageError(
                 "--num-parts, --devices, --cluster and --scheduler-file each say who shares a run",
                 value=" and ".join(given),
-                advice="Give one of them",
+                advice=f"Leave {' or '.join(given)} out",
             )
         if self.devices is not None and (self.num_parts is not None or self.part_id is not None):
             raise UsageError(
@@ -216,7 +216,9 @@ class PartOptions(OptionGroup, panel="Several jobs or devices", of_one_run=True)
         if self.num_parts is None:
             if self.part_id is not None:
                 raise UsageError(
-                    "--part-id needs --num-parts", value=f"--part-id {self.part_id}", advice="Give both, or neither"
+                    "--part-id needs --num-parts",
+                    value=f"--part-id {self.part_id}",
+                    advice="Give --num-parts as well, or leave --part-id out",
                 )
             return None
         index, count = self.part_id, self.num_parts

@@ -188,13 +188,13 @@ class RefineOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Priv
                 raise UsageError(
                     f"{option} takes classes out of a mask of labels",
                     value=f"--mask-kind {self.mask_kind}",
-                    advice="Leave one of them out",
+                    advice=f"Leave {option} or --mask-kind out",
                 )
         if self.objects and self.only:
             raise UsageError(
                 "--object makes a mask of the object and what is around it, --only keeps all classes",
                 value="--object and --only",
-                advice="Leave one of them out",
+                advice="Leave --object or --only out",
             )
         if not 0 <= self.padding <= 1:
             raise UsageError("--padding is 0% to 100% of an object's size", value=f"{float(self.padding):.0%}")
@@ -207,5 +207,5 @@ class RefineOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Priv
             raise UsageError(
                 f"--method {self.method} has no network and no objects",
                 value=", ".join(given),
-                advice="Leave it out, or take --method cascadepsp",
+                advice=f"Leave {' and '.join(given)} out, or take --method cascadepsp",
             )

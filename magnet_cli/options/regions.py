@@ -25,7 +25,7 @@ def parse_roi(text: str) -> Box | Path:
         raise UsageError(
             "--roi is x,y,width,height in pixels of the full resolution, or a .geojson file",
             value=repr(text),
-            advice="Write one of these forms, like --roi 1000,2000,512,512",
+            advice="Write --roi 1000,2000,512,512, or name a file",
         )
     return box
 
@@ -48,7 +48,7 @@ def parse_counted(text: str) -> Box | Path:
         raise UsageError(
             "--roi of evaluate is x,y,width,height in pixels, a .geojson file, or a raster of the mask's size",
             value=repr(text),
-            advice="Write one of these forms, like --roi 1000,2000,512,512",
+            advice="Write --roi 1000,2000,512,512, or name a file",
         )
     return path
 

@@ -167,7 +167,7 @@ def _parse_rule(text: str, *, option: str, letters: str, several: bool) -> Rule:
     if all(_COUNT.fullmatch(part) and int(part) >= 1 for part in parts):
         return Rule(kind="count", values=tuple(Fraction(int(part)) for part in parts))
     example = "all, 3, 4,4,8, 25%, u>0.1, w>0.1 or selector" if several else "all, 32768, 75%, 0.75 or q>0.2"
-    raise UsageError(f"{option} is one of {example}", value=repr(text), advice="Write one of these forms")
+    raise UsageError(f"{option} is one of {example}", value=repr(text), advice=f"Write {option} 25%, for example")
 
 
 def _share(word: str) -> Fraction | None:

@@ -242,7 +242,11 @@ class SegmentOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Vie
 
     def __post_init__(self) -> None:
         if self.median is not None and self.median % 2 == 0:
-            raise UsageError("--median is odd", value=self.median, advice="A median needs a centre: take one more")
+            raise UsageError(
+                "--median is odd",
+                value=self.median,
+                advice=f"Write --median {self.median + 1}: a median needs a centre",
+            )
         for option, value, unit in (
             ("--mpp", self.mpp, "um"),
             ("--gsd", self.gsd, "m"),
@@ -262,14 +266,14 @@ class SegmentOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Vie
                 raise UsageError(
                     f"{option} names {what} of --refine cascadepsp",
                     value=f"--refine {self.refine or 'left out'}",
-                    advice="Leave it out, or add --refine cascadepsp",
+                    advice=f"Leave {option} out, or add --refine cascadepsp",
                 )
         given = [f"--{name} {float(getattr(self, name)):g}" for name in READING if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(
                 "--mpp, --gsd, --level and --mag each say at which size of a pixel to read",
                 value=" and ".join(given),
-                advice="Give one of them, here or in the environment",
+                advice="Give only one of --mpp, --gsd, --level and --mag, here or in the environment",
             )
 
     @property

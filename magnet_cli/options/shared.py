@@ -84,7 +84,9 @@ def gpu_names(text: str) -> str:
         )
     numbers = [int(word) for word in words]
     if len(set(numbers)) < len(numbers):
-        raise UsageError("--gpu names each GPU once", value=repr(text), advice="Leave the second one out")
+        raise UsageError(
+            "--gpu names each GPU once", value=repr(text), advice="Leave out the number that is written twice"
+        )
     return ",".join(f"cuda:{number}" for number in numbers)
 
 

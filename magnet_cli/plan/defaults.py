@@ -133,7 +133,7 @@ def _check_selection(options: SegmentOptions, facts: ModelFacts, compat: Compat)
         raise UsageError(
             "--budget and --patches both say how many windows are computed",
             value=f"--budget {float(options.budget):g} and --patches {patches}",
-            advice="Give one of them",
+            advice="Leave --budget or --patches out",
         )
 
 
@@ -194,7 +194,9 @@ def resolve_scales(
     scales = options.scales if options.scales is not None else facts.defaults.scales
     if isinstance(scales, PhysicalScales):
         if fitted is None:
-            raise UsageError("scales with a unit need an image whose pixels have a size", advice="Give them in pixels")
+            raise UsageError(
+                "scales with a unit need an image whose pixels have a size", advice="Give --scales in pixels"
+            )
         scales = fitted
     if scales == "auto":
         coarsest = max(facts.trained, key=lambda size: size.pixels, default=facts.input)

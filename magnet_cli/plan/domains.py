@@ -54,7 +54,7 @@ def check_domain(
         raise WeightsError(
             f"there is no default bundle for a microscope's slide, and {bundle} was trained on {trained} images",
             file=info.path,
-            advice=f"Name one with --weights, or insist on {bundle} with --domain {trained}",
+            advice=f"Name a bundle with --weights, or insist on {bundle} with --domain {trained}",
         )
     if kind is not None and trained and trained not in DOMAINS[kind]:
         raise WeightsError(

@@ -31,7 +31,7 @@ def grnet_scales(options: SegmentOptions, facts: ModelFacts) -> tuple[Size, ...]
         raise WeightsError(
             f"bundle {facts.name} has no local branch",
             value=f"--method {options.method}",
-            advice="See 'magnet train grnet'",
+            advice="Name a bundle that 'magnet train grnet' has made",
         )
     if options.scales is not None:
         raise UsageError(
@@ -83,7 +83,7 @@ def grnet_settings(options: SegmentOptions, facts: ModelFacts, *, margin: int) -
         ("--patches", options.patches not in ((None, ALL) if local else (None, ALL, SELECTOR))),
     ):
         if given:
-            advice = "Take --patches selector or all" if option == "--patches" and not local else "Leave it out"
+            advice = "Take --patches selector or all" if option == "--patches" and not local else f"Leave {option} out"
             raise UsageError(f"--method {options.method} has no such {option}", advice=advice)
     patches = options.patches or (ALL if local or facts.selector is None else SELECTOR)
     if patches == SELECTOR and facts.selector is None:

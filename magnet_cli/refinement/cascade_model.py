@@ -105,6 +105,6 @@ def named_bundle(weights: str | None, option: str = "--weights") -> CascadeBundl
     shipped = [name for name in shipped_bundles() if isinstance(load_description(name), CascadeBundle)]
     raise WeightsError(
         "a cascade sharpens only what it was trained on, so its bundle has to be named",
-        advice=f"Give one with {option}: {' or '.join(shipped)}, which this program has ('magnet weights list'); "
+        advice=f"Give a bundle with {option}: {' or '.join(shipped)}, which this program has ('magnet weights list'); "
         "'magnet weights import' makes one of published weights",
     )

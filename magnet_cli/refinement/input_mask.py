@@ -174,7 +174,7 @@ def open_mask(
             raise UsageError(
                 "--threshold is for probabilities",
                 value=f"{raster.path} is read as {reading.kind}, because {reading.why}",
-                advice="Leave it out, or say --mask-kind probability",
+                advice="Leave --threshold out, or give --mask-kind probability",
             )
         return InputMask(raster, reading, threshold=threshold, resources=stack.pop_all())
 

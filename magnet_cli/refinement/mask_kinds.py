@@ -152,13 +152,13 @@ def _refuse_one_object(stored: Stored, option: str) -> None:
         raise UsageError(
             f"{option} takes classes out of a mask of labels, and {stored.path} holds {stored.dtype}: a probability",
             value=option,
-            advice="Leave it out, or save class indices as whole numbers (uint8)",
+            advice=f"Leave {option} out, or save class indices as whole numbers (uint8)",
         )
     if stored.is_full_scale:
         raise UsageError(
             f"{option} takes classes out of a mask of several, and {stored.path} holds 0 and 255: one object",
             value=option,
-            advice="Leave it out, or give --mask-kind labels if 255 means not computed",
+            advice=f"Leave {option} out, or give --mask-kind labels if 255 means not computed",
         )
 
 

@@ -104,13 +104,13 @@ def make_plan(
         raise UsageError(
             "--evidence gives pixels that an object loses their next class, and this is a mask of one object",
             value=f"{mask.path}, read as {mask.reading.kind}",
-            advice="Leave it out, or name with --only the classes whose objects are refined",
+            advice="Leave --evidence out, or name with --only the classes whose objects are refined",
         )
     if only and (silent := [mask.reading.names[label] for label in stuff if label not in only]):
         raise UsageError(
             "--stuff names classes that are refined, and --only leaves these out",
             value=", ".join(silent),
-            advice="Leave one of them out",
+            advice="Leave these classes out of --stuff, or add them to --only",
         )
     evidence = None if kept is None else kept_evidence(mask, kept)
     census = _survey(mask, settings, only, events)

@@ -110,7 +110,7 @@ def _read_labels(mask: Path, level: int) -> NDArray[np.uint8]:
             raise OutputError("the mask is not the one that its report describes", value=file.size, file=mask)
     except SourceError as exc:
         raise OutputError(
-            exc.rule, value=exc.value, file=mask, advice="See what is damaged with magnet verify"
+            exc.rule, value=exc.value, file=mask, advice="List what is damaged with magnet verify"
         ) from exc
 
 

@@ -234,7 +234,7 @@ class _PassRun:
                 f"memory was so short while group {group + 1} of {self.step.groups} of pass {self.step.number + 1} was "
                 "computed that an operation may have taken another algorithm, and the mask other last bits",
                 file=self.job.image.path,
-                advice="Nothing that was finished is lost: run the same command with more memory",
+                advice="Run the same command with more memory: what was finished is kept",
             )
         return found
 

@@ -102,7 +102,7 @@ def naming_shortage(what: str, image: str | None = None) -> Iterator[None]:
         raise MemoryShortageError(
             f"out of memory while {what}",
             file=image,
-            advice="Nothing that was finished is lost: run the same command with more memory",
+            advice="Run the same command with more memory: what was finished is kept",
         ) from error
 
 
@@ -116,5 +116,5 @@ def check_peak(peak: int | None, budget: int, *, file: str) -> None:
         raise DeviceError(
             f"the run used {format_bytes(peak)} of host memory and may use {format_bytes(budget)}",
             file=file,
-            advice="What was finished is kept: run the same command with a larger --memory",
+            advice="Run the same command with a larger --memory: what was finished is kept",
         )

@@ -154,6 +154,15 @@ class Job(ABC):
         return ()
 
     @property
+    def work(self) -> Sequence[float]:
+        """The expected work of each pass, in pixels that a network computes. It moves the progress bar of the run.
+
+        A job that knows no better has passes of groups, each of which computes as much.
+        """
+        groups = [step.groups for step in self.passes]
+        return [self.image.size.pixels * count / max(1, sum(groups)) for count in groups]
+
+    @property
     def noted(self) -> Mapping[str, int]:
         """Numbers besides that of threads on which the result depends. They are stored with each group's counts."""
         return {}

@@ -21,6 +21,7 @@ from magnet_cli.run.engine import Engine, missing
 from magnet_cli.run.guards import check_peak, keeping_changed_inputs_apart, keeping_what_is_finished
 from magnet_cli.run.job import Resources
 from magnet_cli.run.measured import NOTED, Measured
+from magnet_cli.run.workload import Workload
 from magnet_cli.system.memory import PeakSampler
 from magnet_cli.system.threads import usable_cores
 
@@ -402,13 +403,20 @@ class ComputedMask:
             report = redacted_report(complete(self.job.report(self.journal, self.measured)))
             if run.private is not None:
                 report = {**run.private.table(report), "private": True}
-            run.events.step(Step(image=run.paths.mask.name, what="writing", done=0, total=1))
+            workload = Workload.of(self.job)
+
+            def advance(done: int, total: int) -> None:
+                share = workload.share_written(done / total)
+                run.events.step(Step(image=run.paths.mask.name, what="writing", done=done, total=total, share=share))
+
+            advance(0, 1)
             written = finish_output(
                 self.journal,
                 run.paths,
                 report=report,
                 description=_description(self.job, report),
                 fields=list(self.job.kept),
+                on_progress=advance,
             )
             if run.pieces is not None:
                 run.pieces.remove()
@@ -464,6 +472,7 @@ class Tally:
 
     def __init__(self, job: Job, name: str, events: Events, peaks: PeakSampler) -> None:
         self._job = job
+        self._workload = Workload.of(job)
         self._name = name
         self._events = events
         self._peaks = peaks
@@ -484,7 +493,8 @@ class Tally:
         else:
             self.computed += 1
         what = f"pass {step.number + 1} of {self._job.passes[-1].number + 1}{step.what and ', '}{step.what}"
-        self._events.step(Step(image=self._name, what=what, done=progress.done, total=step.groups))
+        share = self._workload.share(step.number, progress.done / max(1, step.groups))
+        self._events.step(Step(image=self._name, what=what, done=progress.done, total=step.groups, share=share))
         check_peak(self._peaks.peak.pss, self._job.memory.budget, file=self._job.image.path)
 
 

@@ -36,7 +36,7 @@ from magnet_cli.system.scratch import scratch_folder
 from magnet_cli.system.written_files import refuse_unwritable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -348,16 +348,21 @@ class ImageRun:
             report = run.report()
             finished = ComputedImage(run=self, write=lambda: self.done(report, was_done=True))
             return OpenedImage(run=self, plan=plan, mask=finished)
+        self._report(self.model.notes)
         self.events.begins(self.target.image, announcement(plan, self.model.bundle, mask=self.target.shown))
         self.report_notes(plan)
         return OpenedImage(run=self, plan=plan, mask=run.opened(ahead=ahead))
 
     def report_notes(self, plan: Plan) -> None:
         """Report the notes of a plan and of its model that no image has reported yet."""
-        for note in (*self.model.notes, *plan.notes):
+        self._report(self.model.notes)
+        self._report(plan.notes, about=f"{self.target.image}: ")
+
+    def _report(self, notes: Iterable[str], *, about: str = "") -> None:
+        for note in notes:
             if note not in self.model.reported:
                 self.model.reported.add(note)
-                self.events.message(note if note in self.model.notes else f"{self.target.image}: {note}")
+                self.events.message(f"{about}{note}")
 
     def _refined(self, last: LastStage) -> ImageResult:
         """Make the unrefined mask, which stays, and refine it into the mask of the run."""

@@ -14,6 +14,7 @@ from magnet_cli.report.maps import describe_maps
 from magnet_cli.report.run_report import make_report
 from magnet_cli.run.job import PlannedJob, Prepared
 from magnet_cli.run.measured import Totals
+from magnet_cli.run.workload import WRITING_A_PIXEL
 from magnet_cli.segmentation.block_borders import BorderPass, BorderRunner, border_fields
 from magnet_cli.segmentation.bound_pass import BoundPass
 from magnet_cli.segmentation.computer import Computer
@@ -86,6 +87,17 @@ class SegmentJob(PlannedJob):
     @override
     def kept(self) -> tuple[str, ...]:
         return tuple(entry.name for entry in self.fields if entry.name in (PROBABILITIES, UNCERTAINTY))
+
+    @property
+    @override
+    def work(self) -> Sequence[float]:
+        plan = self.plan
+        computed = [
+            float(sum(plan.windows(step, stage) * stage.input.pixels for stage in step.stages)) for step in plan.passes
+        ]
+        # Borders are joined without a network, of pixels that are kept: they take about as long as their writing.
+        borders = [self.image.size.pixels * WRITING_A_PIXEL for _ in BorderPass.of(plan)]
+        return [*computed, *borders]
 
     @property
     @override

@@ -146,7 +146,7 @@ def chosen_bundle(options: SegmentOptions, own: PythonNetwork | None) -> Bundle:
             raise UsageError(
                 "a network from elsewhere takes the place of a bundle",
                 value=f"--network {options.foreign.network} and {other}",
-                advice="Give one of them",
+                advice="Give the network or the bundle, not both",
             )
         return bundle_in_place(options.foreign, options.engine)
     if own is None:
@@ -155,7 +155,7 @@ def chosen_bundle(options: SegmentOptions, own: PythonNetwork | None) -> Bundle:
         raise UsageError(
             "a network takes the place of a bundle, so only one of the two can be given",
             value=f"network={own.description.name} and weights={options.weights!r}",
-            advice="Leave out one of them",
+            advice="Leave out network or weights",
         )
     return own.bundle
 

@@ -179,7 +179,7 @@ def _of_each_other(one: WrittenFile, other: WrittenFile) -> UsageError:
     return UsageError(
         f"two {what} would get the same {one.kind}",
         value=f"{one.owner} and {other.owner} both to {other.path}",
-        advice="Rename one, or write them into different folders",
+        advice="Rename one of the inputs, or write into different folders",
     )
 
 

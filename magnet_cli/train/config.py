@@ -390,7 +390,7 @@ class GRNetConfig:
                 raise UsageError(
                     "cells and fusion are keys of [grnet], not options of its networks",
                     value=f"{part.architecture}: {', '.join(given)}",
-                    advice="Move them to [grnet]",
+                    advice="Move cells and fusion to [grnet]",
                 )
         if self.selector.options.get("sees", "image") != "image":
             raise UsageError(
@@ -488,7 +488,7 @@ def _refusal(error: RefusedTableError, table: Any) -> UsageError:
     return UsageError(
         f"unknown keys in [{'.'.join(above) or 'top level'}]",
         value=", ".join(sorted(unknown)),
-        advice=f"Known: {sorted(item.name for item in fields(kind))}",
+        advice=f"Choose from {', '.join(sorted(item.name for item in fields(kind)))}",
     )
 
 

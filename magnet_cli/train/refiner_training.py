@@ -239,7 +239,7 @@ def check_configuration(bundle: Bundle, config: TrainConfig) -> None:
         raise UsageError(
             "a refiner is not validated while it is fitted",
             value=f"validate_every = {config.loop.validate_every}",
-            advice="Leave it out of [loop]; [folds] cross = true scores on scenes that a refiner has not learnt from",
+            advice="Leave the key out of [loop]; [folds] cross = true scores a refiner on scenes that are new to it",
         )
     if config.network.architecture == NONE:
         if not config.folds.temperatures:

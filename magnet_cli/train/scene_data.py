@@ -287,7 +287,7 @@ def refuse_twice(names: Sequence[str], *, file: Path) -> None:
             "two scenes have one name",
             value=", ".join(twice),
             file=file,
-            advice="Rename one, or tell them apart in the column `name` of a CSV file.",
+            advice="Rename one scene, or give both a name in the column `name` of a CSV file.",
         )
 
 
@@ -304,7 +304,7 @@ def split_scenes(
         raise UsageError(
             "[data] validation names scenes that the data do not have",
             value=", ".join(unknown),
-            advice=f"Known: {', '.join(known)}",
+            advice=f"Choose from {', '.join(known)}",
         )
     training = [scene for scene in scenes if scene.name not in config.validation]
     if not training:

@@ -293,7 +293,7 @@ def check_configuration(bundle: Bundle, config: TrainConfig) -> None:
             not config.loop.validate_every,
             "a selector is not validated while it is fitted",
             f"validate_every = {config.loop.validate_every}",
-            "Leave it out of [loop]",
+            "Leave the key out of [loop]",
         ),
         (
             bundle.local is None,
@@ -323,7 +323,7 @@ def check_configuration(bundle: Bundle, config: TrainConfig) -> None:
             gain or "constant" not in options,
             "labels = paper measure the constant themselves",
             options.get("constant"),
-            "Leave it out of the options of [network]",
+            "Leave the key out of the options of [network]",
         ),
         (
             gain or "cells" in options,

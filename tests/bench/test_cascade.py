@@ -27,7 +27,7 @@ from magnet_cli.system.speeds import stored_figures
 from tests.bench.support import SIDE_OF_MASK as SIDE
 from tests.bench.support import L, cascade_bundle, cascade_task
 from tests.bench.test_contenders import Classes
-from tests.cli.support import invoke, invoke_json, one_line
+from tests.cli.support import invoke, invoke_json, one_failure
 from tests.laws.support import blurry_bundle
 from tests.refinement.support import discs, write_grey, write_image
 
@@ -268,4 +268,4 @@ def test_wrong_words(here: Path, words: list[str], code: int, told: str) -> None
     result = invoke("bench", *words)
 
     assert result.exit_code == code
-    assert told in one_line(result)
+    assert told in one_failure(result)

@@ -102,10 +102,11 @@ def run(*arguments: str | Path, cwd: Path, **env: str) -> subprocess.CompletedPr
     )
 
 
-def one_line(result: Result) -> str:
-    """Check that standard output is empty, and return the only line of standard error."""
+def one_failure(result: Result) -> str:
+    """Return the only failure on standard error, which is one line, or a second one with why; nothing was printed."""
     assert result.stdout == ""
     lines = result.stderr.splitlines()
-    assert len(lines) == 1, result.stderr
+    assert len(lines) in (1, 2), result.stderr
     assert lines[0].startswith("magnet: ")
-    return lines[0]
+    assert [line for line in lines[1:] if not line.startswith("  Why: ")] == []
+    return "\n".join(lines)

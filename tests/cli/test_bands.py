@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from magnet_cli.images import percentiles
-from tests.cli.support import expected_labels, invoke, invoke_json, one_line, write_image
+from tests.cli.support import expected_labels, invoke, invoke_json, one_failure, write_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,20 +84,20 @@ def test_the_environment_names_them_too(reflectance: Path, bundle: Path) -> None
 def test_what_does_not_fit_is_refused_with_both_sides_and_the_option(reflectance: Path, bundle: Path) -> None:
     missing = invoke("segment", reflectance, "--weights", bundle)
     assert missing.exit_code == 4
-    line = one_line(missing)
+    line = one_failure(missing)
     assert "needs bands red, green, blue and the image has band1, band2, band3, band4" in line
     assert "--bands" in line
     values = invoke("segment", reflectance, "--weights", bundle, "--bands", "3,2,1")
     assert values.exit_code == 4
-    line = one_line(values)
+    line = one_failure(values)
     assert "needs values from 0 to 255, stored as uint8, and the image stores uint16, 0 to 65535" in line
     assert "--value-range" in line
     count = invoke("segment", reflectance, "--weights", bundle, "--bands", "3,2")
     assert count.exit_code == 2
-    assert "reads 3 bands, red, green, blue, and --bands names 2" in one_line(count)
+    assert "reads 3 bands, red, green, blue, and --bands names 2" in one_failure(count)
     lacking = invoke("segment", reflectance, "--weights", bundle, "--bands", "5,nir,1")
     assert lacking.exit_code == 3
-    assert "its bands are 1 to 4: band1, band2, band3, band4 (got --bands 5)" in one_line(lacking)
+    assert "its bands are 1 to 4: band1, band2, band3, band4 (got --bands 5)" in one_failure(lacking)
     assert not Path("r.mask.tif").exists()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from tests.cli.support import expected_labels, invoke, invoke_json, one_line
+from tests.cli.support import expected_labels, invoke, invoke_json, one_failure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +78,7 @@ def test_a_mask_of_this_program_names_its_classes(image: Path, bundle: Path, her
         assert row["miou"] > 0.9
         result = invoke("evaluate", "m.tif", "truth.tif", *more, "--exclude-class", "3")
         assert result.exit_code == 2
-        assert "(got 3). Give 0 (r), 1 (g), 2 (b)" in one_line(result)
+        assert "Give 0 (r), 1 (g), 2 (b)" in one_failure(result)
 
 
 def test_an_excluded_class_that_nobody_names_and_no_pixel_has_is_told(files: tuple[Path, Path]) -> None:
@@ -108,7 +108,7 @@ def test_an_excluded_class_that_nobody_names_and_no_pixel_has_is_told(files: tup
 def test_wrong_use(files: tuple[Path, Path], words: list[str], code: int, parts: list[str]) -> None:
     result = invoke("evaluate", *files, *words)
     assert result.exit_code == code
-    line = one_line(result)
+    line = one_failure(result)
     for part in parts:
         assert part in line
 

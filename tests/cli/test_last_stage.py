@@ -19,7 +19,7 @@ from magnet_cli.models.registry import build_backbone, build_cascade
 from magnet_cli.refinement import method_loader as loading
 from magnet_cli.report.legend import share_text
 from magnet_cli.segmentation.image_planner import Planner
-from tests.cli.support import SIZE, expected_labels, invoke, invoke_json, one_line, write_colours_bundle, write_image
+from tests.cli.support import SIZE, expected_labels, invoke, invoke_json, one_failure, write_colours_bundle, write_image
 from tests.refinement.support import Bright, use
 from tests.refinement.test_squares import Same
 from tests.refinement.test_squares import use as use_tool
@@ -245,7 +245,7 @@ def test_a_missing_extra_is_named_before_any_work(
     before = sorted(here.iterdir())
     result = invoke("segment", "a.tif", "-o", "out", *FAST, "--refine", method)
     assert result.exit_code == 2
-    assert f"pip install 'magnet-cli[{method}]'" in one_line(result)
+    assert f"pip install 'magnet-cli[{method}]'" in one_failure(result)
     assert sorted(here.iterdir()) == before
 
 
@@ -256,7 +256,7 @@ def test_names_of_masks_that_are_kept_do_not_collide(here: Path, monkeypatch: py
         write_image(here / name)
     result = invoke("segment", "a.tif", "a.unrefined.tif", "-o", "out", *FAST, "--refine", "guided")
     assert result.exit_code == 2
-    assert "same mask" in one_line(result)
+    assert "same mask" in one_failure(result)
 
 
 @pytest.mark.usefixtures("images")

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from magnet_cli.masks.output import OutputPaths
-from tests.cli.support import invoke, invoke_json, one_line, write_image
+from tests.cli.support import invoke, invoke_json, one_failure, write_image
 from tests.files import tree
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def test_info_of_several(here: Path, image: Path) -> None:
     assert found["images"][1]["exit_code"] == 3
     result = invoke("info", "none.tif")
     assert result.exit_code == 3
-    one_line(result)
+    one_failure(result)
 
 
 def test_a_name_that_is_no_unicode(here: Path, bundle: Path) -> None:
@@ -202,8 +202,8 @@ def test_a_flipped_byte_is_named(masks: list[Path]) -> None:
     result = invoke("verify", masks[0])
     assert result.exit_code == 5
     assert (
-        one_line(result) == "magnet: out/a.tif: not as it was written: tile, page 0, row 0, col 1. "
-        "Restore it from a copy, or compute it again with --overwrite"
+        one_failure(result) == "magnet: out/a.tif: Restore it from a copy, or compute it again with --overwrite\n"
+        "  Why: not as it was written: tile, page 0, row 0, col 1"
     )
     found = invoke_json("verify", *masks, code=7)
     assert [entry["ok"] for entry in found["images"]] == [False, True]
@@ -219,22 +219,24 @@ def test_folders_stand_for_the_masks_in_them(here: Path, image: Path, masks: lis
     (here / "empty").mkdir()
     result = invoke("verify", "empty")
     assert result.exit_code == 2
-    assert "the folder holds no mask with a report (got empty). Name the masks themselves" in one_line(result)
+    assert "Name the masks themselves\n  Why: the folder holds no mask with a report (got empty)" in one_failure(result)
 
 
 def test_masks_that_cannot_be_checked(image: Path, masks: list[Path]) -> None:
     result = invoke("verify", "gone.tif")
     assert result.exit_code == 3
-    assert one_line(result) == "magnet: gone.tif: there is no such mask. Check the path"
+    assert one_failure(result) == "magnet: gone.tif: Check the path\n  Why: there is no such mask"
     result = invoke("verify", image)
     assert result.exit_code == 5
-    assert "s.json: the report cannot be read" in one_line(result)
-    assert "name such a mask" in one_line(result)
+    assert "s.json: " in one_failure(result)
+    assert "the report cannot be read" in one_failure(result)
+    assert "name such a mask" in one_failure(result)
     report = OutputPaths.of(masks[0]).report
     report.write_text(report.read_text().replace("colours", "colors"))
     result = invoke("verify", masks[0])
     assert result.exit_code == 5
-    assert f"{report}: the report is damaged" in one_line(result)
+    assert f"magnet: {report}: " in one_failure(result)
+    assert "the report is damaged" in one_failure(result)
     masks[1].write_bytes(masks[1].read_bytes()[:-20])
     assert invoke("verify", masks[1]).exit_code == 5
     found = invoke_json("verify", "gone.tif", *masks, code=3)

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from magnet_cli.masks.output import OutputPaths
-from tests.cli.support import SIZE, expected_labels, invoke, invoke_json, one_line, write_image
+from tests.cli.support import SIZE, expected_labels, invoke, invoke_json, one_failure, write_image
 from tests.files import tree
 
 PATCH = ("--method", "patch")
@@ -110,7 +110,7 @@ def test_a_second_run_over_a_folder_of_images_and_masks(here: Path, bundle: Path
         assert [entry["status"] for entry in invoke_json(*words)["images"]] == ["already done"]
     result = invoke("segment", "in/masks", "--weights", bundle)
     assert result.exit_code == 2
-    assert "only masks that this program has written (got in/masks)" in one_line(result)
+    assert "only masks that this program has written (got in/masks)" in one_failure(result)
 
 
 def test_other_options_weights_or_pixels_are_refused_and_overwrite_replaces(
@@ -121,7 +121,9 @@ def test_other_options_weights_or_pixels_are_refused_and_overwrite_replaces(
     before = tree(here)
     result = invoke(*words, "--overlap", "10")
     assert result.exit_code == 5
-    assert "out/s.tif: the output exists already" in one_line(result)
+    assert "out/s.tif: Choose another output, or pass --overwrite\n  Why: the output exists already" in one_failure(
+        result
+    )
     assert "--overwrite" in result.stderr
     assert tree(here) == before
 
@@ -154,7 +156,8 @@ def test_a_disk_that_holds_nothing_keeps_nothing_and_claims_nothing(
         disk[:] = [writes]
         result = invoke("segment", image, "--weights", bundle, *PATCH)
         assert result.exit_code == 5
-        assert "No space left on device). Free space there" in result.stderr
+        assert "Free space there" in result.stderr
+        assert "No space left on device)" in result.stderr
         assert "kept" not in result.stderr
         assert tree(here) == before
 

@@ -14,7 +14,7 @@ import torch
 
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.system import written_files
-from tests.cli.support import invoke, one_line, write_image
+from tests.cli.support import invoke, one_failure, write_image
 from tests.files import tree
 
 PATCH = ("--method", "patch")
@@ -27,7 +27,7 @@ def refused(code: int, *words: str | Path) -> str:
     result = invoke(*words)
     assert result.exit_code == code, result.stderr
     assert tree(Path()) == before
-    return one_line(result)
+    return one_failure(result)
 
 
 def test_the_picture_of_one_image_is_not_another_input(here: Path, bundle: Path) -> None:
@@ -165,7 +165,9 @@ def test_imported_bundles(here: Path) -> None:
     shutil.copy("b.pth", "globe/b.pth")
     message = refused(2, *words, "globe/b.pth", "--overwrite")
     assert "a bundle may not replace an input (got globe, which is globe/b.pth)" in message
-    assert "globe/b.pth: the folder is replaced as a whole" in refused(5, *words, "b.pth", "--overwrite")
+    message = refused(5, *words, "b.pth", "--overwrite")
+    assert "globe/b.pth: Move the file away" in message
+    assert "the folder is replaced as a whole" in message
     (here / "globe" / "b.pth").unlink()
     assert invoke(*words, "b.pth", "--overwrite").exit_code == 0
 

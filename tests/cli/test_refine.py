@@ -11,7 +11,7 @@ import pytest
 
 from magnet_cli.models.bundle_writer import describe_cascade, write_cascade_bundle
 from magnet_cli.models.registry import build_cascade
-from tests.cli.support import invoke, invoke_json, one_line
+from tests.cli.support import invoke, invoke_json, one_failure
 from tests.refinement.support import Bright, discs, labels_in, use, write_grey, write_image
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def test_the_guided_filter_needs_no_bundle(pair: tuple[str, str], here: Path, mo
     assert np.count_nonzero(labels_in(here / "coarse.refined.tif") != TRUTH) < before
     assert invoke_json(*report["command"][1:])["images"][0]["status"] == "already done"
     result = invoke("refine", *pair, "--method", "guided", "--L", "300")
-    assert (result.exit_code, "--L" in one_line(result)) == (2, True)
+    assert (result.exit_code, "--L" in one_failure(result)) == (2, True)
 
 
 @pytest.mark.parametrize(("method", "library"), [("guided", "cv2.ximgproc"), ("crf", "pydensecrf.densecrf")])
@@ -155,7 +155,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, method: str, 
     monkeypatch.setitem(sys.modules, library, None)
     result = invoke("refine", "i.tif", "coarse.tif", "--method", method)
     assert result.exit_code == 2
-    assert f"pip install 'magnet-cli[{method}]'" in one_line(result)
+    assert f"pip install 'magnet-cli[{method}]'" in one_failure(result)
 
 
 def test_a_bundle_is_loaded_and_named(here: Path) -> None:
@@ -176,8 +176,8 @@ def test_without_a_bundle_the_next_step_is_named(here: Path) -> None:
     write_grey(here / "m.tif", TRUTH.astype(np.uint8))
     result = invoke("refine", "i.tif", "m.tif", "--weights", "nowhere")
     assert result.exit_code == 4
-    assert "nowhere" in one_line(result)
+    assert "nowhere" in one_failure(result)
     result = invoke("refine", "i.tif", "m.tif")
     assert result.exit_code == 4
-    assert "has to be named" in one_line(result)
-    assert "Give one with --weights: fundus-cascade" in one_line(result)
+    assert "has to be named" in one_failure(result)
+    assert "Give a bundle with --weights: fundus-cascade" in one_failure(result)

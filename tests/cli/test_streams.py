@@ -113,16 +113,18 @@ def test_a_terminal_shows_a_bar_and_is_left_clean(here: Path, bundle: Path) -> N
     (here / "in" / "b.tif").write_text("no image")
     code, data = on_terminal("segment", "in", "-o", "out", "--weights", bundle, cwd=here)
     assert code == 7
-    assert "a.tif, pass 1 of 2" in data
-    assert re.search(r"\d+/10\b", data), "the bar counts pairs of the 4 x 5 blocks"
+    assert "0 of 2 images: a.tif, pass 1 of 2" in data
+    assert re.search(r"\b\d+%", data), "the bar says how much of the whole run is done"
+    assert " left" in data
     assert data.rindex("\x1b[?25h") > data.rindex("\x1b[?25l"), "the cursor is shown again"
     shown = screen(data)
     assert "in/a.tif: bundle colours names no resolution" in shown[0]
     assert shown[1] == "out/a.tif: done"
-    assert shown[2].startswith("magnet: in/b.tif: this is no image")
-    assert shown[3].startswith("2 images: 1 done, 1 failed; ")
-    assert shown[8] == "  out/run.json lists every image"
-    assert "".join(shown[9:]) == ""
+    assert shown[2].startswith("magnet: in/b.tif: Give a TIFF, PNG, ")
+    assert shown[3] == "  Why: this is no image that can be read"
+    assert shown[4].startswith("2 images: 1 done, 1 failed; ")
+    assert shown[9] == "  out/run.json lists every image"
+    assert "".join(shown[10:]) == ""
 
 
 @posix
@@ -201,7 +203,8 @@ def refused_by_a_full_output(here: Path, words: tuple[str, ...], **more: str) ->
             text=True,
         )
     assert done.stderr == (
-        "magnet: standard output cannot be written (got No space left on device). Send it where there is space\n"
+        "magnet: Send the output where there is space\n"
+        "  Why: standard output cannot be written (got No space left on device)\n"
     )
     assert done.returncode == 5
 
@@ -238,7 +241,7 @@ def test_closed_standard_output_is_named(here: Path, image: Path) -> None:
     script = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "magnet_cli.cli.program", "info", str(image)]
     done = subprocess.run(script, cwd=here, env=environment(), check=False, stderr=subprocess.PIPE, text=True)
     assert done.stderr == (
-        "magnet: standard output cannot be written (got it is closed). Send it where there is space\n"
+        "magnet: Send the output where there is space\n  Why: standard output cannot be written (got it is closed)\n"
     )
     assert done.returncode == 5
 

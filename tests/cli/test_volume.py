@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.support import invoke, one_line, write_image
+from tests.cli.support import invoke, one_failure, write_image
 
 STAMPED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S* (.*)")
 
@@ -26,7 +26,7 @@ def test_a_run_says_what_it_recognised_what_it_does_and_what_came_out(image: Pat
     assert re.fullmatch(r"s\.tif: \d+ x \d+ pixels, 3 bands, 0\.5 um a pixel: [\d.]+ x [\d.]+ mm", lines[0])
     assert lines[1] == "  each pixel gets one of the 3 classes of the bundle colours: r, g, b, in out/s.tif"
     assert re.fullmatch(
-        r"  3 stages, .* windows of 128, 64 and 32 pixels, at most \d+ windows in all, on cpu", lines[2]
+        r"  3 stages, .* compute windows of 128, 64 and 32 pixels, at most \d+ in all, on cpu", lines[2]
     )
     assert re.fullmatch(r"  takes at most [\d.]+ [MG]iB of memory, and [\d.]+ \w+ of disk", lines[3])
     after = lines[lines.index("out/s.tif: done") + 1 :]
@@ -36,10 +36,11 @@ def test_a_run_says_what_it_recognised_what_it_does_and_what_came_out(image: Pat
     assert all(line.endswith(" um2") for line in after[:3])
     assert re.fullmatch(r"  took .* and [\d.]+ [MG]iB of memory", after[3])
     assert after[4] == "  out/s.json is the report"
-    for line in after[5:]:
-        words = line.partition("magnet ")[2].split()
-        assert invoke(*words).exit_code == 0, line
-    assert len(after) == 7
+    commands = [line.partition("magnet ")[2].split() for line in after[5:]]
+    assert [words[0] for words in commands] == ["report", "view", "export"]
+    for words in commands:
+        # The page of `view` would be served until somebody ends it.
+        assert invoke(*words, *(["--help"] if words[0] == "view" else [])).exit_code == 0, words
 
 
 def test_a_page_that_was_made_is_what_to_look_at(image: Path, bundle: Path) -> None:
@@ -47,10 +48,19 @@ def test_a_page_that_was_made_is_what_to_look_at(image: Path, bundle: Path) -> N
     assert "  to look at it:    open out/s.html in a browser" in lines
 
 
+def test_a_page_that_cannot_be_served_is_not_proposed(
+    image: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("magnet_cli.cli.result_text.find_spec", lambda _: None)
+    lines = invoke("segment", image, "--weights", bundle, "-o", "out").stderr.splitlines()
+    assert [line for line in lines if "magnet view" in line] == []
+    assert [line for line in lines if "magnet report" in line] != []
+
+
 def test_a_region_is_named_before_and_its_share_after(image: Path, bundle: Path) -> None:
     lines = invoke("segment", image, "--weights", bundle, "-o", "m.tif", "--roi", "0,0,16,16").stderr.splitlines()
     assert any(re.fullmatch(r"  only the region .*16.* is computed", line) for line in lines), lines
-    assert any(re.fullmatch(r"  roi: [\d.]+ % of the image", line) for line in lines)
+    assert any(re.fullmatch(r"  limited to roi: [\d.]+ % of the image", line) for line in lines)
     assert any(line.startswith("  not computed (255 in the mask): ") for line in lines)
 
 
@@ -61,7 +71,7 @@ def test_quiet_prints_nothing_but_failures(image: Path, bundle: Path) -> None:
     assert invoke("segment", image, "--weights", bundle, "--quiet").stderr == ""
     result = invoke("segment", "in", "--weights", bundle, "-q", "-o", "out")
     assert result.exit_code == 7
-    assert one_line(result).startswith("magnet: in/b.tif: this is no image")
+    assert one_failure(result).startswith("magnet: in/b.tif: Give a TIFF")
     assert invoke("export", "out/a.tif", "--format", "cog", "-q").stderr == ""
 
 
@@ -93,14 +103,16 @@ def test_a_failure_is_logged(here: Path, bundle: Path) -> None:
     assert here.exists()
     result = invoke("segment", "none.tif", "--weights", bundle, "--log-file", "run.log")
     assert result.exit_code == 3
-    assert messages("run.log")[1:] == [one_line(result)]
+    # A log has what happened and what to do on one line, so that a search finds both.
+    assert messages("run.log")[1:] == ["magnet: none.tif: there is no such file or folder. Check the path"]
+    assert one_failure(result) == "magnet: none.tif: Check the path\n  Why: there is no such file or folder"
 
 
 def test_an_image_that_is_named_as_the_log_is_left_alone(image: Path, bundle: Path) -> None:
     before = image.read_bytes()
     result = invoke("segment", image, "--weights", bundle, "--log-file", image)
     assert result.exit_code == 5
-    assert "is no log of magnet" in one_line(result)
+    assert "is no log of magnet" in one_failure(result)
     assert image.read_bytes() == before
     assert not Path("s.mask.tif").exists()
 
@@ -108,13 +120,13 @@ def test_an_image_that_is_named_as_the_log_is_left_alone(image: Path, bundle: Pa
 def test_a_log_that_cannot_be_written_is_named(image: Path, bundle: Path) -> None:
     result = invoke("segment", image, "--weights", bundle, "--log-file", "none/run.log")
     assert result.exit_code == 5
-    assert "none/run.log" in one_line(result)
+    assert "none/run.log" in one_failure(result)
 
 
 def test_quiet_and_verbose_contradict_each_other(image: Path, bundle: Path) -> None:
     result = invoke("segment", image, "--weights", bundle, "-q", "-v")
     assert result.exit_code == 2
-    assert "--quiet and --verbose" in one_line(result)
+    assert "--quiet and --verbose" in one_failure(result)
     # What one command was told does not reach the next.
     assert "done" in invoke("segment", image, "--weights", bundle).stderr
 

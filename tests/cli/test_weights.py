@@ -22,7 +22,7 @@ from magnet_cli.models.architectures.cascadepsp import cascadepsp_light
 from magnet_cli.models.architectures.refiner import RefinementMagNet
 from magnet_cli.models.bundle_writer import describe_cascade, write_cascade_bundle
 from magnet_cli.models.registry import CASCADES, build_backbone, build_cascade
-from tests.cli.support import invoke, invoke_json, one_line, write_colours_bundle, write_image
+from tests.cli.support import invoke, invoke_json, one_failure, write_colours_bundle, write_image
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_verify(shipped: Path) -> None:
     path.write_bytes(data)
     result = invoke("weights", "verify", "colours")
     assert result.exit_code == 4
-    assert str(path) in one_line(result)
+    assert str(path) in one_failure(result)
     (row,) = invoke_json("weights", "verify", "colours", code=4)["files"]
     assert row["ok"] is False
     path.unlink()
@@ -105,7 +105,7 @@ def test_verify_checks_keys_where_there_is_no_hash(shipped: Path, here: Path) ->
     (mine / "bundle.json").write_text(text)
     result = invoke("weights", "verify", mine)
     assert result.exit_code == 4
-    assert "do not fit fpn-small" in one_line(result)
+    assert "do not fit fpn-small" in one_failure(result)
     found = invoke_json("weights", "verify", "nowhere", code=4)
     assert "nowhere" in found["error"]
 
@@ -251,7 +251,8 @@ def test_import_refuses_a_page(here: Path) -> None:
     (here / "b.pth").write_text("<html></html>")
     result = invoke("weights", "import", "--preset", "inria", "--backbone", "b.pth", "-o", "x")
     assert result.exit_code == 4
-    assert "b.pth: this is a web page" in one_line(result)
+    assert "b.pth: " in one_failure(result)
+    assert "  Why: this is a web page" in one_failure(result)
     assert not (here / "x").exists()
 
 
@@ -269,7 +270,7 @@ def test_wrong_use(here: Path, words: list[str], message: str) -> None:
     del here
     result = invoke("weights", "import", "--preset", "inria", "--backbone", "b.pth", "-o", "x", *words)
     assert result.exit_code == 2
-    assert message in one_line(result)
+    assert message in one_failure(result)
 
 
 @pytest.fixture
@@ -302,7 +303,7 @@ def test_segment_refuses_a_bundle_that_sharpens_masks(here: Path, sharp: Path) -
     write_image(here / "image.tif")
     result = invoke("segment", "image.tif", "--weights", sharp, "-o", "mask.tif")
     assert result.exit_code == 4
-    assert "sharp sharpens masks" in one_line(result)
+    assert "sharp sharpens masks" in one_failure(result)
     assert not (here / "mask.tif").exists()
 
 
@@ -333,7 +334,7 @@ def test_import_of_cascadepsp_refuses_what_does_not_fit(here: Path) -> None:
     torch.save({"module.feats.conv1.weight": torch.zeros(64, 6, 7, 7)}, here / "model")
     result = invoke("weights", "import", "--from", "cascadepsp", "model", "-o", "sharp")
     assert result.exit_code == 4
-    assert "does not fit cascadepsp-resnet50" in one_line(result)
+    assert "does not fit cascadepsp-resnet50" in one_failure(result)
     assert not (here / "sharp").exists()
 
 
@@ -350,4 +351,4 @@ def test_wrong_use_of_programs(here: Path, words: list[str], message: str) -> No
     del here
     result = invoke("weights", "import", "-o", "x", *words)
     assert result.exit_code == 2
-    assert message in one_line(result)
+    assert message in one_failure(result)

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from magnet_cli.cli.app import app
-from tests.cli.support import invoke, invoke_json, one_line
+from tests.cli.support import invoke, invoke_json, one_failure
 
 
 def test_the_environment_gives_options(image: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +33,7 @@ def test_a_wrong_word_in_the_environment(image: Path, bundle: Path, monkeypatch:
     monkeypatch.setenv("MAGNET_MEMORY", "4")
     result = invoke("segment", image, "--weights", bundle)
     assert result.exit_code == 2
-    assert "'4'" in one_line(result)
+    assert "'4'" in one_failure(result)
     monkeypatch.delenv("MAGNET_MEMORY")
     monkeypatch.setenv("MAGNET_NUM_WORKERS", "many")
     result = invoke("segment", image, "--weights", bundle)
@@ -48,13 +48,13 @@ def test_the_command_line_beats_the_environment_for_the_device(
     monkeypatch.setenv("MAGNET_DEVICE", "cpu")
     result = invoke(*words, "--gpu", "99")
     assert result.exit_code == 6
-    assert "there is no GPU 99" in one_line(result)
+    assert "there is no GPU 99" in one_failure(result)
     monkeypatch.setenv("MAGNET_GPU", "98")
     result = invoke(*words)
     assert result.exit_code == 2
-    assert "MAGNET_DEVICE and MAGNET_GPU" in one_line(result)
+    assert "MAGNET_DEVICE and MAGNET_GPU" in one_failure(result)
     monkeypatch.delenv("MAGNET_DEVICE")
-    assert "there is no GPU 98" in one_line(invoke(*words))
+    assert "there is no GPU 98" in one_failure(invoke(*words))
     assert invoke_json(*words, "--device", "cpu")["images"][0]["device"] == "cpu"
 
 
@@ -70,8 +70,8 @@ def test_the_command_line_beats_the_environment_for_the_size_to_read_at(
         monkeypatch.setenv(name, value)
         result = invoke(*words)
         assert result.exit_code == 2
-        assert "--mag 20" in one_line(result)
-        assert f"--{name[7:].lower()} {value}" in one_line(result)
+        assert "--mag 20" in one_failure(result)
+        assert f"--{name[7:].lower()} {value}" in one_failure(result)
 
 
 def test_the_environment_says_nothing_of_polygons_where_there_are_none(

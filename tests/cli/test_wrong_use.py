@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import tifffile
 
-from tests.cli.support import invoke, invoke_json, one_line, write_colours_bundle, write_image
+from tests.cli.support import invoke, invoke_json, one_failure, write_colours_bundle, write_image
 from tests.files import tree
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ WORDS = [
     (["--scales", "64x128,128x64"], ["must differ"]),
     (["--memory", "4"], ["--memory takes a size with a binary unit", "'4'", "4GiB"]),
     (["--gpu-memory", "4GB"], ["--gpu-memory takes a size with a binary unit", "'4GB'", "4GiB"]),
-    (["--gpu", "0", "--device", "cpu"], ["--gpu is short for --device", "--device cpu and --gpu 0", "one of"]),
+    (
+        ["--gpu", "0", "--device", "cpu"],
+        ["--gpu is short for --device", "--device cpu and --gpu 0", "Give --gpu or --device, not both"],
+    ),
     (["--device", "tpu"], ["--device is auto, cpu, cuda, cuda:N or mps", "'tpu'"]),
     (["--points", "0"], ["--points is one of all, 32768, 75%, 0.75 or q>0.2", "'0'"]),
     (["--points", "1e-999999999"], ["--points is one of"]),
@@ -46,7 +49,7 @@ WORDS = [
     (["--mag", "20x"], ["--mag is a positive decimal number", "'20x'", "--mag 0.5"]),
     (
         ["--mpp", "0.5", "--mag", "20"],
-        ["--mpp, --gsd, --level and --mag each", "--mpp 0.5 and --mag 20", "one of them"],
+        ["--mpp, --gsd, --level and --mag each", "--mpp 0.5 and --mag 20", "Give only one of"],
     ),
     (["--level", "1", "--gsd", "3"], ["--gsd 3 and --level 1"]),
     (["--scales", "64,64um"], ["all in pixels or all in units of length", "'64,64um'", "320um,640um"]),
@@ -63,8 +66,8 @@ WORDS = [
 def test_words_that_cannot_be_carried_out(image: Path, bundle: Path, words: list[str], parts: list[str]) -> None:
     result = invoke("segment", image, "--weights", bundle, *words)
     assert result.exit_code == 2
-    line = result.stderr.splitlines()[-1]
-    assert [part for part in parts if part not in line] == []
+    said = one_failure(result)
+    assert [part for part in parts if part not in said] == []
     assert [path.name for path in Path().iterdir()] == ["s.tif"]
 
 
@@ -86,16 +89,17 @@ def test_nothing_to_segment(here: Path) -> None:
     (here / "empty" / "notes.txt").write_text("no image")
     result = invoke("segment", "empty")
     assert result.exit_code == 2
-    assert one_line(result) == "magnet: empty: the folder holds no image. Name a folder with images, or a file"
+    said = "magnet: empty: Name a folder with images, or a file\n  Why: the folder holds no image"
+    assert one_failure(result) == said
     result = invoke("segment", "nothing-*.tif")
     assert result.exit_code == 2
-    assert "the pattern matches no image (got nothing-*.tif)" in one_line(result)
+    assert "the pattern matches no image (got nothing-*.tif)" in one_failure(result)
 
 
 def test_an_image_that_is_missing_or_none(here: Path, image: Path, bundle: Path) -> None:
     result = invoke("segment", image, "gone.tif", "--weights", bundle)
     assert result.exit_code == 3
-    assert one_line(result) == "magnet: gone.tif: there is no such file or folder. Check the path"
+    assert one_failure(result) == "magnet: gone.tif: Check the path\n  Why: there is no such file or folder"
     (here / "note.tif").write_text("no image at all")
     (here / "empty.tif").touch()
     cut = here / "cut.tif"
@@ -103,7 +107,7 @@ def test_an_image_that_is_missing_or_none(here: Path, image: Path, bundle: Path)
     for name in ("note.tif", "empty.tif", "cut.tif"):
         result = invoke("segment", name, "--weights", bundle)
         assert result.exit_code == 3
-        assert f"magnet: {name}: " in one_line(result)
+        assert f"magnet: {name}: " in one_failure(result)
     assert not list(here.glob("*.mask.*"))
 
 
@@ -117,7 +121,8 @@ def test_pixels_that_cannot_be_decoded(here: Path, image: Path, bundle: Path) ->
     damaged.write_bytes(data[:tile] + bytes(length) + data[tile + length :])
     result = invoke("segment", damaged.name, "--weights", bundle)
     assert result.exit_code == 3
-    assert "magnet: damaged.tif: block " in result.stderr
+    assert "magnet: damaged.tif: " in result.stderr
+    assert "  Why: block " in result.stderr
     assert sorted(path.name for path in here.iterdir()) == ["damaged.tif", "s.tif"]
     damaged.write_bytes(data)
     assert invoke("segment", damaged.name, "--weights", bundle).exit_code == 0
@@ -126,24 +131,27 @@ def test_pixels_that_cannot_be_decoded(here: Path, image: Path, bundle: Path) ->
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["--level", "1"], ["s.tif: the image has 1 levels, numbered from 0", "--level 1", "magnet info"]),
-        (["--mag", "20"], ["s.tif: --mag needs the magnification", "--slide-mpp"]),
-        (["--gsd", "0.5"], ["s.tif: --gsd needs the physical size", "--slide-mpp"]),
-        (["--scales", "8um,16um"], ["s.tif: scales with a unit need the physical size", "16um, 8um", "--slide-mpp"]),
+        (["--level", "1"], ["s.tif: ", "the image has 1 levels, numbered from 0", "--level 1", "magnet info"]),
+        (["--mag", "20"], ["s.tif: ", "--mag needs the magnification", "--slide-mpp"]),
+        (["--gsd", "0.5"], ["s.tif: ", "--gsd needs the physical size", "--slide-mpp"]),
+        (
+            ["--scales", "8um,16um"],
+            ["s.tif: ", "scales with a unit need the physical size", "16um, 8um", "--slide-mpp"],
+        ),
     ],
 )
 def test_a_size_that_the_image_cannot_be_read_at(image: Path, bundle: Path, words: list[str], parts: list[str]) -> None:
     for command in ("segment", "plan"):
         result = invoke(command, image, "--weights", bundle, *words)
         assert result.exit_code == 3
-        assert [part for part in parts if part not in one_line(result)] == []
+        assert [part for part in parts if part not in one_failure(result)] == []
 
 
 def test_an_unknown_bundle_names_the_shipped_ones(image: Path) -> None:
     result = invoke("segment", image, "--weights", "nowhere")
     assert result.exit_code == 4
-    assert "nowhere" in one_line(result)
-    assert "Shipped: " in result.stderr
+    assert "nowhere" in one_failure(result)
+    assert "Name a bundle that magnet has (aerial, fundus, " in result.stderr
 
 
 def test_weights_that_are_not_the_described_ones(image: Path, tmp_path: Path) -> None:
@@ -154,7 +162,7 @@ def test_weights_that_are_not_the_described_ones(image: Path, tmp_path: Path) ->
     weights.write_bytes(data)
     result = invoke("segment", image, "--weights", folder)
     assert result.exit_code == 4
-    assert "sha256" in one_line(result)
+    assert "sha256" in one_failure(result)
     assert str(weights) in result.stderr
 
 
@@ -165,7 +173,7 @@ def test_a_bundle_that_is_damaged(image: Path, bundle: Path, tmp_path: Path) -> 
     (folder / "bundle.json").write_text(json.dumps({**description, "colour": 1}))
     result = invoke("segment", image, "--weights", folder)
     assert result.exit_code == 4
-    assert "unknown keys" in one_line(result)
+    assert "unknown keys" in one_failure(result)
     assert "colour" in result.stderr
 
 
@@ -173,26 +181,30 @@ def test_bands_that_the_bundle_does_not_know(here: Path, bundle: Path) -> None:
     write_image(here / "grey.tif", bands=1)
     result = invoke("segment", "grey.tif", "--weights", bundle)
     assert result.exit_code == 4
-    assert "grey.tif: bundle colours needs bands red, green, blue and the image has" in one_line(result)
+    said = one_failure(result)
+    assert said.startswith("magnet: grey.tif: ")
+    assert "  Why: bundle colours needs bands red, green, blue and the image has" in said
 
 
 def test_a_refiner_that_the_bundle_lacks(image: Path, bundle: Path) -> None:
     result = invoke("segment", image, "--weights", bundle, "--merge", "refiner")
     assert result.exit_code == 4
-    assert "bundle colours has no refiner (got --merge refiner). Take --merge mean" in one_line(result)
+    said = "Take --merge mean\n  Why: bundle colours has no refiner (got --merge refiner)"
+    assert said in one_failure(result)
 
 
 def test_a_device_that_is_missing(image: Path, bundle: Path) -> None:
     result = invoke("segment", image, "--weights", bundle, "--gpu", "99")
     assert result.exit_code == 6
-    assert "there is no GPU 99" in one_line(result)
+    assert "there is no GPU 99" in one_failure(result)
 
 
 def test_too_little_memory_names_what_is_needed(here: Path, image: Path, bundle: Path) -> None:
     result = invoke("segment", image, "--weights", bundle, "--memory", "10MiB")
     assert result.exit_code == 6
-    line = one_line(result)
-    assert "s.tif: the run needs at least" in line
+    line = one_failure(result)
+    assert "s.tif: Raise --memory" in line
+    assert "the run needs at least" in line
     assert "--memory 10MiB" in line
     assert [path.name for path in here.iterdir()] == ["s.tif"]
 
@@ -201,7 +213,7 @@ def test_too_little_memory_names_what_is_needed(here: Path, image: Path, bundle:
 def test_an_output_of_another_kind(image: Path, bundle: Path, output: str) -> None:
     result = invoke("segment", image, "--weights", bundle, "-o", output)
     assert result.exit_code == 2
-    assert f"a mask is written as .tif or .tiff (got -o {output})" in one_line(result)
+    assert f"a mask is written as .tif or .tiff (got -o {output})" in one_failure(result)
 
 
 def test_an_output_that_is_an_input(here: Path, image: Path, bundle: Path) -> None:
@@ -210,7 +222,7 @@ def test_an_output_that_is_an_input(here: Path, image: Path, bundle: Path) -> No
     for output in ("s.tif", "./s.tif", str(here / "s.tif"), "."):
         result = invoke("segment", image, "--weights", bundle, "-o", output)
         assert result.exit_code == 2, output
-        assert "a mask may not replace an input" in one_line(result)
+        assert "a mask may not replace an input" in one_failure(result)
     assert invoke("segment", "link.tif", "--weights", bundle, "-o", "s.tif").exit_code == 2
     assert tree(here) == before
 
@@ -221,10 +233,10 @@ def test_two_images_with_one_mask(here: Path, bundle: Path) -> None:
     for output in (["-o", "out"], []):
         result = invoke("segment", "a", "b", "--weights", bundle, *output)
         assert result.exit_code == 2
-        assert "two images would get the same mask (got a/s.tif and b/s.tif both to" in one_line(result)
+        assert "two images would get the same mask (got a/s.tif and b/s.tif both to" in one_failure(result)
     result = invoke("segment", "a", "b", "--weights", bundle, "-o", "one.tif")
     assert result.exit_code == 2
-    assert "several images need a folder for their masks (got 2 images and -o one.tif)" in one_line(result)
+    assert "several images need a folder for their masks (got 2 images and -o one.tif)" in one_failure(result)
     assert sorted(tree(here)) == ["a/s.tif", "b/s.tif"]
 
 
@@ -240,7 +252,8 @@ def test_a_scene_does_not_replace_a_file(here: Path, image: Path) -> None:
     before = tree(here)
     result = invoke("scene", image, "--size", "64x64")
     assert result.exit_code == 5
-    assert "s.tif: the file exists. Choose another name, or add --overwrite" in one_line(result)
+    said = "s.tif: Choose another name, or add --overwrite\n  Why: the file exists"
+    assert said in one_failure(result)
     result = invoke("scene", "t.tif", "--labels", image)
     assert result.exit_code == 5
     assert tree(here) == before
@@ -261,7 +274,7 @@ def test_a_scene_is_named_in_json(here: Path) -> None:
 def test_a_scene_that_cannot_be_written(here: Path, words: list[str]) -> None:
     result = invoke("scene", *words)
     assert result.exit_code == 2
-    one_line(result)
+    one_failure(result)
     assert list(here.iterdir()) == []
 
 
@@ -284,7 +297,7 @@ def test_a_scene_that_cannot_be_written(here: Path, words: list[str]) -> None:
 def test_names_that_are_too_long(image: Path, bundle: Path, words: list[str]) -> None:
     assert image.exists()
     result = invoke(*(word.replace("LONG", "a" * 300).replace("BUNDLE", str(bundle)) for word in words))
-    assert f"the name is longer than this system allows (got {'a' * 80}...)" in one_line(result)
+    assert f"the name is longer than this system allows (got {'a' * 80}...)" in one_failure(result)
     assert result.exit_code == 2
 
 
@@ -320,7 +333,7 @@ def test_a_pipe_is_no_image(here: Path, image: Path, bundle: Path, words: str) -
 def test_a_region_outside_the_image_is_refused_with_what_it_means(image: Path, bundle: Path) -> None:
     result = invoke("segment", image, "--weights", bundle, "--roi", "9000,0,10,10", "-o", "m.tif")
     assert result.exit_code == 3
-    line = one_line(result)
+    line = one_failure(result)
     assert "the region lies outside the image" in line
     assert "--roi 9000,0,10,10" in line
     assert "--roi X,Y,WIDTH,HEIGHT in pixels of the full resolution" in line

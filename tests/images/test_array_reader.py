@@ -99,7 +99,7 @@ def test_bands_are_chosen_by_number_or_name(slide: Path, pixels: NDArray[np.uint
         ({"box": (0, 0, 5, 5)}, ["a Box or x,y,width,height"]),
         ({"level": 2}, ["2 levels, numbered from 0", "level 2"]),
         ({"level": -1}, ["numbered from 0"]),
-        ({"level": 0, "pixel_size": 1}, ["Give one of them"]),
+        ({"level": 0, "pixel_size": 1}, ["Give level or pixel_size, not both"]),
         ({"pixel_size": 0}, ["positive length"]),
         ({"pixel_size": "64"}, ["positive length"]),
         ({"pixel_size": "1x2um"}, ["positive length"]),

@@ -74,4 +74,4 @@ def test_a_truncated_slide_is_an_error(tmp_path: Path, share: float) -> None:
 def test_without_the_extra_it_says_what_to_install() -> None:
     error = info_without("wsidicom", FOLDER / "sm_image_jpegls.dcm")
     assert "pip install 'magnet-cli[dicom]'" in error
-    assert len(error.splitlines()) == 1
+    assert len(error.splitlines()) == 2

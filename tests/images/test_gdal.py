@@ -387,7 +387,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, name: str) ->
     rasterio_shutil.copy(first, tmp_path / name, driver={"a.img": "HFA", "a.vrt": "VRT", "a.dat": "ENVI"}[name])
     error = info_without("rasterio", tmp_path / name)
     assert ("magnet-cli[gdal]" in error) or name == "a.dat"
-    assert len(error.splitlines()) == 1
+    assert len(error.splitlines()) == 2
 
 
 def described(path: Path, source: str, *, bands: int = 3) -> Path:

@@ -156,4 +156,4 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     path = write_jp2(tmp_path / "a.jp2", picture(9, 9))
     error = info_without("rasterio", path)
     assert "pip install 'magnet-cli[gdal]'" in error
-    assert len(error.splitlines()) == 1
+    assert len(error.splitlines()) == 2

@@ -86,8 +86,10 @@ def test_a_bug_in_a_reader_ends_one_image_of_a_folder(
     assert [path.name for path in sorted((tmp_path / "out").glob("*.tif"))] == ["a.tif", "z.tif"]
     # The summary table after the run has a row for the image as well.
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("magnet: ") and "odd.tif" in line]
-    assert "bug in magnet's reader" in line
-    assert "OddError: a slip of the reader" in line
+    assert "Please report it" in line
+    (why,) = [line for line in ended.stderr.splitlines() if line.startswith("  Why: ")]
+    assert "bug in magnet's reader" in why
+    assert "OddError: a slip of the reader" in why
     assert "Traceback" not in ended.stderr
 
     with_trace = invoke("--debug", *words, "--overwrite").stderr
@@ -106,7 +108,8 @@ def test_a_bug_in_a_reader_is_the_failure_of_the_image(
     breaking(monkeypatch, "a.tif")
     ended = invoke("segment", folder / "a.tif", "--weights", bundle, f"--num-workers={workers}", "-o", tmp_path / "o")
     assert ended.exit_code == 3
-    assert ended.stderr.splitlines()[-1].startswith("magnet: ")
+    assert ended.stderr.splitlines()[-2].startswith("magnet: ")
+    assert ended.stderr.splitlines()[-1].startswith("  Why: ")
     assert "Traceback" not in ended.stderr
     assert not list((tmp_path / "o").glob("*"))
 

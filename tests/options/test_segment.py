@@ -35,6 +35,6 @@ def test_options_out_of_range(option: str, value: Any, match: str) -> None:
 
 @pytest.mark.parametrize(("one", "other"), list(combinations(("mpp", "gsd", "level", "mag"), 2)))
 def test_one_option_at_most_says_at_which_size_to_read(one: str, other: str) -> None:
-    with pytest.raises(UsageError, match=rf"\(got --{one} 1 and --{other} 1\)\. Give one of them"):
+    with pytest.raises(UsageError, match=rf"\(got --{one} 1 and --{other} 1\)\. Give only one of --mpp"):
         SegmentOptions(**{one: 1, other: 1})  # type: ignore[arg-type]
     assert SegmentOptions(**{one: 1}).reading == f"--{one} 1"  # type: ignore[arg-type]

@@ -119,6 +119,6 @@ def test_evidence_that_is_not_there_is_named_and_a_folder_of_it_is_looked_into(
     image, mask, kept = segmented
     with pytest.raises(SourceError, match=r"none\.zarr: there are no such probabilities"):
         refine(image, mask, tmp_path / "out.tif", RefineOptions(only=("g",), evidence=tmp_path / "none.zarr"))
-    with pytest.raises(SourceError, match=f"a folder of outputs.*Give one of those in it: {kept}"):
+    with pytest.raises(SourceError, match=f"a folder of outputs.*Give one of the folders in it: {kept}"):
         refine(image, mask, tmp_path / "out.tif", RefineOptions(only=("g",), evidence=tmp_path))
     assert not list(tmp_path.glob("out*"))

@@ -115,7 +115,7 @@ def test_the_run_ends_with_6_and_the_same_command_goes_on(
     words = ("refine", *pair, "-o", tmp_path / "cut.tif")
     ended = invoke(*words)
     assert ended.exit_code == 6
-    assert "Nothing that was finished is lost: run the same command" in ended.stderr
+    assert "what was finished is kept" in ended.stderr
     assert not (tmp_path / "cut.tif").exists()
     use(monkeypatch, Bright())
     assert invoke(*words).exit_code == 0
@@ -151,7 +151,8 @@ def test_memory_that_runs_out_while_objects_are_looked_for_is_named(
     monkeypatch.setattr(where, _full)
     ended = invoke("refine", *pair, "-o", tmp_path / "out.tif", *more)
     assert ended.exit_code == 6
-    assert "i.tif: out of memory while the mask was surveyed" in ended.stderr
+    assert "i.tif: Run the same command with more memory: what was finished is kept\n" in ended.stderr
+    assert "  Why: out of memory while the mask was surveyed" in ended.stderr
     assert not list(tmp_path.glob("out*"))
 
 

@@ -126,7 +126,10 @@ def test_a_report_that_says_something_else_is_refused(image: Path, bundle: Path,
     write_report(Path("m.json"), {**json.loads(Path("m.json").read_text()), key: value})
     result = invoke("report", "m.tif")
     assert result.exit_code == 5
-    assert "m.json: the report does not describe this mask" in result.stderr
+    assert (
+        "m.json: Compute the mask again with --overwrite\n  Why: the report does not describe this mask"
+        in result.stderr
+    )
     assert not Path("m.html").exists()
 
 

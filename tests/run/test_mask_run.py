@@ -66,6 +66,12 @@ def test_progress_names_the_pass_and_counts_groups() -> None:
         ("pass 2 of 2", 1, 2),
     ]
     assert (tally.resumed, tally.computed) == (3, 2)
+    shares = [step.share for step in heard.steps]
+    assert all(share is not None for share in shares)
+    # Three of four groups in a pass of four of six, and a little for the writing of the mask.
+    assert shares[0] == pytest.approx(0.5, abs=0.05)
+    assert shares[1] == pytest.approx(2 / 3, abs=0.05)
+    assert shares[2] == pytest.approx(5 / 6, abs=0.05)
 
 
 def test_totals_are_sums_of_what_groups_count() -> None:

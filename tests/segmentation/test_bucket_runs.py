@@ -658,7 +658,8 @@ def test_masks_of_a_bucket_are_verified(store: Store, colours: Path) -> None:
     assert verify_mask(f"{OUT}a.tif").damage
     result = invoke("verify", OUT)
     assert result.exit_code == 7
-    assert f"{OUT}a.tif: not as it was written" in result.stderr
+    assert f"{OUT}a.tif: Restore it from a copy" in result.stderr
+    assert "  Why: not as it was written" in result.stderr
     assert invoke("verify", f"{OUT}none.tif").exit_code == 3
     assert invoke("verify", f"s3://{NAME}/other/").exit_code == 2
 

@@ -89,12 +89,12 @@ def test_scenes_of_a_list_are_chosen_by_name_and_the_others_left_alone(tmp_path:
     np.testing.assert_array_equal(pixels_of(found[1]), picture(20, 20)[:10, :10])
     training, validation = split_scenes(found, config)
     assert ([one.name for one in training], [one.name for one in validation]) == (["east"], ["north"])
-    with pytest.raises(UsageError, match=r"got up.*Known: north, south, east, west"):
+    with pytest.raises(UsageError, match=r"got up.*Choose from north, south, east, west"):
         load_scenes(table, DataConfig(scenes=("east", "up")))
 
 
 def test_scenes_to_validate_on_are_known_and_leave_something() -> None:
-    with pytest.raises(UsageError, match=r"got t.*Known: s"):
+    with pytest.raises(UsageError, match=r"got t.*Choose from s"):
         split_scenes([scene()], DataConfig(validation=("t",)))
     with pytest.raises(UsageError, match="leaves nothing"):
         split_scenes([scene()], DataConfig(validation=("s",)))

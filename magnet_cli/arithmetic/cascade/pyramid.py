@@ -170,7 +170,7 @@ def check_side(side: int) -> None:
     """
     if side < SMALLEST_SIDE:
         rule = f"windows have a side of at least {SMALLEST_SIDE} pixels"
-        raise UsageError(rule, value=side, advice="The published programs take 900")
+        raise UsageError(rule, value=side, advice="Take a side of 900, as the published programs do")
 
 
 def local_windows(size: Size, *, side: int) -> Iterator[CascadeWindow]:

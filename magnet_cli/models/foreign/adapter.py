@@ -56,13 +56,13 @@ def select_output(found: object, name: str) -> Tensor:
         raise WeightsError(
             "the network has no output of this name" if name else "the network returned no tensor",
             value=name or type(found).__name__,
-            advice=f"Known: {', '.join(known) or 'none'}; give one as --output-name",
+            advice=f"Give --output-name one of: {', '.join(known) or 'none'}",
         )
     if not chosen.is_floating_point():
         raise WeightsError(
             "the network gives whole numbers instead of scores, so nothing can be refined or blended",
             value=str(chosen.dtype).removeprefix("torch."),
-            advice="Export it again without its last step, argmax",
+            advice="Export the network again without its last step, argmax",
         )
     return chosen
 

@@ -132,7 +132,10 @@ def _table(file: Path) -> dict[str, Any]:
     version = str(table.get("format_version"))
     if not version.startswith(FORMATS):
         raise WeightsError(
-            "this version of the format is not read", value=version, file=file, advice="Versions 0.4 and 0.5 are"
+            "this version of the format is not read",
+            value=version,
+            file=file,
+            advice="Export the network in version 0.4 or 0.5",
         )
     return table
 

@@ -218,7 +218,9 @@ def class_choices(description: ForeignDescription, channels: int) -> tuple[tuple
             advice="Add other=rest to --classes",
         )
     if has_rest and not left:
-        raise UsageError("no channel is left for the class =rest", value=stated.origin, advice="Leave that class out")
+        raise UsageError(
+            "no channel is left for the class =rest", value=stated.origin, advice="Leave the class =rest out"
+        )
     return tuple(replace(each, channels=each.channels or left) for each in wanted), stated.origin
 
 

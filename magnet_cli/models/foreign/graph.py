@@ -63,7 +63,7 @@ def sole_input(inputs: list[GraphValue], outputs: tuple[GraphValue, ...], path: 
             "a network takes patches, and nothing else",
             value=f"inputs {', '.join(each.name for each in inputs) or 'none'}",
             file=path,
-            advice="Export it with the image as its only input",
+            advice="Export the network with the image as its only input",
         )
     (given,) = inputs
     if given.shape is not None and len(given.shape) != AXES:
@@ -81,7 +81,7 @@ def sole_input(inputs: list[GraphValue], outputs: tuple[GraphValue, ...], path: 
             "the network gives whole numbers instead of scores, so nothing can be refined or blended",
             value=", ".join(each.name for each in outputs),
             file=path,
-            advice="Export it again without its last step, argmax",
+            advice="Export the network again without its last step, argmax",
         )
     return given
 

@@ -40,7 +40,12 @@ def kind_named(name: str, *, file: Path) -> NetworkKind:
         WeightsError: This version has no such kind.
     """
     if name not in KINDS:
-        raise WeightsError("unknown kind of network", value=name, file=file, advice=f"Known kinds: {', '.join(KINDS)}")
+        raise WeightsError(
+            "unknown kind of network",
+            value=name,
+            file=file,
+            advice=f"Take a network of one of the kinds {', '.join(KINDS)}",
+        )
     return KINDS[name]
 
 
@@ -66,7 +71,8 @@ def kind_of(path: Path) -> NetworkKind:
         raise WeightsError(
             "no kind of network is recognised in this path",
             file=path,
-            advice=f"Known kinds: {', '.join(KINDS)}; docs/networks.md says which files each of them has",
+            advice=f"Give a network of one of the kinds {', '.join(KINDS)}; docs/networks.md says which files each "
+            "of them has",
         )
     return found
 

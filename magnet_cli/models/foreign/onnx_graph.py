@@ -33,7 +33,7 @@ def read_graph(path: Path) -> Graph:
 
     if path.stat().st_size >= LARGEST:
         raise WeightsError("a graph has less than 2 GiB", value=path.stat().st_size, file=path,
-            advice="Export it with its weights in a file of their own")  # fmt: skip
+            advice="Export the network with its weights in a file of their own")  # fmt: skip
     try:
         # Weights in other files stay unread until their paths are checked: they could lead out of the folder.
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)

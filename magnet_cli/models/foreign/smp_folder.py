@@ -74,7 +74,7 @@ class SmpFolder:
                 "no class of segmentation-models-pytorch that is built here",
                 value=known,
                 file=path / CONFIG,
-                advice=f"Known: {', '.join(CLASSES)}",
+                advice=f"Take a network of one of the classes {', '.join(CLASSES)}",
             )
         encoder = config.get("encoder_name")
         if not isinstance(encoder, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", encoder):

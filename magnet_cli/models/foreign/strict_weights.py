@@ -28,7 +28,7 @@ def fill_strictly(network: nn.Module, state: Mapping[str, Tensor], *, file: Path
             f"the weights do not fit the network: {len(missing)} are missing, {len(extra)} are left over",
             value=", ".join([*missing, *extra][:6]),
             file=file,
-            advice="A network with random numbers in place of weights gives a mask that means nothing",
+            advice="Take weights of this very network: random numbers in their place give a mask without meaning",
         )
     check_tensors(state, wanted, file=file)
     network.load_state_dict({**wanted, **state})

@@ -110,7 +110,7 @@ class TransformersFolder:
                 "the weights do not fit the network",
                 value="; ".join(wrong),
                 file=folder,
-                advice="A network with random numbers in place of weights gives a mask that means nothing",
+                advice="Take weights of this very network: random numbers in their place give a mask without meaning",
             )
         found = cast("nn.Module", network)
         return MaskClasses(found, task=spec.options.get("task")) if universal else SemanticHead(found)
@@ -187,7 +187,7 @@ def _check_type(config: Mapping[str, Any], *, file: Path) -> None:
             "no network of transformers that segments",
             value=kind,
             file=file,
-            advice=f"Known types: {', '.join((*SEMANTIC, *UNIVERSAL))}",
+            advice=f"Take a network of one of the types {', '.join((*SEMANTIC, *UNIVERSAL))}",
         )
 
 

@@ -80,6 +80,6 @@ def _bound(port: int) -> socket.socket:
         raise OutputError(
             "the port cannot be used",
             value=f"--port {port}: {error.strerror}",
-            advice="Choose another, or leave --port out",
+            advice="Choose another port, or leave --port out",
         ) from error
     return listener

@@ -18,6 +18,7 @@ from magnet_cli.events import Step
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.pieces import PieceFolder, groups_in_piece, piece_name
 from magnet_cli.options.spelling import option_words
+from magnet_cli.run.workload import Workload
 from magnet_cli.segmentation.cluster.carried_errors import delivered
 from magnet_cli.segmentation.cluster.crew import Shift
 from magnet_cli.segmentation.cluster.group_spans import GroupSpan, GroupSpans
@@ -358,7 +359,9 @@ class SharedPasses:
     def advance(self, number: int, done: int, total: int) -> None:
         """Report how many groups of a pass are done."""
         what = f"pass {number + 1} of {len(self.plan.passes)}"
-        self.image.run.events.step(Step(image=self.image.run.target.mask.name, what=what, done=done, total=total))
+        share = Workload.of(self.run.job).share(number, done / max(1, total))
+        name = self.image.run.target.mask.name
+        self.image.run.events.step(Step(image=name, what=what, done=done, total=total, share=share))
 
 
 def _named(job: Question) -> Question:

@@ -69,7 +69,7 @@ def _unanswered(reason: str) -> DeviceError:
     return DeviceError(
         "the Dask scheduler does not answer any more",
         value=reason,
-        advice="What is finished is kept: start it again and run the same command",
+        advice="Start the scheduler again and run the same command: what is finished is kept",
     )
 
 
