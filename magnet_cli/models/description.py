@@ -50,7 +50,9 @@ class Head:
     __pydantic_config__ = ConfigDict(strict=True, extra="ignore")
 
     schema: Annotated[Positive, AfterValidator(_known)]
+    """The version of these keys, at present 1."""
     kind: Literal["segmentation", "cascade"] = "segmentation"
+    """What the bundle does: it predicts classes, or sharpens masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +60,15 @@ class SegmentationNetworks:
     """The networks of a bundle that predicts classes."""
 
     backbone: NetworkSpec | None = None
+    """The network that predicts classes, of an architecture of this program."""
     foreign: ForeignSpec | None = None
+    """A network of another library in its place. A bundle has one of the two."""
     refiners: tuple[RefinerSpec, ...] = ()
+    """Networks that merge the results of two stages."""
     selector: NetworkSpec | None = None
+    """A network that selects the windows, or the cells of a GRNet, that are computed in detail."""
     local: NetworkSpec | None = None
+    """The local branch of a GRNet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +78,7 @@ class SegmentationFile(Head, SegmentationDescription):
     __pydantic_config__ = STRICT
 
     networks: SegmentationNetworks
+    """The networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +86,7 @@ class CascadeNetworks:
     """The one network of a bundle that sharpens masks."""
 
     cascade: NetworkSpec
+    """The network that sharpens masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +96,9 @@ class CascadeFile(Head, CascadeDescription):
     __pydantic_config__ = STRICT
 
     object: Text = ""
+    """The kind of object that it was trained on; empty where it is for any."""
     networks: CascadeNetworks
+    """The network."""
 
 
 def parse_bundle(table: Mapping[str, Any], *, file: Path, data: bytes, is_shipped: bool) -> Bundle | CascadeBundle:

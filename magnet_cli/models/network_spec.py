@@ -124,7 +124,9 @@ class ClassSpec:
     """One class; its index is its position."""
 
     name: Text
+    """The name of the class, which differs from those of the others."""
     color: Annotated[str, Field(pattern="^#[0-9A-Fa-f]{6}$"), FieldRule("must be written #RRGGBB")]
+    """The colour of the class in masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +134,13 @@ class PixelSpec:
     """Bands and values of an image as a network expects them."""
 
     bands: Annotated[tuple[str, ...], AfterValidator(_different), FieldRule("must be an array of different names")]
+    """Names of the bands, in the order in which the network gets them."""
     range: Annotated[tuple[float, float], FieldRule("must be an array of 2 numbers"), AfterValidator(_rising)]
     """Stored values that map to 0 and 1, before mean and standard deviation."""
     mean: Numbers
+    """Mean of each band, of values from 0 to 1."""
     std: Annotated[Numbers, AfterValidator(_all_positive)]
+    """Standard deviation of each band."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +148,9 @@ class InputSpec(PixelSpec):
     """The input of the backbone."""
 
     size: Sides
+    """Size of a patch, in pixels of the network."""
     resample: Literal["area", "bilinear"]
+    """How windows are made smaller: by the mean of the pixels, or as OpenCV's bilinear interpolation does it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +158,9 @@ class PixelSize:
     """Physical size of a working-grid pixel."""
 
     value: Annotated[Fraction, PlainValidator(_exact)]
+    """Width and height of the pixel."""
     unit: Literal["um", "m"]
+    """Micrometres or metres."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,10 +168,15 @@ class MagnetDefaults:
     """Defaults of the method, as they would be written on the command line."""
 
     merge: Merge
+    """Default of `--merge`."""
     points: Selection
+    """Default of `--points`."""
     patches: Selection
+    """Default of `--patches` with `--method magnet-fast`."""
     median: Annotated[Positive, AfterValidator(_odd)]
+    """Default of `--median`."""
     margin: Natural
+    """Pixels at the rim of a patch that a network judges badly; windows overlap by at least twice as many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,11 +212,15 @@ class NetworkSpec:
     """One network and the file of its weights."""
 
     architecture: Text
+    """Name of the architecture, as training configurations have it."""
     options: Annotated[Mapping[str, Any], FieldRule("must be an object")] = field(default_factory=dict)
+    """Values that only the architecture understands."""
     temperature: Annotated[Temperature, PlainValidator(Temperature.parse)] = Temperature()
+    """Divisor of the scores before the activation: one number, or one for each scale."""
     file: Annotated[str, AfterValidator(_file_name)]
-    """Name of a file in the bundle's folder."""
+    """Name of a `.safetensors` file in the bundle's folder."""
     sha256: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$"), FieldRule(HASH_RULE)] = None
+    """SHA-256 of the file. Bundles that come with the program must state it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +230,7 @@ class RefinerSpec(NetworkSpec):
     scale: Annotated[Sides | None, BeforeValidator(_square)] = None
     """Scale that it was trained for; None serves every scale."""
     input: Literal["own-first", "field-first"]
+    """The field that it gets first: the network's own result of the window, or that of the stage before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,11 +248,15 @@ class Description:
     """Keys of `bundle.json` that every bundle has."""
 
     name: Text
+    """The name of the bundle."""
     domain: Annotated[Text, AfterValidator(_domain)] = ""
     """The kind of image that the bundle was trained on: `aerial`, `histology`, `fundus`, ...; empty where unknown."""
     licence: Text = ""
+    """Licence of the weights."""
     source: Text = ""
+    """Where the weights come from."""
     metrics: Annotated[Mapping[str, Any], FieldRule("must be an object")] = field(default_factory=dict)
+    """Scores of the bundle. The program shows them and reads nothing else from them."""
     execution: Mapping[DeviceKind, Mapping[Precision, Execution]] = field(default_factory=dict)
     """Execution settings by kind of device and precision. Elsewhere the program's own numbers hold."""
     origins: Annotated[tuple[str, ...], FieldRule("must be an array of strings")] = ()
@@ -261,14 +284,19 @@ class SegmentationDescription(Description):
     """Keys of `bundle.json` of a bundle that predicts classes, without its networks."""
 
     classes: Annotated[tuple[ClassSpec, ...], AfterValidator(_class_list)]
+    """The classes, 2 to 255. The index of a class in masks is its place in the list."""
     input: InputSpec
+    """What the backbone gets."""
     activation: Literal["softmax", "sigmoid", "none"]
     """Function from scores to probabilities; `none` where the network gives probabilities."""
     scales: Annotated[tuple[Sides, ...], AfterValidator(_some)]
     """Scales that it was trained at; the default of `--scales`."""
     resolution: PixelSize | None = None
+    """Size of a pixel of the working grid. None takes every image at its own size of a pixel."""
     magnet: MagnetDefaults
+    """Defaults of the method."""
     compat: Compat = "paper"
+    """Default of `--compat`: the arithmetic that the bundle is meant for."""
     preparation: PreparationKind = "none"
     """Treatment of a stained section before normalisation, with values of the whole image."""
 
@@ -278,6 +306,7 @@ class CascadeDescription(Description):
     """Keys of `bundle.json` of a bundle that sharpens masks, without its network."""
 
     input: PixelSpec
+    """What the network gets of the image."""
     side: Positive
     """L: the longer side in the global step, and the side of the local step's windows, unless a run says otherwise."""
     compat: Literal["paper", "published"] = "paper"

@@ -35,6 +35,7 @@ class PassMemory:
     """Memory that one forward pass was measured to take."""
 
     batch: Positive
+    """Number of patches in the pass."""
     bytes: ByteCount
     """Peak of the pass beyond what lay in memory before it."""
 
