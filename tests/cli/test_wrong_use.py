@@ -261,7 +261,13 @@ def test_a_scene_does_not_replace_a_file(here: Path, image: Path) -> None:
 
 def test_a_scene_is_named_in_json(here: Path) -> None:
     (row,) = invoke_json("scene", "t.tif", "--size", "96x64", "--labels", "l.tif")["images"]
-    assert row == {"image": "t.tif", "labels": "l.tif", "size": {"width": 96, "height": 64}, "seed": 0}
+    assert row == {
+        "image": "t.tif",
+        "labels": "l.tif",
+        "size": {"width": 96, "height": 64},
+        "seed": 0,
+        "landscape": "countryside",
+    }
     assert "the file exists" in invoke_json("scene", "t.tif", code=5)["error"]
     assert sorted(tree(here)) == ["l.tif", "t.tif"]
 
