@@ -69,7 +69,7 @@ def places(period: float, length: int, *, beside: float = 0) -> NDArray[np.int64
     Args:
         period: Distance between two borders.
         length: Pixels of the axis.
-        beside: Distance of two places on either side of each border, which are returned instead of it.
+        beside: If not 0, return two places for each border instead of the border: this many pixels before and after it.
     """
     borders = np.arange(period, length, period)
     if beside:
@@ -155,7 +155,7 @@ def axes_of(labels: NDArray[np.uint8], inner: Box, plan: Plan, computed: NDArray
 
     Args:
         labels: The mask, `(height, width)`.
-        inner: What is compared; at least one pixel is left around it.
+        inner: The part of the mask in which neighbours are compared. At least one pixel lies around it.
         plan: The plan of the run.
         computed: Which cells of the finest stage were computed, `(rows, columns)`.
     """
@@ -265,7 +265,7 @@ def measure(pixels: NDArray[np.uint8], options: SegmentOptions, folder: Path) ->
 
     Args:
         pixels: The image, `(height, width, 3)`.
-        options: How it is segmented.
+        options: The options of the segmentation.
         folder: Where the images and masks are written.
     """
     runs, windows, began, model = [], 0, perf_counter(), load_model(options, Events())

@@ -184,7 +184,8 @@ def mean_iou(counts: Tensor, *, minimum: float = 0.0) -> Tensor:
 
     Args:
         counts: The number of labelled pixels.
-        minimum: Share of them that a class must have, in either.
+        minimum: Least share of those pixels that a class must have in truth and prediction together, or it does not
+            count.
     """
     both = counts.diagonal(dim1=-2, dim2=-1)
     union = counts.sum(dim=-1) + counts.sum(dim=-2) - both

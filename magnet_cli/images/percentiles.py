@@ -27,7 +27,7 @@ PLACES = 8
 PLACE_SIDE = 128
 """Side of such a place in pixels of the level."""
 STRIP_VALUES = 8 << 20
-"""Decoded at a time: an image of hundreds of bands takes no more memory than one of three."""
+"""Number of values that are decoded at a time, so that hundreds of bands take no more memory than three."""
 
 
 def sample_percentiles(

@@ -49,13 +49,13 @@ class Kind(IntEnum):
     """The kind of a record."""
 
     HEADER = 1
-    """JSON: what the journal belongs to."""
+    """JSON that identifies the run to which the journal belongs."""
     OPENED = 2
     """A process took over; unfinished groups of the one before count for nothing."""
     TILE = 3
     FIELD = 4
     GROUP = 5
-    """JSON counts: all of this group's records stand above."""
+    """JSON counts of a group, all of whose other records are stored before this one."""
     DROP = 6
     """The group's records since the file was last opened count for nothing."""
     END = 7

@@ -285,7 +285,10 @@ def area_text(area: float) -> str:
 
 
 def _seconds(seconds: Mapping[str, Any]) -> list[Bar]:
-    """Return the whole run first; activities overlap, because they are summed over threads."""
+    """Return a bar for the whole run, and one for each activity.
+
+    These overlap, because they are summed over threads.
+    """
     found = {str(name): float(value) for name, value in seconds.items()}
     longest = max([*found.values(), 1e-9])
     first = sorted(found, key=lambda name: (name != "wall", -found[name]))

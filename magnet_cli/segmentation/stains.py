@@ -53,7 +53,7 @@ TISSUE_MEAN, TISSUE_DEVIATION = (
     np.array([8.63234435, -0.11501964, 0.03868433]),
     np.array([0.57506023, 0.10403329, 0.01364062]),
 )
-"""Mean and deviation of the reference that HistomicsTK's programs take by default, in this space."""
+"""Mean and deviation of the reference that HistomicsTK's programs take by default, in Ruderman's space."""
 WHITE = 240.0
 """Stored value of the glass after normalisation."""
 DIGITS = 6

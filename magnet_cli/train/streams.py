@@ -36,7 +36,7 @@ SUMMED = 9
 """Bytes of a pixel and of the sum that it comes from where an image is read coarser than it is stored."""
 CHUNK_ROWS = 2 * TILE
 FAR = 4
-"""A halving that a stored level is so many times finer than, on either axis, is made once and kept on disk."""
+"""Halvings at least so many times coarser than the stored level that they are read from are kept on disk."""
 MOST_OPEN = 128
 """Images open at a time: systems allow a process a thousand files or so."""
 

@@ -110,7 +110,7 @@ def run(
 
     Args:
         image: (H, W, 3).
-        case: What to do.
+        case: The settings of the run.
         backbone: (1, 3, h, w) to logits.
         refiners: Each (1, 2 * classes, h, w), own first, to logits; the published choice by stage.
         shifted: Whether the half-pixel shift is kept.

@@ -1,4 +1,4 @@
-"""The program on a real GPU does what it does nowhere else."""
+"""On a real GPU the program copies, measures memory, meets shortages and computes as it should."""
 
 from __future__ import annotations
 

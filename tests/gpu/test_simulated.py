@@ -73,8 +73,8 @@ def run(image: Path, mask: Path, model: Model, options: SegmentOptions) -> NDArr
     return labels_in(mask)
 
 
-# The others do all that these do on the device: `not nested` has a threshold, `count` merges by the refiner and `all`
-# begins with a stage of its own.
+# `not nested` has a threshold as well, and `count` ranks points as `share` does. The single stage of `patch` and
+# `downsample` does on the device what the first stage of the others does.
 FULL = ("threshold", "share", "patch", "downsample")
 
 

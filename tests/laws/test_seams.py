@@ -83,7 +83,7 @@ class Borders:
     blocks: Changes
 
     def add(self, own: NDArray[np.uint8], other: NDArray[np.uint8], *, cell: int, block: int, start: int) -> None:
-        """Compare two runs along columns of the same pixels; `start` is where the first column lies in the own run."""
+        """Compare the labels of two runs for the same pixels, the first of which have column `start` in the own run."""
         mine, others = ((labels[:, 1:] != labels[:, :-1]).sum(axis=0) for labels in (own, other))
         place = start + np.arange(1, own.shape[1])
         is_block = place % block == 0

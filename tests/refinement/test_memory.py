@@ -26,7 +26,7 @@ SHAPES = ((560, 600), (560, 1050))
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Return the most pixels that were read or stored at once, by what was."""
+    """Return the most pixels that one call has read or stored, by the name of the method that was called."""
     most: dict[str, int] = {}
 
     def watch(owner: type, method: str, area: Callable[..., int]) -> None:

@@ -190,6 +190,6 @@ class CountingRunner(Runner):
 
 
 def engine(memory: Memory, *, readers: int, **more: Any) -> Engine:
-    """Return an engine over nothing but a memory."""
+    """Return an engine that stores into `Memory` and has no image."""
     resources = Resources(image=cast("Image", None), results=memory, sink=memory, clock=Clock())
     return Engine(resources=resources, readers=readers, **more)

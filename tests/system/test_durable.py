@@ -46,7 +46,7 @@ class Disk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    """Return what the program has brought to the disk; the names that it gave last, too."""
+    """Return a record of the contents and names that the program brings to the disk."""
     found = Disk()
     replace, sync_data, sync_folder = os.replace, durable.sync_data, durable.sync_folder
 

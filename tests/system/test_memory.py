@@ -158,7 +158,7 @@ def test_the_sampler_looks_now_and_then_for_what_children_take() -> None:
 
 
 def test_a_sampler_begins_with_the_young_reading_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a run over many small images does not read PSS for each of them."""
+    """Otherwise a run over many small images would read PSS for each of them, which is slow."""
     resident, read = 900 * MIB, list[int]()
 
     def host_memory() -> int:

@@ -79,7 +79,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[WindowPair]:
 
 
 def now_and_before(pair: WindowPair) -> tuple[Tensor, Tensor, Tensor]:
-    """Return labels of a second stage, what it came to, and what was under it, from whole fields: `(rows, columns)`."""
+    """Return the truth, and the classes after and before the second stage of a pair, each `(rows, columns)`."""
     box = Box.whole(pair.second.extent)
     truth = torch.from_numpy(pair.step.labels.read(box).astype(np.int64))
     return truth, whole(pair.after).argmax(dim=0), pair.step.under(box).argmax(dim=0)

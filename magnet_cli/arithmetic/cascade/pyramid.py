@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 RIM = 16
 """Pixels of a window's output that are thrown away at each side that is not the region's border."""
 SMALLEST_SIDE = 66
-"""Windows lie half a side less twice the rim apart: at least one pixel."""
+"""Smallest side of a window. Windows lie half a side less twice the rim apart, which must be at least one pixel."""
 
 
 @dataclass(frozen=True, kw_only=True)

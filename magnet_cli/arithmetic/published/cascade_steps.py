@@ -106,7 +106,7 @@ def _enlarged(values: Tensor, size: Size) -> Tensor:
 
 
 def _padded(network: CascadeNetwork, image: Tensor, *masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Run a step over sides that are padded to multiples of 8. If one is none, both grow, the other one by 8."""
+    """Run a step over sides that are padded to multiples of 8. If only one needs padding, the other one grows by 8."""
     height, width = image.shape[2:]
     if height % STRIDE or width % STRIDE:
         # The package pads both sides if one needs it, the aligned one by 8.
