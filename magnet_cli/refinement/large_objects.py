@@ -41,7 +41,7 @@ class Block:
     box: Box
     """The pixels that the block computes, on the level's grid."""
     area: Box
-    """What is needed to compute them: `box`, and the windows around it."""
+    """The pixels that are read to compute those of `box`: the windows around it."""
     own: Tensor
     """The input mask over `area`, `(height, width)` float32 in [0, 1]."""
     start: Tensor | None

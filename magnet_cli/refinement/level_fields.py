@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from magnet_cli.run.results import Results
 
 ROUNDING = 1e-3
-"""Sums of float32 products of shares and claims are as exact as this, in steps of a claim."""
+"""Upper bound of the error of sums of float32 products of shares and claims, in steps of a claim."""
 
 
 def joined_level(results: Results, step: LevelPass, box: Box) -> NDArray[np.float32]:

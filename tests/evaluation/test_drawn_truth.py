@@ -59,7 +59,7 @@ def test_corrections_count_in_place_of_the_truth(tmp_path: Path, labels: NDArray
 
 
 def test_polygons_of_a_slide_lie_where_qupath_drew_them(tmp_path: Path, labels: NDArray[np.uint8]) -> None:
-    """QuPath counts from the corner of the scanned part, which the mask knows; so do regions that count."""
+    """Coordinates of QuPath, also those of `--roi`, begin at the corner of the scanned part, which the mask states."""
     mask = write_mask(tmp_path / "m.tif", labels, resolution=None, bounds=Box(x=40, y=20, width=200, height=100))
     drawn = write_drawn(tmp_path / "c.geojson", annotation(WATER, square(10, 10, 60, 60)))
     found = evaluate(mask, drawn)
