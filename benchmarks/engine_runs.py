@@ -37,7 +37,7 @@ from magnet_cli.segmentation.segment_model import load_model
 from magnet_cli.system.memory import keep_heap_steady
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 RESULTS = Path(__file__).with_name("results") / "engine_runs.jsonl"
 PLAIN = "torch"
@@ -75,13 +75,18 @@ class Measured:
         # The probabilities of any patch serve as the field of a stage: their content does not change the time.
         self._fields = [self._networks.predict(batch.flip(0), scale) for batch in self._batches]
 
-    def run(self, into: Engine) -> None:
-        """Run the program and then its passes, and note the CPU seconds of both."""
+    def run(self, into: Engine) -> Mapping[str, int]:
+        """Run the program and then its passes, note the CPU seconds of both, and return the windows of each stage."""
         begun = time.process_time()
         took = self._program.run("", None)
         into.runs.append(time.process_time() - begun)
-        into.windows = took.windows
-        into.passes.append(sum(self._seconds(number, count) for number, count in took.by_stage.items() if count))
+        self.passes(into, took.by_stage)
+        return took.by_stage
+
+    def passes(self, into: Engine, by_stage: Mapping[str, int]) -> None:
+        """Run the passes of a run alone, and note their CPU seconds."""
+        into.windows = sum(by_stage.values())
+        into.passes.append(sum(self._seconds(number, count) for number, count in by_stage.items() if count))
 
     @torch.inference_mode()
     def _seconds(self, number: str, windows: int) -> float:
@@ -114,10 +119,11 @@ def compared(engines: Sequence[Engine]) -> dict[str, dict[str, object]]:
     plain = next((one.passes for one in engines if one.name == PLAIN), None)
     found: dict[str, dict[str, object]] = {}
     for one in engines:
-        found[one.name] = {
-            "windows": one.windows,
+        found[one.name] = {"windows": one.windows, "passes": spread(one.passes)}
+        if not one.runs:
+            continue
+        found[one.name] |= {
             "seconds": spread(one.runs),
-            "passes": spread(one.passes),
             "of its ceiling": spread([own / run for own, run in zip(one.passes, one.runs, strict=True)]),
         }
         if plain is not None:
@@ -133,8 +139,18 @@ def options_of(word: str, options: SegmentOptions) -> SegmentOptions:
     return replace(options, **chosen)
 
 
-def measure(options: SegmentOptions, *, side: int, engines: Sequence[str], repeats: int) -> dict[str, object]:
-    """Run all rounds over one generated image, each engine in turn."""
+def measure(
+    options: SegmentOptions, *, side: int, engines: Sequence[str], ceilings: Sequence[str], repeats: int
+) -> dict[str, object]:
+    """Run all rounds over one generated image, each engine in turn.
+
+    Args:
+        options: Options of all runs.
+        side: Side of the image in pixels.
+        engines: Engines, each with its precision as `options_of` takes it.
+        ceilings: Those among them of which the passes alone are measured, not whole runs.
+        repeats: The number of rounds.
+    """
     loads = []
     with tempfile.TemporaryDirectory() as name:
         folder, studio = Path(name), Studio(options)
@@ -148,9 +164,14 @@ def measure(options: SegmentOptions, *, side: int, engines: Sequence[str], repea
         ]
         for _ in range(repeats):
             loads.append(round(os.getloadavg()[0], 2))
+            windows: Mapping[str, int] = {}
             for engine, one in zip(every, measured, strict=True):
-                one.run(engine)
-                print(f"{engine.name}: {engine.runs[-1]:.1f} CPU s, passes {engine.passes[-1]:.1f}", file=sys.stderr)
+                if engine.name not in ceilings:
+                    windows = one.run(engine)
+            for engine, one in zip(every, measured, strict=True):
+                if engine.name in ceilings:
+                    one.passes(engine, windows)
+                print(f"{engine.name}: runs {engine.runs}, passes {engine.passes}, in CPU s", file=sys.stderr)
     return {**studio.setting().describe(), "method": options.method, "side": side, "load": loads,
         "engines": compared(every)}  # fmt: skip
 
@@ -162,13 +183,20 @@ def main() -> None:
     parser.add_argument("--sides", default="2048")
     parser.add_argument("--method", default="patch")
     parser.add_argument("--engines", default="torch,onnxruntime,openvino,openvino:bfloat16")
+    parser.add_argument("--ceilings", default="", help="engines of which the passes alone are measured")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     words = parser.parse_args()
     keep_heap_steady()
     options = SegmentOptions(weights=words.weights, method=words.method, device="cpu", tissue="none")
     for side in words.sides.split(","):
-        found = measure(options, side=int(side), engines=words.engines.split(","), repeats=words.repeats)
+        found = measure(
+            options,
+            side=int(side),
+            engines=words.engines.split(","),
+            ceilings=words.ceilings.split(","),
+            repeats=words.repeats,
+        )
         with words.output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(found) + "\n")
         print(json.dumps(found["engines"], indent=1))

@@ -121,5 +121,7 @@ def own_uncertainty(values: NDArray[np.float16]) -> NDArray[np.float16]:
 
     NaN marks pixels without data and stays NaN.
     """
-    unsure = uncertainty(torch.from_numpy(np.nan_to_num(values)).float()).half().numpy()
-    return np.where(np.isnan(values[:1]), np.float16("nan"), unsure[None])
+    # `nan_to_num` also looks for infinities, which takes three times as long.
+    missing = np.isnan(values)
+    unsure = uncertainty(torch.from_numpy(np.where(missing, np.float16(0), values)).float()).half().numpy()
+    return np.where(missing[:1], np.float16("nan"), unsure[None])

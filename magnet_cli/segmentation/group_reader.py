@@ -154,7 +154,7 @@ def _read(image: Image, bound: BoundPass, block: Index) -> BlockPixels:
     with naming_shortage(f"block {block} of pass {bound.number + 1} was read"):
         pixels = read_block(image, bound, block)
         # Page-locked memory cannot be swapped out, so only a device that copies from it while the host goes on gets it.
-        return pixels.pinned() if bound.device.type == "cuda" else pixels
+        return pixels.pinned() if bound.plan.machine.kind == "cuda" else pixels
 
 
 def read_block(image: Image, bound: BoundPass, block: Index) -> BlockPixels:

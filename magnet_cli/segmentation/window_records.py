@@ -68,8 +68,8 @@ def block_uncertainty(step: Pass, state: BlockState) -> NDArray[np.uint8]:
     parts = subdivision(stage)
     rows, row_of = sampled(own.height, stage.cell.height, parts)
     columns, column_of = sampled(own.width, stage.cell.width, parts)
-    values = canvas.view(own)[:, rows, columns].cpu().numpy()
-    known = np.asarray((values > 0).any(axis=0))
+    sample = canvas.view(own)[:, rows, columns].cpu()
+    values, known = sample.numpy(), (sample > 0).any(dim=0).numpy()
     valid = state.pixels.kept_valid
     if valid is not None:
         known &= valid[own.shifted(x=-canvas.box.x, y=-canvas.box.y).slices][rows, columns]

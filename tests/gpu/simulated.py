@@ -1,7 +1,9 @@
 """A simulated GPU: the CPU computes its tensors, and it refuses what a GPU refuses.
 
 Tensors of two devices do not mix, memory runs out, and each stream has its own order: a violation is noted when a
-stream reads or frees memory on which another stream still works. What a GPU computes, and how fast, it does not show.
+stream reads or frees memory on which another stream still works. A copy for which the host does not wait ends when the
+host waits for its stream: until then its source on the host must not change, and a result on the host has no values.
+What a GPU computes, and how fast, it does not show.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ class Stream:
     """Number of operations for which the host has waited."""
     known: dict[Stream, int] = field(default_factory=dict)
     """Moment up to which this stream has waited for each other stream."""
-    device_of: SimulatedDevice | None = None
+    ended: Callable[[], None] = lambda: None
+    """Called once the host has waited for the stream."""
 
     def knows(self, other: Stream, moment: int) -> bool:
         """Return whether the operations of another stream up to a moment end before this stream goes on."""
@@ -62,6 +65,25 @@ class Stream:
         self.finished = self.done
         for stream, moment in self.known.items():
             stream.finished = max(stream.finished, moment)
+        self.ended()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HostCopy:
+    """A copy between the device and the host for which the host has not waited."""
+
+    stream: Stream
+    moment: int
+    memory: Tensor
+    """Memory of the host, which the tensor or the array of the program shares."""
+    values: Tensor
+    """The values that are copied."""
+    to_host: bool
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether the host has waited for the copy."""
+        return self.moment <= self.stream.finished
 
 
 class Event:
@@ -129,7 +151,13 @@ class SimulatedDevice:
         self.used = self.peak = 0
         self.violations: list[str] = []
         self.operations: Counter[str] = Counter()
-        self.main = Stream()
+        self.main = self.new_stream()
+        self.pinned: dict[int, Tensor] = {}
+        """Page-locked memory of the host by its address. It is never freed, so that no other memory has its address."""
+        self.pinned_copies = 0
+        """Number of copies from page-locked memory for which the host did not wait at once."""
+        self.copies: list[HostCopy] = []
+        """Copies that have not ended."""
         self.failed = 0
         """Number of allocations that found no memory."""
         self._lock = threading.RLock()
@@ -139,6 +167,35 @@ class SimulatedDevice:
     def stream(self) -> Stream:
         """Return the stream of the calling thread."""
         return cast("Stream", getattr(self._local, "stream", self.main))
+
+    def new_stream(self) -> Stream:
+        """Make a stream of this device."""
+        return Stream(ended=self.end_copies)
+
+    def pin(self, tensor: Tensor) -> Tensor:
+        """Return a copy of a tensor in page-locked memory."""
+        found = tensor.clone()
+        self.pinned[found.data_ptr()] = found
+        return found
+
+    def end_copies(self) -> None:
+        """End all copies for which the host has waited: check their sources, and give results their values."""
+        with self._lock:
+            ended = [copy for copy in self.copies if copy.has_ended]
+            self.copies = [copy for copy in self.copies if not copy.has_ended]
+        for copy in ended:
+            self._check(copy)
+            if copy.to_host:
+                copy.memory.copy_(copy.values)
+
+    def check_copies(self) -> None:
+        """Check the sources of copies for which the host has not waited."""
+        for copy in self.copies:
+            self._check(copy)
+
+    def _check(self, copy: HostCopy) -> None:
+        if not copy.to_host and not torch.equal(copy.memory, copy.values):
+            self.violations.append("memory of the host was written that a copy to the device was still reading")
 
     @contextmanager
     def on(self, stream: Stream) -> Iterator[None]:
@@ -191,14 +248,40 @@ class SimulatedDevice:
             self._order(func, args, theirs)
             found = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
         self.operations[name] += 1
+        waits = not kwargs.get("non_blocking")
+        if leaves and not waits:
+            return self._late(found)
         if leaves or name == "aten._local_scalar_dense.default":
             self.stream.synchronize()
             return found.clone() if isinstance(found, torch.Tensor) else found
         if name == "aten.copy_.default" and not isinstance(args[0], Simulated):
             self.stream.synchronize()
             return args[0]
+        if not waits and plain:
+            self._note_copy(plain[0])
         blocks = {part.held.untyped_storage().data_ptr(): part for part in theirs}
         return tree_map(lambda part: self._wrapped(part, blocks) if isinstance(part, torch.Tensor) else part, found)
+
+    def _late(self, values: Tensor) -> Tensor:
+        """Return memory of the host that gets these values once the host has waited for the thread's stream."""
+        memory, stream = torch.empty_like(values), self.stream
+        memory.view(torch.uint8).fill_(0xFF)
+        with self._lock:
+            self.copies.append(
+                HostCopy(stream=stream, moment=stream.done, memory=memory, values=values.clone(), to_host=True)
+            )
+        return memory
+
+    def _note_copy(self, source: Tensor) -> None:
+        """Keep the source of a copy to the device. CUDA copies from memory that is not page-locked at once."""
+        if source.data_ptr() not in self.pinned:
+            return
+        stream = self.stream
+        with self._lock:
+            self.pinned_copies += 1
+            self.copies.append(
+                HostCopy(stream=stream, moment=stream.done, memory=source, values=source.clone(), to_host=False)
+            )
 
     def wrap(self, tensor: Tensor) -> Simulated:
         """Return a copy of a tensor of the CPU on the device."""
@@ -324,13 +407,17 @@ def simulated(monkeypatch: pytest.MonkeyPatch, budget: int = 1 << 40) -> Iterato
 
         pool._initializer = begin
 
+    def pinned(tensor: Tensor) -> Tensor:
+        # A method of the device would not be given the tensor whose attribute it is.
+        return device.pin(tensor)
+
     with monkeypatch.context() as patched, ExitStack() as modes:
         patched.setattr(ThreadPoolExecutor, "__init__", knowing)
         # Tensors of another kind have no place in it.
         patched.setattr(torch, "inference_mode", torch.no_grad)
-        patched.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
+        patched.setattr(torch.Tensor, "pin_memory", pinned)
         cuda = {
-            "Stream": lambda *_, **__: Stream(),
+            "Stream": lambda *_, **__: device.new_stream(),
             "Event": Event,
             "stream": device.on,
             "current_stream": lambda *_: device.stream,
@@ -349,6 +436,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch, budget: int = 1 << 40) -> Iterato
         modes.enter_context(_Functions())
         modes.enter_context(_Operations(device))
         yield device
+        device.check_copies()
 
 
 def on_device(model: Model, device: SimulatedDevice, *, work: int = 0) -> Model:

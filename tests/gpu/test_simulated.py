@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from magnet_cli.models.device import SideStream
 from magnet_cli.options.rules import parse_points
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.run.writer import Writer
+from magnet_cli.segmentation.block_stage import BlockStage
 from magnet_cli.segmentation.image_series import segment_target
 from magnet_cli.segmentation.segment_model import Model, load_model
 from tests.gpu.simulated import DEVICE, Stream, on_device, simulated
@@ -92,6 +93,7 @@ def test_masks_are_those_of_the_cpu_and_no_stream_is_ahead_of_another(
     assert float(np.mean(found == wanted)) >= 0.9995
     assert device.violations == []
     assert sum(device.operations.values()) > 100
+    assert device.pinned_copies > 0
     assert device.used == 0, "tensors are left on the device"
 
 
@@ -112,6 +114,47 @@ def test_a_writer_that_does_not_wait_is_found(
     with simulated(monkeypatch) as device:
         run(image, tmp_path / "gpu.tif", on_device(model, device), options)
     assert any("still writing" in text for text in device.violations)
+
+
+def test_a_buffer_that_is_used_again_before_its_copy_has_ended_is_found(
+    bundle: str, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Show that the simulated device notices when a reader gets a buffer back too early."""
+    on_device_as_it_is = BlockStage._on_device
+
+    def used_again(stage: BlockStage, array: NDArray[Any]) -> torch.Tensor:
+        copied = on_device_as_it_is(stage, array)
+        array[...] = 0
+        return copied
+
+    model, options = loaded(METHODS["patch"], bundle)
+    monkeypatch.setattr(BlockStage, "_on_device", used_again)
+    with simulated(monkeypatch) as device:
+        run(image, tmp_path / "gpu.tif", on_device(model, device), options)
+    assert any("memory of the host was written" in text for text in device.violations)
+
+
+def test_host_memory_may_change_once_its_copy_has_ended(device: SimulatedDevice) -> None:
+    for waits in (True, False):
+        source = torch.arange(6.0).pin_memory()
+        copied = source.to(DEVICE, non_blocking=True)
+        if waits:
+            torch.cuda.synchronize()
+        source.zero_()
+        torch.cuda.synchronize()
+        assert bool(device.violations) is not waits
+        assert float(copied.sum()) == 15
+    assert device.pinned_copies == 2
+
+
+def test_a_result_has_no_values_before_its_copy_has_ended(device: SimulatedDevice) -> None:
+    values = torch.ones(4, device=DEVICE)
+    fetched = values.to("cpu", non_blocking=True)
+    assert not torch.equal(fetched, torch.ones(4))
+    torch.cuda.synchronize()
+    assert torch.equal(fetched, torch.ones(4))
+    assert torch.equal(values.cpu(), torch.ones(4))
+    assert device.violations == []
 
 
 def test_memory_that_is_freed_too_early_is_found(device: SimulatedDevice) -> None:

@@ -71,7 +71,7 @@ def choose_cascade_engine(
     """
     if precision == "int8":
         raise UsageError(
-            "8 bits are for backbones: a cascade in 8 bits moves too many borders",
+            "8 bits are for backbones: a cascade in 8 bits gives fewer than 99.9 % of pixels the label of float32",
             value="--precision int8",
             advice="Take --precision auto, and after segment in int8 refine the mask by a command of its own",
         )
