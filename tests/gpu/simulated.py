@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import pytest
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from magnet_cli.segmentation.segment_model import Model
@@ -387,6 +388,35 @@ class SimulatedNetworks:
             return tree_map(lambda part: self.owner.wrap(part) if isinstance(part, torch.Tensor) else part, found)
 
         return called
+
+
+@dataclass(frozen=True)
+class SimulatedCascade:
+    """A cascade on the device. The CPU computes it, and pixels are normalised on the host."""
+
+    cascade: Any
+    owner: SimulatedDevice
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device."""
+        return DEVICE
+
+    def three_levels(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the global step on tensors of the device."""
+        return cast("tuple[Tensor, Tensor]", self._networks.three_levels(images, masks))
+
+    def two_levels(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the local step on tensors of the device."""
+        return cast("tuple[Tensor, Tensor]", self._networks.two_levels(images, masks, coarse))
+
+    def normalised(self, pixels: NDArray[Any]) -> Tensor:
+        """Return pixels as the network takes them, on the host."""
+        return cast("Tensor", self.cascade.normalised(pixels))
+
+    @property
+    def _networks(self) -> Any:
+        return SimulatedNetworks(self.cascade, self.owner)
 
 
 @contextmanager

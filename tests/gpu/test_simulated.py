@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from magnet_cli.errors import MemoryShortageError
@@ -15,14 +16,18 @@ from magnet_cli.events import Events
 from magnet_cli.geometry import Size
 from magnet_cli.masks.targets import Target
 from magnet_cli.models.device import SideStream
+from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.rules import parse_points
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.refinement import method_loader
+from magnet_cli.refinement.api import refine
 from magnet_cli.run.writer import Writer
 from magnet_cli.segmentation.block_stage import BlockStage
 from magnet_cli.segmentation.image_series import segment_target
 from magnet_cli.segmentation.segment_model import Model, load_model
-from tests.gpu.simulated import DEVICE, Stream, on_device, simulated
+from tests.gpu.simulated import DEVICE, NAME, SimulatedCascade, Stream, on_device, simulated
 from tests.laws.support import METHODS_OF_ONE_PASS, blurry_bundle, labels_in, scene_pixels, sides, write_tiled
+from tests.refinement.support import Bright, discs, model_of, use, write_grey, write_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,6 +100,24 @@ def test_masks_are_those_of_the_cpu_and_no_stream_is_ahead_of_another(
     assert sum(device.operations.values()) > 100
     assert device.pinned_copies > 0
     assert device.used == 0, "tensors are left on the device"
+
+
+def test_a_refined_mask_is_that_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = discs((330, 300), (150, 150, 130), (20, 20, 15))
+    image = write_image(tmp_path / "image.tif", truth)
+    mask = write_grey(tmp_path / "mask.tif", np.roll(truth, (3, -2), (0, 1)).astype(np.uint8))
+    use(monkeypatch, Bright())
+    wanted = labels_in(refine(image, mask, tmp_path / "cpu.tif", RefineOptions()).output)
+    with simulated(monkeypatch) as device:
+        model = model_of(cast("Any", SimulatedCascade(Bright(), device)))
+        machine = replace(model.machine, device=NAME, gpu_memory=device.budget)
+        monkeypatch.setattr(method_loader, "load_refine_model", lambda *_: replace(model, machine=machine))
+        found = refine(image, mask, tmp_path / "gpu.tif", RefineOptions())
+    assert 0 < float(np.mean(wanted == tifffile.imread(mask))) < 1
+    assert np.array_equal(labels_in(found.output), wanted)
+    assert device.violations == []
+    assert device.peak > 0
+    assert device.used == 0
 
 
 def test_a_writer_that_does_not_wait_is_found(
