@@ -68,7 +68,7 @@ def channels(path: Path, values: Array) -> None:
 
 def zarr_channels(path: Path, values: Array) -> None:
     root = zarr.create_group(path)
-    array = root.create_array("0", shape=(2, PLANES, 1, *values.shape[:2]), chunks=(1, 1, 1, 64, 64), dtype="uint8")
+    array = root.create_array("0", shape=(2, PLANES, 1, *values.shape[:2]), chunks=(1, 1, 1, 256, 256), dtype="uint8")
     array[0, :, 0] = values.transpose(2, 0, 1)
     axes = [
         {"name": name, "type": "time" if name == "t" else "channel" if name == "c" else "space"} for name in "tczyx"
