@@ -22,24 +22,15 @@ from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.our_files import is_journal
 from magnet_cli.masks.records import MAGIC
 from magnet_cli.masks.spec import FieldSpec, GroupId, MaskClass, MaskSpec
+from tests.masks.support import joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from typing import Any
 
-    from numpy.typing import NDArray
 
 GROUP = GroupId(pass_index=0, index=0)
-
-
-def joined(journal: Journal) -> NDArray[np.uint8]:
-    spec = journal.spec
-    rows = [
-        np.concatenate([journal.tile(row, col) for col in range(spec.tiles.width)], axis=1)
-        for row in range(spec.tiles.height)
-    ]
-    return np.concatenate(rows)[: spec.size.height, : spec.size.width]
 
 
 @st.composite

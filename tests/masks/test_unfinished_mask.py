@@ -18,23 +18,14 @@ from magnet_cli.masks.pieces import PieceFolder, piece_name
 from magnet_cli.masks.records import HEAD, MAGIC, Kind, pack
 from magnet_cli.masks.spec import GroupId, MaskSpec
 from magnet_cli.masks.unfinished_mask import UnfinishedMask, is_unfinished
+from tests.masks.support import joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from numpy.typing import NDArray
 
 LONG = 60.0
-
-
-def joined(mask: UnfinishedMask) -> NDArray[np.uint8]:
-    spec = mask.spec
-    rows = [
-        np.concatenate([mask.tile(row, col) for col in range(spec.tiles.width)], axis=1)
-        for row in range(spec.tiles.height)
-    ]
-    return np.concatenate(rows)[: spec.size.height, : spec.size.width]
 
 
 def test_a_header_that_is_read_back_is_the_same_but_for_the_tags_of_its_place(work: Callable[..., Any]) -> None:
