@@ -5,9 +5,10 @@
 DATA has two folders. `dubai` is "Semantic segmentation of aerial imagery" (MBRSC and Humans in the Loop): nine adjacent
 parts a tile in `tileN/images` and `tileN/labels`, and tiles 5 and 7 whole in `mosaics`. `hrf` is the High-Resolution
 Fundus images: `images`, `vessels`, `fov`. WORK/dubai and WORK/hrf get a `scenes.csv` with the columns name, image and
-label; WORK/scenes.csv lists both, for what learns from labels of any kind; WORK/masks.csv lists each retina once for
-each method of `fundus`, with the mask that `magnet segment --method METHOD -o WORK/masks/NAME-METHOD.tif` will have
-made.
+label; WORK/hrf/whole-scenes.csv lists the retinas with labels that call all that lies outside of the field of view
+background, so that a network learns that no vessels are there. WORK/scenes.csv lists both folders, for what learns
+from labels of any kind; WORK/masks.csv lists each retina once for each method of `fundus`, with the mask that `magnet
+segment --method METHOD -o WORK/masks/NAME-METHOD.tif` will have made.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ PART = "tile7-part"
 PART_AT = (slice(600, 3400), slice(1200, 4000))
 """Rows and columns of the part of tile 7 to which fields are fitted. It has houses, roads, gardens and sand."""
 IGNORE = 255
+WHOLE_FIELD = "whole-"
+"""Beginning of the names of labels in which the surroundings of a retina are background."""
 METHODS = ("downsample", "patch", "magnet")
 """Methods of `magnet segment` whose masks a cascade learns to sharpen."""
 
@@ -61,12 +64,19 @@ def write_labels(path: Path, labels: NDArray[np.uint8], *, classes: Sequence[str
     tifffile.imwrite(path, labels, tile=(256, 256), compression="zlib", description=description)
 
 
-def write_list(folder: Path, names: Iterable[str], *, suffix: str = ".tif") -> None:
-    """Write the CSV file that training and evaluation read."""
-    with (folder / "scenes.csv").open("w", newline="", encoding="utf-8") as file:
+def write_list(folder: Path, names: Iterable[str], *, suffix: str = ".tif", kind: str = "") -> None:
+    """Write the CSV file that training and evaluation read, `scenes.csv`.
+
+    Args:
+        folder: Folder of the images and their labels.
+        names: Names of the scenes.
+        suffix: Suffix of the images.
+        kind: What the names of the CSV file and of the labels begin with, such as `whole-`.
+    """
+    with (folder / f"{kind}scenes.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["name", "image", "label"])
-        writer.writerows([name, f"{name}{suffix}", f"{name}-labels.tif"] for name in names)
+        writer.writerows([name, f"{name}{suffix}", f"{name}-{kind}labels.tif"] for name in names)
 
 
 def prepare_dubai(data: Path, folder: Path) -> None:
@@ -88,7 +98,7 @@ def prepare_dubai(data: Path, folder: Path) -> None:
 
 
 def prepare_hrf(data: Path, folder: Path) -> None:
-    """Write vessels as 0 and 1 inside the field of view, and 255 outside it."""
+    """Write vessels as 0 and 1 inside the field of view, and 255 outside it; and once more with 0 outside it."""
     folder.mkdir(parents=True, exist_ok=True)
     names = []
     for vessels in sorted((data / "vessels").iterdir()):
@@ -96,11 +106,13 @@ def prepare_hrf(data: Path, folder: Path) -> None:
         image = next(path for path in (data / "images").iterdir() if path.stem == name)
         view = tifffile.imread(data / "fov" / f"{name}_mask.tif")
         seen = (view if view.ndim == 2 else view[..., 0]) > 0
-        labels = np.where(seen, (tifffile.imread(vessels) > 0).astype(np.uint8), np.uint8(IGNORE))
+        whole = (seen & (tifffile.imread(vessels) > 0)).astype(np.uint8)
         (folder / f"{name}.jpg").write_bytes(image.read_bytes())
-        write_labels(folder / f"{name}-labels.tif", labels)
+        write_labels(folder / f"{name}-labels.tif", np.where(seen, whole, np.uint8(IGNORE)))
+        write_labels(folder / f"{name}-{WHOLE_FIELD}labels.tif", whole)
         names.append(name)
     write_list(folder, names, suffix=".jpg")
+    write_list(folder, names, suffix=".jpg", kind=WHOLE_FIELD)
 
 
 def write_joint_list(work: Path) -> None:
