@@ -56,7 +56,8 @@ BAND = 2
 """Places on either side of a border that count to it: what an eye would see as a line is not one pixel wide."""
 KINDS = ("pass", "group", "block", "selected", "cell", "coarse", "window", "tile")
 """Kinds of borders: between blocks of an earlier pass; between blocks of different groups; between other blocks;
-between cells of the finest stage of which one was computed and one was not; between other cells of it, in the middle of
+between cells of the finest stage of which one was computed and one was not (the other runs tell little of these, see
+`benchmarks/selected_seams.py`); between other cells of it, in the middle of
 what two windows share; where windows of coarser stages end; where those of the finest end; and between tiles of the
 file. A place of several kinds counts as the first of them."""
 FREE, NEAR = -1, -2

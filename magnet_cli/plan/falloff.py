@@ -32,6 +32,21 @@ def rising(start: int, count: int, *, border: int, fade: int, blend: Blend) -> N
     return share * share * (3 - 2 * share) if blend == "spline" else share
 
 
+def lowered(distance: NDArray[np.float64], *, fade: int, fall: int) -> NDArray[np.float64]:
+    """Return the factor by which a window's weight is lowered towards a neighbour that is not computed.
+
+    With a linear blend the product of both falls in a straight line from `fall` pixels before the border to `fade`
+    pixels behind it.
+
+    Args:
+        distance: Of pixels' centres from the border, negative on the window's side.
+        fade: Pixels on either side of a border over which computed neighbours are blended, one or more.
+        fall: Pixels before the border over which the weight falls, at least as many.
+    """
+    # The weight of the window is 1 as far as `fade` pixels before the border, and is multiplied by a constant behind.
+    return np.clip((fade - np.minimum(distance, -fade)) / (fade + fall), 0, 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Interval:
     """The pixels of a window along an axis."""

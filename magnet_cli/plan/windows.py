@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from magnet_cli.geometry import Box, Pitch, Size
-from magnet_cli.plan.falloff import Interval, Parity, parities
+from magnet_cli.plan.falloff import Interval, Parity, lowered, parities
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 PASS_SPAN = 8
 """Widest ratio between the scales of one pass; it bounds a block's canvas at `(8 * cell)^2` pixels."""
+
+FALL = 3
+"""How many times as far before a border as between computed windows a weight begins to fall towards a window that is
+not computed. A fine result meets a coarser one there, and they disagree more often (docs/method.md, section 4)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,11 @@ class Stage:
         """
         return 0 if self.blend == "none" else min(self.margin, self.cell.width // 2, self.cell.height // 2)
 
+    @cached_property
+    def fall(self) -> int:
+        """Canvas pixels before a border over which a window's weight falls towards a neighbour that is not computed."""
+        return min(FALL * self.fade, max(self.fade, min(self.cell.width, self.cell.height) // 2))
+
     def window(self, cell: Index) -> Box:
         """Return the box that the patch of a cell covers.
 
@@ -118,6 +127,30 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sides:
+    """The sides of a window at which the neighbour is not computed."""
+
+    left: bool = False
+    right: bool = False
+    top: bool = False
+    bottom: bool = False
+
+    def __bool__(self) -> bool:
+        return self.left or self.right or self.top or self.bottom
+
+    @classmethod
+    def of(cls, cell: Index, is_left_out: Callable[[Index], bool]) -> Sides:
+        """Ask for each neighbour of a cell whether it is left out."""
+        column, row = cell.column, cell.row
+        return cls(
+            left=is_left_out(Index(column=column - 1, row=row)),
+            right=is_left_out(Index(column=column + 1, row=row)),
+            top=is_left_out(Index(column=column, row=row - 1)),
+            bottom=is_left_out(Index(column=column, row=row + 1)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Window:
     """One forward pass: a cell, the box its patch covers, and the canvas pixels in which its result has a share."""
 
@@ -133,6 +166,8 @@ class Window:
     """`kept`, and the pixels beyond borders to other cells of the block in which the window has a share."""
     fade: int
     """Canvas pixels on either side of such a border over which weights fall."""
+    fall: int
+    """Canvas pixels before a border over which they fall where the neighbour is not computed."""
     blend: Blend
     """Shape of the weights."""
 
@@ -146,10 +181,33 @@ class Window:
         across = self._interval(self.kept.x, self.kept.right, self.reach.x, self.reach.right)
         return down.weights(self.reach.y, self.reach.height), across.weights(self.reach.x, self.reach.width)
 
+    def weights_beside(self, sides: Sides) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the weights of a window beside neighbours that are not computed.
+
+        Args:
+            sides: Where these neighbours lie.
+        """
+        rows, columns = self.weights
+        rows *= self._lowered(
+            self.reach.y, len(rows), begin=self.own.y, end=self.own.bottom, at=(sides.top, sides.bottom)
+        )
+        columns *= self._lowered(
+            self.reach.x, len(columns), begin=self.own.x, end=self.own.right, at=(sides.left, sides.right)
+        )
+        return rows, columns
+
     @property
     def is_sharp(self) -> bool:
-        """Whether every weight is one: the window shares no pixel with another."""
+        """Whether every weight is one if all neighbours are computed: the window shares no pixel with another."""
         return self.reach == self.kept
+
+    def _lowered(self, first: int, count: int, *, begin: int, end: int, at: tuple[bool, bool]) -> NDArray[np.float32]:
+        """Return the factors by which weights along an axis are lowered at neither, one or both of its cell's sides."""
+        centres, factors = first + np.arange(count, dtype=np.float64) + 0.5, np.ones(count)
+        for falls, distance in zip(at, (begin - centres, centres - end), strict=True):
+            if falls:
+                factors *= lowered(distance, fade=self.fade, fall=self.fall)
+        return factors.astype(np.float32)
 
     def _interval(self, start: int, end: int, first: int, last: int) -> Interval:
         return Interval(start=start, end=end, fade=self.fade, blend=self.blend, rises=first < start, falls=last > end)
@@ -241,6 +299,7 @@ class Pass:
                 kept=kept,
                 reach=reach,
                 fade=stage.fade,
+                fall=stage.fall,
                 blend=stage.blend,
             )
 

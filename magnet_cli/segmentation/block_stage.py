@@ -15,7 +15,7 @@ from magnet_cli.arithmetic.scores import certainty, share_of, uncertainty
 from magnet_cli.geometry import Box
 from magnet_cli.segmentation.block import StageCount
 from magnet_cli.segmentation.changes import Sample
-from magnet_cli.segmentation.selection import Candidates, select
+from magnet_cli.segmentation.selection import Candidates, select, sides_of
 from magnet_cli.segmentation.window_scores import Known, difference, spread
 
 if TYPE_CHECKING:
@@ -62,9 +62,11 @@ class BlockStage:
         self._valid: Tensor | None = None
         if state.pixels.stages and not state.pixels.is_empty:
             self._load(bound.step.stages.index(stage))
-        selection = select(self._candidates())
+        candidates = self._candidates()
+        selection = select(candidates)
         self.windows = selection.windows
         """The windows that are computed, row-major."""
+        self._sides = sides_of(candidates, selection)
         self.is_finished = False
         state.counts[stage.number] = StageCount.of(selection)
         state.statuses[stage.number] = selection.statuses
@@ -146,17 +148,18 @@ class BlockStage:
         """
         self._check(is_finished=False)
         target = self._next[:, *self._local(window.reach).slices]
-        if window.is_sharp:
+        if window.is_sharp and window.cell not in self._sides:
             target.copy_(probs)
         else:
             target += (probs * self.weights(window)).half()
 
     def weights(self, window: Window) -> Tensor:
         """Give the weights of a window, `(reach.height, reach.width)` float32 in (0, 1]."""
-        box, inner = window.reach, window.kept
-        key = (box.size, inner.x - box.x, inner.y - box.y, inner.size)
+        box, inner, own, sides = window.reach, window.kept, window.own, self._sides.get(window.cell)
+        key = (box.size, inner.x - box.x, inner.y - box.y, inner.size, own.x - box.x, own.y - box.y, own.size, sides)
         if key not in self._weights:
-            rows, columns = (torch.from_numpy(part) for part in window.weights)
+            found = window.weights if sides is None else window.weights_beside(sides)
+            rows, columns = (torch.from_numpy(part) for part in found)
             self._weights[key] = (rows[:, None] * columns).to(self._next.device)
         return self._weights[key]
 
@@ -308,8 +311,8 @@ class BlockStage:
             yield rows, Box(x=self.box.x, y=self.box.y + top, width=self.box.width, height=rows.stop - top)
 
     def share(self) -> Tensor | None:
-        """Return the summed weights of the computed windows, `(height, width)` float32. None if all are computed."""
-        if len(self.windows) == self.state.counts[self.stage.number].windows:
+        """Return the summed weights of computed windows, `(height, width)` float32. None if they are 1 everywhere."""
+        if len(self.windows) == self.state.counts[self.stage.number].windows and not self._sides:
             return None
         share = torch.zeros(self._next.shape[1:], dtype=torch.float32, device=self._next.device)
         for window in self.windows:

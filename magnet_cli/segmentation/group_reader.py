@@ -48,6 +48,7 @@ def needed_cells(bound: BoundPass, block: Index, area: Area) -> tuple[Cells, ...
     """
     step, rim = bound.step, _rim(bound.plan)
     finest, reach = step.stages[-1], 0 if bound.is_last else _reach(bound)
+    ranks = bound.settings.patches.kind not in ("all", "budget")
     # Neighbours are blended with the block's values beyond its own pixels, and a label is made of two more.
     whole = finest.pitch.level0(step.reach(block).grown(1)) if step.fade else step.level0(block)
     wanted: list[Box] = []
@@ -55,7 +56,8 @@ def needed_cells(bound: BoundPass, block: Index, area: Area) -> tuple[Cells, ...
     for stage in reversed(step.stages):
         taken = []
         for window in step.windows(block, stage):
-            reached = stage.pitch.level0(window.reach.grown(rim))
+            # A window that is left out lowers the weights of those beside it, so whether it is has to be known.
+            reached = stage.pitch.level0(window.reach.grown(rim + (stage.fall - stage.fade if ranks else 0)))
             if stage is not finest:
                 is_needed = any(reached.intersection(other).area for other in wanted)
             elif bound.is_last:

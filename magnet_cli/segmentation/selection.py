@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from magnet_cli.arithmetic.scores import rank_windows, uncertainty
 from magnet_cli.plan import windows_selected
+from magnet_cli.plan.windows import Sides
 from magnet_cli.report.maps import NO_DATA, OUTSIDE, RUN, SETTLED, UNPAID, UNSELECTED
 from magnet_cli.segmentation.canvas_output import largest
 
@@ -154,6 +155,36 @@ def select(among: Candidates) -> Selection:
         statuses |= {window.cell: selector.status for window in left if window.cell not in found}
         left = kept
     return Selection(windows=tuple(left), statuses="".join(statuses.values()))
+
+
+def sides_of(among: Candidates, selection: Selection) -> dict[Index, Sides]:
+    """Return where computed windows lie beside windows that others, a limit or the budget have left out.
+
+    Beside a window without data nothing was known before that the result could fall back to, and beside one in which no
+    point can be chosen the result is what was known. Of the windows of other blocks only a budget knows which are
+    computed; those of other rules count as computed.
+
+    Args:
+        among: All windows of the stage in the block.
+        selection: What was chosen of them.
+
+    Returns:
+        The sides of each computed window that has any.
+    """
+    if among.canvas is None or not among.stage.fade:
+        return {}
+    budget = among.bound.budget
+    left_out = {
+        window.cell
+        for window, status in zip(among.windows, selection.statuses, strict=True)
+        if status in (UNSELECTED, UNPAID)
+    }
+
+    def is_left_out(cell: Index) -> bool:
+        return cell in left_out or (budget is not None and budget.leaves_out(cell))
+
+    found = ((window.cell, Sides.of(window.cell, is_left_out)) for window in selection.windows)
+    return {cell: sides for cell, sides in found if sides}
 
 
 def selectors(settings: MethodSettings, *, first: bool, budget: BudgetCells | None = None) -> tuple[Selector, ...]:

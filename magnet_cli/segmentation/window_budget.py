@@ -59,6 +59,8 @@ class BudgetCells:
 
     cells: NDArray[np.bool_]
     """`(rows, columns)`, True for selected cells of the stage."""
+    known: NDArray[np.bool_]
+    """Which cells the budget has compared, in the same form: those with data, inside the area."""
 
     @classmethod
     def of(cls, plan: Plan, step: Pass, finished: Mapping[int, Mapping[str, Any]]) -> BudgetCells:
@@ -80,11 +82,18 @@ class BudgetCells:
             for cell, score in zip(cells, packed, strict=True):
                 scores[cell.row, cell.column] = score
         known = scores != NOTHING
-        return cls(cells=known & (scores > _cut(scores[known], plan.budget_share(stage))))
+        return cls(cells=known & (scores > _cut(scores[known], plan.budget_share(stage))), known=known)
 
     def has(self, cell: Index) -> bool:
         """Return whether the budget selects a cell's window."""
         return bool(self.cells[cell.row, cell.column])
+
+    def leaves_out(self, cell: Index) -> bool:
+        """Return whether the budget was spent on others than a cell; False for cells outside the image."""
+        rows, columns = self.cells.shape
+        if not (0 <= cell.row < rows and 0 <= cell.column < columns):
+            return False
+        return bool(self.known[cell.row, cell.column]) and not self.has(cell)
 
 
 def _cut(scores: NDArray[np.uint16], share: Fraction) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.seams import Measured, image_of, measure, scene_of
+from benchmarks.selected_seams import Slope, measure_selected
 from magnet_cli.geometry import Box
 from magnet_cli.options.segment import SegmentOptions
 
@@ -56,6 +57,23 @@ def test_borders_of_an_earlier_pass_do_not_show(tmp_path: Path) -> None:
     found = ratios(tmp_path, where="generated", method="magnet", scales="384,256")
     assert {"pass", "group", "coarse", "window"} <= set(found)
     assert max(found.values()) < LIMIT, found
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("fall", "least", "most"), [(None, 0.9, LIMIT), (1, LIMIT, 2)])
+def test_borders_of_selected_windows_do_not_show(
+    fall: int | None, least: float, most: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Towards windows that are not computed a weight has to fall further than between computed ones."""
+    if fall is not None:
+        monkeypatch.setattr("magnet_cli.plan.windows.FALL", fall)
+    options, total = SegmentOptions(weights="aerial", tissue="none", method="magnet-fast", patches="40%"), Slope()
+    for seed in SEEDS:
+        (tmp_path / str(seed)).mkdir()
+        total.add(measure_selected(scene_of(SIZE, seed), options, tmp_path / str(seed)))
+    assert total.describe()["changes"] > FEWEST
+    assert least < total.border < most
+    assert least < total.fall < most
 
 
 @pytest.mark.full

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from magnet_cli.geometry import Box, Size
+from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.options.rules import ALL, parse_patches
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.plan.windows import FALL, Pass, Sides, Stage
 from tests.segmentation.support import ArrayImage, CodedNetworks, computed, facts, run, sides
 from tests.segmentation.test_differences import Numbering, flat
 
@@ -86,6 +88,7 @@ SELECTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("blend", ["linear", "spline", "none"])
 def test_a_window_that_is_computed_leaves_no_edge_beside_others(blend: str, rule: str) -> None:
     """The weight of a window falls to nothing beside one that was not selected, also at the border of a block."""
+    wide = 2 * MARGIN / (MARGIN + min(FALL * MARGIN, CELL // 2))
     words: dict[str, Any] = {
         "overlap": 2 * MARGIN,
         "blend": blend,
@@ -107,8 +110,39 @@ def test_a_window_that_is_computed_leaves_no_edge_beside_others(blend: str, rule
         if beside(chosen, row, column)
     ]
     steepest = {"linear": 1.0, "spline": 1.5, "none": 2.0 * MARGIN}[blend] / (2 * MARGIN)
-    largest = max(np.abs(np.diff(second, axis=axis)).max() for axis in (0, 1))
-    assert largest == pytest.approx(steepest * max(gaps), rel=0.1)
+    if blend != "none":
+        # Between a block and another one, whose choice it does not know, the weight falls as between all windows.
+        steepest *= wide if rule == "budget" else 1
+    # In the middle of cells, where no corner of a third one lies.
+    middles = np.arange(4) * CELL + CELL // 2
+    lines = np.concatenate((second[middles], second[:, middles].T))
+    largest = np.abs(np.diff(lines, axis=1)).max(axis=0)
+    assert largest.max() == pytest.approx(steepest * max(gaps), rel=0.1)
+    inside = np.abs(np.arange(1, 4 * CELL) - 2 * CELL) > MARGIN
+    if blend != "none" and largest[inside].max() > 0.01:
+        assert largest[inside].max() <= 1.1 * wide * max(gaps) * {"linear": 1.0, "spline": 1.5}[blend] / (2 * MARGIN)
+
+
+def test_a_weight_falls_far_towards_a_window_that_is_not_computed() -> None:
+    """It falls in a straight line to the end of the window, from three times as far as between computed windows."""
+    stage = Stage(
+        number=1,
+        scale=Size(width=256, height=256),
+        input=Size(width=256, height=256),
+        margin=16,
+        image=Size(width=2000, height=2000),
+        working=LEVEL0,
+        blend="linear",
+    )
+    step = Pass(number=0, stages=(stage,), span=9)
+    window = next(one for one in step.windows(step.block(0), stage) if (one.cell.column, one.cell.row) == (3, 3))
+    rows, columns = window.weights_beside(Sides(right=True, top=True))
+    away = window.own.right - (window.reach.x + np.arange(256) + 0.5)
+    assert np.array_equal(columns[:100], window.weights[1][:100])
+    np.testing.assert_allclose(columns[100:], np.clip((16 + away[100:]) / 64, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(rows, columns[::-1], atol=1e-6)
+    small = replace(stage, margin=64)
+    assert (small.fade, small.fall) == (64, 64)
 
 
 def beside(chosen: NDArray[np.bool_], row: int, column: int) -> bool:

@@ -11,17 +11,19 @@ import torch
 
 from magnet_cli.areas.polygons import Polygons
 from magnet_cli.geometry import Box
-from magnet_cli.options.rules import parse_points
+from magnet_cli.options.rules import ALL, parse_patches, parse_points
 from magnet_cli.options.scales import parse_scales
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import make_plan
+from magnet_cli.plan.windows import Index
 from magnet_cli.segmentation.bound_pass import BoundPass
 from magnet_cli.segmentation.group_reader import needed_cells
 from tests.segmentation.support import MACHINE, ArrayImage, facts
 
 if TYPE_CHECKING:
+    from magnet_cli.options.rules import Rule
     from magnet_cli.plan import Plan
-    from magnet_cli.plan.windows import Index, Pass, Stage, Window
+    from magnet_cli.plan.windows import Pass, Stage, Window
 
 WIDTH, HEIGHT = 300, 200
 
@@ -89,3 +91,22 @@ def test_whatever_a_chosen_window_reads_is_computed(
             assert covered[stage.number].mean() < 0.4
         first = step.stages[0]
         following = (first, [w for (_, number), many in found.items() if number == first.number for w in many])
+
+
+@pytest.mark.parametrize(("patches", "is_needed"), [(ALL, False), (parse_patches("u>0.2"), True)])
+def test_a_window_is_needed_where_it_would_lower_the_weights_beside_it(patches: Rule, *, is_needed: bool) -> None:
+    """Its own result ends before the area, but whether it is computed changes labels inside."""
+    image = ArrayImage(np.zeros((200, 300, 3), np.uint8))
+    options = SegmentOptions(
+        scales=parse_scales("128,64"), method="magnet-fast", patches=patches, points=ALL, median=1, overlap=8
+    )
+    plan = make_plan(image.info, facts(3, input_side=64), options, MACHINE)
+    (step,) = plan.passes
+    stage = step.stages[-1]
+    left, beside = Index(column=0, row=0), Index(column=1, row=0)
+    border = stage.own(left).right
+    assert stage.fade + 2 < stage.fall
+    area = Polygons(shapely.box(border - stage.fall + 1, 10, border - stage.fall + 3, 12), image.info.size)
+    cells = needed_cells(BoundPass(plan=plan, step=step, device=torch.device("cpu"), area=area), step.block(0), area)
+    assert left in cells[-1]
+    assert (beside in cells[-1]) == is_needed

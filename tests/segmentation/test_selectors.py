@@ -53,7 +53,7 @@ def settings_of(patches: Rule, points: Rule = ALL) -> MethodSettings:
     return plan_of(patches, points).settings
 
 
-BUDGET = BudgetCells(cells=np.zeros((4, 4), bool))
+BUDGET = BudgetCells(cells=np.zeros((4, 4), bool), known=np.ones((4, 4), bool))
 
 
 @pytest.mark.parametrize(

@@ -350,11 +350,11 @@ class SharedPasses:
         return [group for group in range(self.plan.groups(step)) if group not in left]
 
     def _packed_cells(self, step: Pass) -> str | None:
-        """Return the cells of a pass that a budget selects, one bit each, as text."""
+        """Return the cells of a pass that a budget selects, then those that it has compared, one bit each, as text."""
         if self.plan.settings.patches.kind != "budget" or step.number == 0:
             return None
-        cells = BudgetCells.of(self.plan, step, self.journal.finished(step.number - 1)).cells
-        return b64encode(np.packbits(cells).tobytes()).decode("ascii")
+        found = BudgetCells.of(self.plan, step, self.journal.finished(step.number - 1))
+        return b64encode(np.packbits(np.stack((found.cells, found.known))).tobytes()).decode("ascii")
 
     def advance(self, number: int, done: int, total: int) -> None:
         """Report how many groups of a pass are done."""

@@ -293,7 +293,8 @@ def _close_sessions() -> None:
 
 
 def _unpacked(step: Pass, text: str) -> BudgetCells:
-    """Return the cells that a coordinator has packed, one bit each."""
+    """Return the cells that a coordinator has packed, one bit each: those that are selected, then those compared."""
     cells = step.stages[0].cells
-    bits = np.unpackbits(np.frombuffer(b64decode(text), np.uint8), count=cells.height * cells.width)
-    return BudgetCells(cells=bits.reshape(cells.height, cells.width).astype(np.bool_))
+    bits = np.unpackbits(np.frombuffer(b64decode(text), np.uint8), count=2 * cells.pixels)
+    selected, known = bits.reshape(2, cells.height, cells.width).astype(np.bool_)
+    return BudgetCells(cells=selected, known=known)
