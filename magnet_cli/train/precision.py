@@ -34,6 +34,7 @@ class Arithmetic:
         except DeviceError as exc:
             advice = 'Write [loop] device = "auto", or see what this machine has with its vendor\'s tool.'
             raise DeviceError(exc.rule, value=exc.value, advice=advice) from exc
+        self._pins = self.device.type == "cuda"
         self.half = HALVES.get(config.precision)
         scales = self.half == torch.float16
         if scales and self.device.type != "cuda":
@@ -51,6 +52,6 @@ class Arithmetic:
 
     def moved(self, tensor: Tensor) -> Tensor:
         """Return a tensor of host memory on the device; a GPU copies it while the host goes on."""
-        if self.device.type == "cuda":
+        if self._pins:
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)

@@ -25,6 +25,8 @@ from magnet_cli.run.writer import Writer
 from magnet_cli.segmentation.block_stage import BlockStage
 from magnet_cli.segmentation.image_series import segment_target
 from magnet_cli.segmentation.segment_model import Model, load_model
+from magnet_cli.train import precision
+from magnet_cli.train.config import LoopConfig
 from tests.gpu.simulated import DEVICE, NAME, SimulatedCascade, Stream, on_device, simulated
 from tests.laws.support import METHODS_OF_ONE_PASS, blurry_bundle, labels_in, scene_pixels, sides, write_tiled
 from tests.refinement.support import Bright, discs, model_of, use, write_grey, write_image
@@ -168,6 +170,21 @@ def test_host_memory_may_change_once_its_copy_has_ended(device: SimulatedDevice)
         assert bool(device.violations) is not waits
         assert float(copied.sum()) == 15
     assert device.pinned_copies == 2
+
+
+def test_training_copies_batches_from_memory_that_nothing_else_writes(
+    device: SimulatedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "resolve_device", lambda _: NAME)
+    arithmetic = precision.Arithmetic(LoopConfig(device=NAME, precision="float32"))
+    arithmetic.device = DEVICE
+    batch = torch.arange(6.0)
+    copied = arithmetic.moved(batch)
+    batch.zero_()
+    torch.cuda.synchronize()
+    assert float(copied.sum()) == 15
+    assert device.pinned_copies == 1
+    assert device.violations == []
 
 
 def test_a_result_has_no_values_before_its_copy_has_ended(device: SimulatedDevice) -> None:
