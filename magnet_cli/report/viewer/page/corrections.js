@@ -96,6 +96,8 @@ function placeOf(event) {
 }
 
 function pressed(event) {
+  /* A mouse is one pointer, also where its last release was missed. */
+  if (event.pointerType === "mouse") fingers.clear();
   fingers.add(event.pointerId);
   drawing.keys = false;
   if (drawing.tool !== "brush" || event.button !== 0) return;
