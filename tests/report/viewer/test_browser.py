@@ -353,6 +353,10 @@ def test_corrections_are_undone_removed_and_never_overwritten_unseen(
 
         tab.open(f"{address}#x=300&y=250&z=2&opacity=0")
         assert saved(2) == [2, 1]
+        # What happens elsewhere on the page leaves the focus where it is.
+        tab.run("$('corrections').querySelector('button').focus()")
+        tab.run("refresh()")
+        assert tab.run("document.activeElement.textContent") == "4,000 px"
         # The list begins with the latest one.
         tab.run("$('corrections').querySelector('[data-remove]').click()")
         assert saved(1) == [2]

@@ -13,6 +13,7 @@ const COVER = 0.75;
 const drawn = new Map();
 const drawing = { tool: "move", label: 0, width: 30, on: true, stroke: null, corners: [], pointer: null, keys: false };
 const fingers = new Set();
+let listedNow = null;
 
 const ours = () => drawn.get(shown.mask);
 
@@ -234,6 +235,9 @@ function listCorrections() {
   $("saved").textContent = entry.problem || (entry.busy || entry.dirty ? "Saving…"
     : entry.list.length || entry.revision ? `${count}, saved in ${entry.file}` : `Nothing is drawn yet. Corrections are saved in ${entry.file}.`);
   $("saved").className = entry.problem ? "problem" : "";
+  /* A list that is made anew takes the focus away from its buttons. */
+  if (listedNow === entry.list) return;
+  listedNow = entry.list;
   const first = Math.max(0, entry.list.length - MOST_LISTED);
   const focused = document.activeElement?.dataset.remove;
   $("corrections").replaceChildren(...entry.list.slice(first).map((correction, offset) => {

@@ -184,7 +184,8 @@ async function askChanges() {
   const answer = await fetch(`changes.json?since=${state.masks.map((mask) => mask.version ?? 0).join(",")}`);
   if (!answer.ok) throw new Error(await answer.text());
   const found = await answer.json();
-  if (found.revision !== state.revision) {
+  const replaced = found.revision !== state.revision;
+  if (replaced) {
     state = await (await fetch("state.json")).json();
     rows = "";
     fill();
@@ -195,8 +196,9 @@ async function askChanges() {
     }
   }
   showProgress(found.masks);
-  await refresh();
-  return Object.values(found.masks).some((facts) => !facts.whole && !facts.problem);
+  const masks = Object.values(found.masks);
+  if (replaced || masks.some((facts) => facts.changed.length)) await refresh();
+  return masks.some((facts) => !facts.whole && !facts.problem);
 }
 
 function showProgress(masks) {
