@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from magnet_cli.masks.report_file import read_report
 from tests.cli.support import environment
@@ -18,11 +24,13 @@ ROOT = Path(__file__).parents[1]
 TUTORIALS = ROOT / "docs" / "tutorials"
 SMALL = "700x500"
 """Replacements that make the pages' scenes smaller, so that the tests end soon."""
+MOST_BYTES = 150_000
+"""Largest size of a picture in the documents."""
 BLOCK = re.compile(r"```(python|sh)\n(.*?)```", re.DOTALL)
 
 
-def follow(name: str, folder: Path) -> list[str]:
-    """Run what a tutorial says, and return its commands."""
+def follow(name: str, folder: Path, *, small: bool = True) -> list[str]:
+    """Do what a tutorial says, and return its commands. Scenes are `SMALL`, unless the page's own are wanted."""
     text = (TUTORIALS / f"{name}.md").read_text(encoding="utf-8")
     commands = []
     for kind, block in BLOCK.findall(text):
@@ -33,7 +41,7 @@ def follow(name: str, folder: Path) -> list[str]:
             (folder / named[1]).write_text(block, encoding="utf-8")
             continue
         for line in block.splitlines():
-            words = [SMALL if re.fullmatch(r"\d+x\d+", word) else word for word in shlex.split(line)]
+            words = [SMALL if small and re.fullmatch(r"\d+x\d+", word) else word for word in shlex.split(line)]
             if words[0] == "python":
                 script = [sys.executable, *words[1:]]
                 done = subprocess.run(
@@ -55,6 +63,39 @@ def shares(report: Path) -> dict[str, float]:
     return {entry["name"]: entry["share"] for entry in classes}
 
 
+@cache
+def pictures() -> Any:
+    """The module that draws the pictures of the tutorials."""
+    place = ROOT / "docs" / "images" / "tutorial_pictures.py"
+    found = importlib.util.spec_from_file_location("tutorial_pictures", place)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def picture_of(name: str, folder: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The picture that the files of a tutorial give, as it would be saved, and the one of the documents."""
+    pictures().save(pictures().PICTURES[name](folder), folder / "picture.png")
+    with Image.open(folder / "picture.png") as drawn, Image.open(kept(name)) as stored:
+        assert (drawn.size, drawn.mode, drawn.format) == (stored.size, stored.mode, stored.format)
+        return np.asarray(drawn.convert("RGB"), np.int16), np.asarray(stored.convert("RGB"), np.int16)
+
+
+def kept(name: str) -> Path:
+    """The picture of a tutorial in the documents."""
+    return ROOT / "docs" / "images" / f"tutorial-{name}.png"
+
+
+def test_every_tutorial_shows_a_small_picture_that_is_drawn_from_its_files() -> None:
+    names = {path.stem for path in TUTORIALS.glob("*.md")}
+    assert set(pictures().PICTURES) == names
+    for name in names:
+        assert f"](../images/{kept(name).name})" in (TUTORIALS / f"{name}.md").read_text(encoding="utf-8")
+        assert kept(name).stat().st_size <= MOST_BYTES
+
+
 def test_every_tutorial_has_its_test() -> None:
     tests = {name.removeprefix("test_the_tutorial_on_a_") for name in globals() if name.startswith("test_the_tutorial")}
     assert {path.stem for path in TUTORIALS.glob("*.md")} == tests
@@ -69,6 +110,9 @@ def test_the_tutorial_on_a_slide(tmp_path: Path) -> None:
     assert found["tissue"] > found["nuclei"]
     assert (tmp_path / "masks" / "slide.html").is_file()
     assert '"nuclei"' in (tmp_path / "masks" / "slide.geojson").read_text(encoding="utf-8")
+    # The slide of the page is small, so the test has made the very picture of the page.
+    drawn, stored = picture_of("slide", tmp_path)
+    assert np.abs(drawn - stored).mean() < 2
 
 
 @pytest.mark.full
@@ -80,12 +124,14 @@ def test_the_tutorial_on_a_mosaic(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "masks").iterdir()}
     assert {"town.tif", "town.html", "town.cog.tif", "town.geojson"} <= names
     assert len([name for name in names if name.endswith(".geojson")]) == 2
+    picture_of("mosaic", tmp_path)
 
 
 @pytest.mark.full
 def test_the_tutorial_on_a_network(tmp_path: Path) -> None:
     assert len(follow("network", tmp_path)) == 8
     assert sum(shares(tmp_path / "masks" / "other.json").values()) == pytest.approx(1, abs=1e-3)
+    picture_of("network", tmp_path)
 
 
 @pytest.mark.full
@@ -99,3 +145,17 @@ def test_the_tutorial_on_a_cluster(tmp_path: Path) -> None:
         "waiting": 0,
     }
     assert "begins" in (tmp_path / "part-0.log").read_text(encoding="utf-8")
+    picture_of("cluster", tmp_path)
+
+
+def make_pictures(folder: Path) -> None:
+    """Do every tutorial as its page says, and draw the pictures of the pages."""
+    for name, draw in pictures().PICTURES.items():
+        with tempfile.TemporaryDirectory() as work:
+            (Path(work) / "images").mkdir()
+            follow(name, Path(work), small=False)
+            pictures().save(draw(Path(work)), folder / kept(name).name)
+
+
+if __name__ == "__main__":
+    make_pictures(Path(sys.argv[1]))

@@ -39,7 +39,8 @@ def plan_lines(plan: Plan, *, seconds: float | None = None, then: RefinePreview 
     if plan.areas:
         lines.append(f"  area: {' and '.join(f'{area.kind} {area.source}' for area in plan.areas)}")
     for step in plan.passes:
-        lines.append(f"  pass {step.number + 1}: {step.blocks.pixels} blocks in {plan.groups(step)} groups")
+        blocks, groups = _several(step.blocks.pixels, "block"), _several(plan.groups(step), "group")
+        lines.append(f"  pass {step.number + 1}: {blocks} in {groups}")
         lines += [
             f"    stage {stage.number}: windows of {_scale(plan, stage)}, {_windows(plan, step, stage)}"
             for stage in step.stages
@@ -176,3 +177,7 @@ def info_lines(info: ImageInfo) -> list[str]:
     if info.cache_bytes:
         lines.append(f"  cannot be read by region: decoding it once takes {format_bytes(info.cache_bytes)} of disk")
     return lines + [f"  note: {note}" for note in info.notes]
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count} {what}{'s'[: count != 1]}"

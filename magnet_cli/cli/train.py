@@ -9,7 +9,7 @@ import typer
 
 from magnet_cli.cli.command_group import CommandGroup
 from magnet_cli.cli.outcome import command, print_note
-from magnet_cli.cli.parameters import NoProgress
+from magnet_cli.cli.parameters import NoProgress, PanelCommand
 from magnet_cli.cli.volume import speaking
 from magnet_cli.system.address_space import check_address_space
 
@@ -48,7 +48,7 @@ held out, a page (evaluation.html) with scores by class and scene, confusion and
 """
 
 
-@train_app.command(help=BACKBONE)
+@train_app.command(cls=PanelCommand, help=BACKBONE)
 @speaking
 @command
 def backbone(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
@@ -82,7 +82,7 @@ after refinement.
 """
 
 
-@train_app.command(help=CASCADE)
+@train_app.command(cls=PanelCommand, help=CASCADE)
 @speaking
 @command
 def cascade(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
@@ -92,7 +92,7 @@ def cascade(data: Data, *, output: Output, config: Config, no_progress: NoProgre
     _train(train_cascade, data, output, config=config, no_progress=no_progress)
 
 
-@train_app.command()
+@train_app.command(cls=PanelCommand)
 @command
 def refiner(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
     """Train a refiner for a bundle that has a backbone, and add it to the bundle."""
@@ -137,7 +137,7 @@ In the configuration:
 """
 
 
-@train_app.command(help=GRNET)
+@train_app.command(cls=PanelCommand, help=GRNET)
 @speaking
 @command
 def grnet(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
@@ -147,7 +147,7 @@ def grnet(data: Data, *, output: Output, config: Config, no_progress: NoProgress
     _train(train_grnet, data, output, config=config, no_progress=no_progress)
 
 
-@train_app.command(help=SELECTOR)
+@train_app.command(cls=PanelCommand, help=SELECTOR)
 @speaking
 @command
 def selector(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:

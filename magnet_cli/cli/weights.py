@@ -299,7 +299,7 @@ def _import_magnet(
         raise UsageError(
             "MagNet's checkpoints are named by options",
             value=file,
-            advice="Give --preset and --backbone, or --from cascadepsp FILE",
+            advice="Give --preset and --backbone, --from cascadepsp FILE, or --network FILE of another library",
         )
     from magnet_cli import importing
     from magnet_cli.importing.presets import PRESETS

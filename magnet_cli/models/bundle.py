@@ -107,7 +107,9 @@ def load_description(name_or_path: str | Path) -> Bundle | CascadeBundle:
         raise WeightsError(
             "neither a shipped bundle nor a folder with a bundle.json",
             value=name_or_path,
-            advice=f"Name a bundle that magnet has ({', '.join(shipped) or 'none'}), or the folder of a bundle",
+            # The file of a network is what its owner names first.
+            advice=f"Name a bundle that magnet has ({', '.join(shipped) or 'none'}), or the folder of a bundle"
+            + (f", or give --network {folder} for a network of another library" if folder.is_file() else ""),
         )
     try:
         # One byte more than is allowed is read, by which a file that is too large is recognised.

@@ -108,7 +108,8 @@ class RunSummary:
         counts = [f"{count} {status}" for status in STATUSES if (count := self.count(status))]
         share = "" if self.part is None else f"{self.part}: "
         spent = format_seconds(time.monotonic() - self._started)
-        found = [f"{share}{len(self.rows)} images: {', '.join(counts) or 'nothing to do'}; {spent}"]
+        count = len(self.rows)
+        found = [f"{share}{count} image{'s'[: count != 1]}: {', '.join(counts) or 'nothing to do'}; {spent}"]
         failed = [row for row in self.rows if row["status"] == FAILED]
         found += [f"  failed: {row['image']} (exit code {row['exit_code']})" for row in failed[:MOST_NAMED]]
         if len(failed) > MOST_NAMED:

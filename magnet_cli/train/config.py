@@ -444,7 +444,8 @@ class TrainConfig(Tables):
             text = regular_files.text_of(path, most=LARGEST_CONFIG)
             return cls.parse(text, folder=path.parent)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-            raise UsageError(f"the configuration cannot be read: {exc}", file=path) from exc
+            rule, advice = f"the configuration cannot be read: {exc}", "Check the path, and that the file is TOML"
+            raise UsageError(rule, file=path, advice=advice) from exc
 
     @classmethod
     def parse(cls, text: str, *, folder: Path = Path()) -> Self:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from magnet_cli import __version__
-from tests.cli.support import invoke, one_failure
+from tests.cli.support import invoke, one_failure, write_image
 
 
 def test_without_words_the_help_is_printed_in_lines() -> None:
@@ -73,3 +73,27 @@ def test_wrong_words_end_with_what_to_write_and_why(words: list[str], action: st
 def test_an_image_in_place_of_a_command_is_for_segment(image: Path) -> None:
     assert "Write magnet segment s.tif; " in one_failure(invoke(image))
     assert "segment" not in one_failure(invoke(Path("gone.tif")))
+
+
+def test_the_file_of_a_network_in_place_of_a_bundle_is_for_network(image: Path) -> None:
+    Path("own.pt").write_bytes(b"")
+    said = one_failure(invoke("segment", image, "--weights", "own.pt"))
+    assert "or give --network own.pt for a network of another library" in said
+    assert "--network" not in one_failure(invoke("segment", image, "--weights", "none.pt"))
+    assert "--network FILE" in one_failure(invoke("weights", "import", "own.pt", "-o", "own"))
+
+
+def test_commands_of_training_have_the_same_usage_as_others() -> None:
+    shown = invoke("train", "backbone", "--help").stdout
+    assert shown.startswith("Usage: magnet train backbone [OPTIONS] DATA\n")
+    said = one_failure(invoke("train", "backbone", "data", "-o", "b", "--config", "none.toml"))
+    assert said.startswith("magnet: none.toml: Check the path")
+
+
+def test_one_of_a_kind_is_no_plural(image: Path, bundle: Path) -> None:
+    found = invoke("plan", image, "--weights", bundle, "--scales", "1024")
+    assert "  pass 1: 1 block in 1 group\n" in found.stdout
+    write_image(Path("in/a.tif"))
+    write_image(Path("in/b.tif"))
+    words = ("segment", "in", "--weights", bundle, "-o", "out", "--num-parts", "2", "--part-id", "0")
+    assert "part 0 of 2: 1 image: 1 done; " in invoke(*words).stderr

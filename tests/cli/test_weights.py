@@ -343,8 +343,8 @@ def test_import_of_cascadepsp_refuses_what_does_not_fit(here: Path) -> None:
     [
         (["--from", "cascadepsp"], "needs a checkpoint"),
         (["--from", "cascadepsp", "model", "--preset", "inria"], "takes one FILE, not MagNet's options (got --preset)"),
-        (["model"], "Give --preset and --backbone, or --from cascadepsp FILE"),
-        (["--preset", "inria"], "Give --preset and --backbone, or --from cascadepsp FILE"),
+        (["model"], "Give --preset and --backbone, --from cascadepsp FILE, or --network FILE"),
+        (["--preset", "inria"], "Give --preset and --backbone, --from cascadepsp FILE, or --network FILE"),
     ],
 )
 def test_wrong_use_of_programs(here: Path, words: list[str], message: str) -> None:
