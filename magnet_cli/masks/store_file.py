@@ -16,8 +16,6 @@ from magnet_cli.system import durable
 if TYPE_CHECKING:
     from pathlib import Path
 
-BUSY = "another run is writing this output"
-"""Rule of the error of a journal that another process owns."""
 DAMAGED_ADVICE = "Check the disk; run the same command with --no-resume to compute everything anew."
 
 
@@ -57,7 +55,7 @@ class StoreFile:
                 if not _lock(descriptor, path):
                     os.close(descriptor)
                     raise OutputError(
-                        BUSY,
+                        durable.BUSY,
                         file=path,
                         advice="Wait until it ends, or choose another output.",
                     )

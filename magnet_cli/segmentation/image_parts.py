@@ -14,7 +14,6 @@ from magnet_cli.masks.journal import StoredGroups
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.pieces import ENDING, PieceFolder, PieceStore, missing_groups
 from magnet_cli.masks.report_file import read_report
-from magnet_cli.masks.store_file import BUSY
 from magnet_cli.masks.targets import Target
 from magnet_cli.models.device import pin_arithmetic
 from magnet_cli.options.segment import SegmentOptions
@@ -25,6 +24,7 @@ from magnet_cli.segmentation.part_groups import groups_of_part
 from magnet_cli.segmentation.probe import probe
 from magnet_cli.segmentation.segment_job import SegmentJob
 from magnet_cli.segmentation.segment_model import load_model
+from magnet_cli.system.durable import BUSY
 from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def segment_part(target: Target, model: Model, options: SegmentOptions, events: 
     """Compute a part of one image; a failure is in the result. The part that is last makes the mask."""
     try:
         return ImageParts(run=image_run(target, model, options, events)).computed(part)
+    # `foreseen` also knows some errors of the system. Everything else is a bug, and is raised again.
     except Exception as error:
         if foreseen(error) is None:
             raise

@@ -357,8 +357,10 @@ class Bucket:
             self._abort({"Bucket": self.name, "Key": key, "UploadId": upload})
 
     def _abort(self, upload: Mapping[str, str]) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - an extra, and slow to import
+
         # The earlier failure is the error to report.
-        with suppress(Exception):
+        with suppress(ClientError, BotoCoreError):
             self._client.abort_multipart_upload(**upload)
 
 

@@ -40,6 +40,8 @@ ADVICE = {
 }
 """The next step for a user by the operating system's error number."""
 
+BUSY = "another run is writing this output"
+"""The rule of the error of an output that another process writes."""
 LOCK_OFFSET = 1 << 62
 """Windows locks forbid reading what they cover, so the locked byte lies beyond any real file."""
 
@@ -139,7 +141,7 @@ def new_file(target: Path, *, patience: float = 0.0) -> IO[bytes]:
             os.close(left)
         if not is_left:
             if time.monotonic() >= until:
-                raise OutputError("another run is writing this output", file=target, advice="Wait until it ends")
+                raise OutputError(BUSY, file=target, advice="Wait until it ends")
             time.sleep(0.05)
 
 
@@ -174,7 +176,7 @@ def new_folder(target: Path) -> int | None:
         if descriptor is not None:
             os.close(descriptor)
         if not is_owned:
-            raise OutputError("another run is writing this output", file=target, advice="Wait until it ends")
+            raise OutputError(BUSY, file=target, advice="Wait until it ends")
 
 
 def open_folder(path: Path) -> int | None:

@@ -18,7 +18,7 @@ from magnet_cli.events import Events, Step
 from magnet_cli.geometry import Size
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.pieces import PieceFolder
-from magnet_cli.masks.store_file import BUSY, StoreFile, SyncPolicy
+from magnet_cli.masks.store_file import StoreFile, SyncPolicy
 from magnet_cli.masks.targets import Target
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.spelling import options_of_words
@@ -30,6 +30,7 @@ from magnet_cli.segmentation.cluster.cluster_run import run_on_workers
 from magnet_cli.segmentation.cluster.cluster_series import ClusterSeries
 from magnet_cli.segmentation.cluster.crew import Crew, Shift, known_workers
 from magnet_cli.segmentation.cluster.worker_session import Session
+from magnet_cli.system.durable import BUSY
 from tests.laws.driver import Script, forked
 from tests.laws.shared_work import Work, check_equal, made_work
 from tests.laws.support import KILLED, digest, magnet

@@ -114,6 +114,7 @@ def run_on_workers(
             run=image_run(target, model, options, events), crew=crew, threads=threads, release=release, groups=groups
         )
         result = image.computed()
+    # `foreseen` also knows some errors of the system. Everything else is a bug, and is raised again.
     except Exception as error:
         if foreseen(error) is None:
             raise

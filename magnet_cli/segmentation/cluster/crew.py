@@ -123,7 +123,8 @@ class Crew:
         for address in found.keys() - self.hosts.keys():
             refuse_open_address(address, "--cluster")
         if found.keys() - self.hosts.keys():
-            # A nanny that has not answered may kill its worker, which is then lost: no reason to end the run.
+            # A nanny that has not answered may kill its worker, which is then lost: no reason to end the run. Failures
+            # of a nanny arrive as the exceptions that it raised, of any class.
             with suppress(Exception):
                 self.client.run(lift_limits, nanny=True, on_error="ignore", callback_timeout=LIFTING)
         self.hosts = {address: str(entry["host"]) for address, entry in sorted(found.items())}
@@ -212,6 +213,8 @@ class Crew:
                 pure=False,
             )
             future.add_done_callback(self._done.put)
+        # What fails in Dask where the connection ends in the midst of a call depends on the place, down to attributes
+        # of None. The state of the client tells such failures from bugs, which are raised again.
         except Exception as exc:
             if self._is_closed:
                 raise _unanswered(str(exc)) from exc
@@ -264,6 +267,8 @@ class Crew:
 
 def _cancel(future: Future) -> None:
     """Cancel a task. The failure of a lost scheduler does not replace the error that ended the run."""
+    # Dask raises exceptions of many classes where the scheduler is gone. A task that goes on does no harm: its piece is
+    # what any other worker would leave.
     with suppress(Exception):
         future.cancel()
 

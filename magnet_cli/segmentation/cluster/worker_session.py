@@ -18,7 +18,6 @@ from magnet_cli.events import Events
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import StoredGroups
 from magnet_cli.masks.pieces import PieceFolder, PieceStore, groups_in_piece, missing_groups, piece_name
-from magnet_cli.masks.store_file import BUSY
 from magnet_cli.masks.targets import Target
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.spelling import options_of_words
@@ -31,6 +30,7 @@ from magnet_cli.segmentation.image_series import image_run, segment_target
 from magnet_cli.segmentation.segment_job import SegmentJob
 from magnet_cli.segmentation.segment_model import Model, load_model
 from magnet_cli.segmentation.window_budget import BudgetCells
+from magnet_cli.system.durable import BUSY
 from magnet_cli.system.memory import default_budget
 
 if TYPE_CHECKING:
