@@ -325,7 +325,9 @@ def _metavar(match: re.Match[str]) -> str:
 def _variables(parameters: list[Any]) -> str | None:
     """Return the sentence that says how environment variables are named, with all exceptions; None without any."""
     named: Mapping[str, Any] = {
-        max(entry.opts, key=len): entry.envvar for entry in parameters if entry.param_type_name == "option"
+        max(entry.opts, key=len): entry.envvar
+        for entry in parameters
+        if entry.param_type_name == "option" and not entry.hidden
     }
     regular = {word: f"MAGNET_{word.lstrip('-').replace('-', '_').upper()}" for word in named}
     follows = [word for word in named if named[word] == regular[word]]

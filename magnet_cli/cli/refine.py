@@ -9,6 +9,7 @@ import typer
 
 from magnet_cli.cli.outcome import Listing, command, print_json, print_lines
 from magnet_cli.cli.parameters import MORE, Given, Group, Json, NoProgress, output_option, takes
+from magnet_cli.errors import UsageError
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.shared import ViewOptions
 from magnet_cli.system.address_space import check_address_space
@@ -34,10 +35,20 @@ def refine(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done, and write nothing.", rich_help_panel=MORE)
     ] = False,
+    shared: Annotated[
+        str | None,
+        typer.Option("--cluster", "--scheduler-file", "--num-parts", "--part-id", "--devices", hidden=True),
+    ] = None,
     json: Json = False,
     no_progress: NoProgress = False,
 ) -> int:
     """Sharpen a mask of any size that another program made, object by object or square by square."""
+    if shared is not None:
+        raise UsageError(
+            "a refinement is not shared: each of its passes reads what the pass before has left in the whole mask",
+            value="--cluster, --scheduler-file, --num-parts, --part-id or --devices",
+            advice="Run it in one process for each mask, or as segment --refine over several images with --cluster",
+        )
     chosen, shown = options.value(), views.value()
     with Listing(json=json and not dry_run) as listing:
         from magnet_cli.cli.progress import Display

@@ -181,3 +181,11 @@ def test_without_a_bundle_the_next_step_is_named(here: Path) -> None:
     assert result.exit_code == 4
     assert "has to be named" in one_failure(result)
     assert "Give a bundle with --weights: fundus-cascade" in one_failure(result)
+
+
+@pytest.mark.parametrize("words", [("--cluster", "local:2"), ("--num-parts", "2"), ("--devices", "cpu:2")])
+def test_what_shares_a_segmentation_is_refused_with_the_reason(pair: tuple[str, str], words: tuple[str, str]) -> None:
+    result = invoke("refine", *pair, *words)
+    assert result.exit_code == 2
+    assert "a refinement is not shared" in one_failure(result)
+    assert "--cluster" not in invoke("refine", "--help").stdout

@@ -386,6 +386,20 @@ def test_images_over_workers_are_those_of_one_process(
     assert again.said.count("already done") >= 2
 
 
+@pytest.mark.full
+def test_a_last_stage_of_several_images_runs_on_their_workers(
+    work: Work, folder: Path, scheduler: LocalCluster
+) -> None:
+    scheduler.scale(2)
+    more = ("--refine=guided", f"--cluster={scheduler.scheduler_address}")
+    assert magnet(*of_folder(work, folder, "refined", *more[:1])).code == 7
+    assert magnet(*of_folder(work, folder, "shared", *more)).code == 7
+    masks = sorted((folder / "refined").rglob("*.tif"))
+    assert len(masks) == 4
+    for path in masks:
+        assert digest(path) == digest(folder / "shared" / path.relative_to(folder / "refined"))
+
+
 def test_a_run_over_workers_stops_at_a_failure_where_that_is_asked_for(
     work: Work, folder: Path, scheduler: LocalCluster
 ) -> None:
@@ -416,6 +430,8 @@ def test_a_scheduler_that_is_not_there(work: Work, tmp_path: Path, monkeypatch: 
     found = magnet(*work.words(tmp_path / "m.tif", "--cluster=tcp://127.0.0.1:9"))
     assert found.code == 6
     assert "no Dask scheduler answers" in found.said
+    # The lines that Dask would log of it would stand beside the message.
+    assert not logging.getLogger("distributed.client").isEnabledFor(logging.ERROR)
 
 
 def test_a_scheduler_without_the_encryption_that_dask_requires(

@@ -51,8 +51,7 @@ def connected(cluster: str | Path) -> Iterator[tuple[Client, Callable[[], None]]
             advice="pip install 'magnet-cli[dask]'",
         ) from exc
     count = local_workers(str(cluster))
-    # Dask reports every worker that comes or goes as a warning or an error. The run itself reports lost workers.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _silence()
     with ExitStack() as stack:
         if count is not None:
             workers = stack.enter_context(_local(count))
@@ -74,6 +73,14 @@ def connected(cluster: str | Path) -> Iterator[tuple[Client, Callable[[], None]]
         # A scheduler that listens everywhere answers on loopback, too.
         refuse_open_address(str(client.scheduler_info()["address"]), "--cluster")
         yield client, lambda: None
+
+
+def _silence() -> None:
+    """Keep Dask from logging every worker that comes or goes. The run itself reports lost workers and schedulers."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed.")]
+    # Dask's configuration gives some of its modules levels of their own.
+    for name in ("distributed", *names):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager
