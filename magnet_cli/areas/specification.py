@@ -224,4 +224,4 @@ def _wants_tissue(options: SegmentOptions, info: ImageInfo) -> bool:
             value=f"{', '.join(info.bands[:4])} in {info.dtype}",
             advice="Leave --tissue out, or name the area with --roi or --mask",
         )
-    return colours and (options.tissue == "otsu" or (options.tissue == "auto" and info.is_slide))
+    return colours and (options.tissue == "otsu" or (options.tissue == "auto" and info.kind == "slide"))

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import tracemalloc
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tifffile
 
+from magnet_cli.areas.specification import specify
 from magnet_cli.areas.tissue import overview_pitch, tissue_bytes, tissue_of
 from magnet_cli.geometry import Size
+from magnet_cli.images import inspect
+from magnet_cli.options.segment import SegmentOptions
 from tests.areas.painted import BLUE_INK, GLASS, HE, SLIDES, Canvas, Slide
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MOST_LOST = 0.01
 """Largest share of the tissue that may be missed."""
@@ -130,3 +138,25 @@ def test_memory_stays_below_what_is_planned(name: str) -> None:
 def test_an_overview_is_small_whatever_the_slide() -> None:
     for side, step in ((100, 1), (2048, 1), (2049, 2), (100_000, 64)):
         assert overview_pitch(Size(width=side, height=7)).x == step
+
+
+@pytest.mark.parametrize(
+    ("micrometres", "levels", "is_slide"), [(0.5, 2, True), (0.5, 1, False), (None, 2, False), (25, 2, False)]
+)
+def test_a_pyramid_of_small_pixels_is_a_slide_whatever_wrote_it(
+    tmp_path: Path, micrometres: float | None, levels: int, *, is_slide: bool
+) -> None:
+    pixels = np.full((128, 192, 3), 240, np.uint8)
+    size: dict[str, Any] = (
+        {} if micrometres is None else {"resolution": (1e4 / micrometres,) * 2, "resolutionunit": "CENTIMETER"}
+    )
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for level in range(levels):
+            more: dict[str, Any] = {"subifds": levels - 1} if level == 0 else {"subfiletype": 1}
+            reduced = pixels[:: 2**level, :: 2**level]
+            file.write(reduced, tile=(64, 64), photometric="rgb", metadata=None, **size, **more)
+    info = inspect(tmp_path / "a.tif")
+    assert len(info.levels) == levels
+    assert [spec.kind for spec in specify(SegmentOptions(), info)] == ["tissue"] * is_slide
+    assert specify(SegmentOptions(tissue="none"), info) == ()
+    assert [spec.kind for spec in specify(SegmentOptions(tissue="otsu"), info)] == ["tissue"]
