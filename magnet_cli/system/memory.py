@@ -185,7 +185,7 @@ class PeakSampler(Closing):
         rarely: Seconds after which PSS is read though this process has not grown: its descendants may have.
     """
 
-    def __init__(self, *, interval: float = 0.05, rarely: float = 1.0) -> None:
+    def __init__(self, *, interval: float = 0.05, rarely: float = 3.0) -> None:
         self._interval = interval
         self._rarely = rarely
         self._resident = 0

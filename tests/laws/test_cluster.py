@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +25,13 @@ from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.spelling import options_of_words
 from magnet_cli.run.readers import Readers
 from magnet_cli.scene import Scene, write_scene
-from magnet_cli.segmentation.cluster import connection, worker_session
+from magnet_cli.segmentation.cluster import connection, crew, worker_session
 from magnet_cli.segmentation.cluster.cluster_image import worded
 from magnet_cli.segmentation.cluster.cluster_run import run_on_workers
 from magnet_cli.segmentation.cluster.cluster_series import ClusterSeries
 from magnet_cli.segmentation.cluster.crew import Crew, Shift, known_workers
 from magnet_cli.segmentation.cluster.worker_session import Session
+from magnet_cli.segmentation.cluster.worker_tasks import answer
 from magnet_cli.system.durable import BUSY
 from tests.laws.driver import Script, forked
 from tests.laws.shared_work import Work, check_equal, made_work
@@ -194,6 +196,43 @@ def test_a_task_that_runs_twice_does_no_harm(
     assert made(work, mask, scheduler, groups=3).error is None
     assert asked[1] == {}
     check_equal(work, mask)
+
+
+class Held:
+    """A task that its worker holds back until the test lets go of it."""
+
+    question: dict[str, Any] | None = None
+    go_on = threading.Event()
+    ended = threading.Event()
+
+
+def answer_late(text: str) -> str:
+    """Answer a question as workers do, the first task of the second pass late."""
+    question = json.loads(text)
+    if question["what"] != "compute" or question["pass"] != 1 or Held.question is not None:
+        return answer(text)
+    Held.question = question
+    Held.go_on.wait(PATIENCE)
+    try:
+        return answer(text)
+    finally:
+        Held.ended.set()
+
+
+def test_a_late_task_is_given_to_a_second_worker_whose_answer_counts(
+    work: Work, tmp_path: Path, scheduler: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = tmp_path / "out" / "m.tif"
+    monkeypatch.setattr(crew, "answer", answer_late)
+    assert made(work, mask, scheduler, workers=2, groups=2).error is None
+    assert Held.question is not None
+    assert not Held.ended.is_set()
+    check_equal(work, mask)
+    # What the late worker does after all leaves nothing behind.
+    left = sorted(path.name for path in mask.parent.iterdir())
+    Held.go_on.set()
+    assert Held.ended.wait(PATIENCE)
+    assert sorted(path.name for path in mask.parent.iterdir()) == left
 
 
 def test_a_second_coordinator_is_refused(work: Work, tmp_path: Path, scheduler: LocalCluster) -> None:

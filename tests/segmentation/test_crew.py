@@ -36,6 +36,10 @@ class Workers(Crew):
     asked: list[tuple[str, Any]] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     failures: list[int] = field(default_factory=list)
+    time: float = 0.0
+
+    def now(self) -> float:
+        return self.time
 
     def refresh(self) -> None:
         self.hosts = {worker: "host" for worker in self.script if worker not in self.lost}
@@ -123,6 +127,81 @@ def test_an_image_that_no_machine_can_hold_fails_alone() -> None:
     script: dict[str, list[dict[str, Any] | None]] = {str(number): [None] for number in range(MOST_LOSSES)}
     crew, found = done({**script, "z": []}, tasks=1, is_independent=True)
     assert crew.failures == [0]
+
+
+HANGING: dict[str, Any] = {"ok": "late"}
+
+
+class LateWorkers(Workers):
+    """Workers of which one holds its first task back, and whose waiting takes a second."""
+
+    late: Promise | None = None
+
+    def submit(self, worker: str, question: dict[str, Any]) -> Any:
+        found = super().submit(worker, question)
+        if found.found is HANGING:
+            self.late = found = Promise(None)
+        return found
+
+    def wait(self, futures: Any) -> list[Any]:
+        self.time += 1
+        return super().wait(futures)
+
+
+def late_shift(*, expected: float | None, tasks: int = 4) -> tuple[LateWorkers, Shift[int]]:
+    """Return a shift over three workers, the first of which does not answer."""
+    numbers = iter(range(tasks))
+    script: dict[str, list[dict[str, Any] | None]] = {"a": [HANGING], "b": [], "c": []}
+    crew = LateWorkers(client=cast("Any", None), events=Events(), script=script)
+    crew.refresh()
+    return crew, Shift(
+        crew=crew,
+        work=Counting(),
+        following=lambda _: next(numbers, None),
+        admitted={"a", "b", "c"},
+        expected=None if expected is None else lambda _: expected,
+    )
+
+
+def test_a_late_task_is_given_to_one_more_worker_and_the_first_answer_counts() -> None:
+    crew, shift = late_shift(expected=4.0)
+    found = [(task, worker) for task, worker, _ in shift.results()]
+    assert sorted(task for task, _ in found) == [0, 1, 2, 3]
+    assert crew.time > crew_module.LATE * 4
+    assert [worker for worker, task in crew.asked if task == 0] == ["a", dict(found)[0]]
+    assert dict(found)[0] in ("b", "c")
+    # Its worker gets nothing before it has ended, in this pass and in the next.
+    assert crew.free(set()) == ["b", "c"]
+    assert crew.late is not None
+    crew.late.found = {"ok": "at last"}
+    assert crew.free(set()) == ["a", "b", "c"]
+
+
+def test_a_late_task_whose_second_worker_is_lost_is_not_given_out_a_third_time_at_once() -> None:
+    crew, shift = late_shift(expected=0.1, tasks=1)
+    crew.script.update(b=[None], c=[None])
+    results = shift.results()
+    for _ in range(3):
+        assert shift._give()
+        for future in crew.wait(shift._busy):
+            assert list(shift._taken(future)) == []
+        crew.refresh()
+        assert list(shift._taken_back()) == []
+    given = [worker for worker, task in crew.asked if task == 0]
+    assert given == ["a", "b", "c"]
+    assert crew.late is not None
+    crew.late.found = {"ok": "at last"}
+    assert [(task, worker) for task, worker, _ in results] == [(0, "a")]
+
+
+def test_without_an_expected_time_no_task_is_given_to_two_workers() -> None:
+    crew, shift = late_shift(expected=None)
+    results = shift.results()
+    assert sorted(next(results)[0] for _ in range(3)) == [1, 2, 3]
+    for _ in range(20):
+        assert shift._give()
+        crew.wait(shift._busy)
+    assert [task for _, task in crew.asked].count(0) == 1
 
 
 def test_workers_that_are_lost_before_they_answer_are_waited_for() -> None:

@@ -310,7 +310,11 @@ class SharedPasses:
         done = total - len(missing)
         self.advance(number, done, total)
         shift: Shift[GroupSpan] = Shift(
-            crew=self.image.crew, work=self, following=spans.following, admitted=self.admitted
+            crew=self.image.crew,
+            work=self,
+            following=spans.following,
+            admitted=self.admitted,
+            expected=spans.seconds,
         )
         for task, worker, found in shift.results():
             if "error" in found:

@@ -18,7 +18,7 @@ from magnet_cli.segmentation.cluster.carried_errors import carried, delivered
 from magnet_cli.segmentation.cluster.worker_tasks import answer, lift_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 
     from distributed import Client, Future
 
@@ -41,6 +41,8 @@ LIFTING = 30.0
 CLOSED = "the connection to the scheduler is closed"
 OPEN = ("running", "connecting")
 """A client in one of these states is connected to its scheduler, or tries to be."""
+LATE = 1.5
+"""A task that has taken this many times as long as expected is late: a worker without a task gets it as well."""
 MOST_LOSSES = 5
 """Number of workers lost with one task after which the task is taken to be the cause."""
 
@@ -103,6 +105,8 @@ class Crew:
     """The machine of each connected worker, by the worker's address."""
     threads: dict[str, int] = field(default_factory=dict)
     """The number of threads with which each worker was started, lost workers included."""
+    overtaken: dict[Future, str] = field(default_factory=dict)
+    """The tasks that another worker has finished first, with the workers that still compute them."""
     _done: SimpleQueue[Future] = field(default_factory=SimpleQueue)
     _answered: float = field(default_factory=time.monotonic)
 
@@ -129,6 +133,22 @@ class Crew:
                 self.client.run(lift_limits, nanny=True, on_error="ignore", callback_timeout=LIFTING)
         self.hosts = {address: str(entry["host"]) for address, entry in sorted(found.items())}
         self.threads |= {address: int(entry["nthreads"]) for address, entry in found.items()}
+
+    def now(self) -> float:
+        """Return the time in seconds."""
+        return time.monotonic()
+
+    def free(self, busy: Collection[str]) -> list[str]:
+        """Return the workers that may take part and have nothing to do.
+
+        Args:
+            busy: The workers that have a task of the run.
+        """
+        self.overtaken = {
+            future: worker for future, worker in self.overtaken.items() if worker in self.hosts and not future.done()
+        }
+        occupied = {*busy, *self.overtaken.values(), *self.refused}
+        return [worker for worker in self.hosts if worker not in occupied]
 
     def neighbours(self, worker: str) -> int:
         """Return how many workers are on a worker's machine, itself included."""
@@ -286,6 +306,11 @@ class Shift(Generic[T]):
     is_independent: bool = False
     """Whether a task that fails for its worker's memory or device, or takes one worker after another with it, leaves
     the other tasks to go on. Otherwise the worker gets no more tasks, or the run ends."""
+    expected: Callable[[T], float | None] | None = None
+    """The function returns how many seconds a task is expected to take; None where that is not known yet. Once no other
+    task is left, a task that is late is given to a second worker, and the first answer counts. Without the function no
+    task is given to two workers."""
+    _since: dict[Future, float] = field(default_factory=dict)
     _returned: list[T] = field(default_factory=list)
     _losses: Counter[T] = field(default_factory=Counter)
     _busy: dict[Future, tuple[str, T | None]] = field(default_factory=dict)
@@ -311,17 +336,18 @@ class Shift(Generic[T]):
 
     def _give(self) -> bool:
         """Give tasks to all free workers, and return whether there is still an answer to wait for."""
-        working = {worker for worker, _ in self._busy.values()}
-        free = [worker for worker in self.crew.hosts if worker not in working and worker not in self.crew.refused]
-        for worker in free:
+        for worker in self.crew.free({worker for worker, _ in self._busy.values()}):
             if worker not in self.admitted:
                 self._busy[self.crew.submit(worker, self.work.greeting(worker))] = (worker, None)
                 continue
             task = self._next()
             if task is None:
+                task = self._late()
+            if task is None:
                 break
             question = {**self.work.question(worker, task), "again": self._losses[task] > 0}
-            self._busy[self.crew.submit(worker, question)] = (worker, task)
+            future = self.crew.submit(worker, question)
+            self._busy[future], self._since[future] = (worker, task), self.crew.now()
         if any(task is not None for _, task in self._busy.values()):
             return True
         # Workers that only answer the first question are waited for as long as there is a task.
@@ -334,8 +360,34 @@ class Shift(Generic[T]):
     def _next(self) -> T | None:
         return self._returned.pop() if self._returned else self.following(max(1, len(self.admitted)))
 
+    def _late(self) -> T | None:
+        """Return the task that is late by most and that only one worker computes; None where there is none."""
+        if self.expected is None:
+            return None
+        running = Counter(task for _, task in self._busy.values() if task is not None)
+        late: list[tuple[float, T]] = []
+        for future, (_, task) in self._busy.items():
+            expected = None if task is None else self.expected(task)
+            if task is not None and expected is not None and running[task] == 1:
+                late.append((self.crew.now() - self._since[future] - LATE * expected, task))
+        most = max(late, key=lambda entry: entry[0], default=None)
+        return None if most is None or most[0] < 0 else most[1]
+
+    def _is_running(self, task: T) -> bool:
+        return any(other == task for _, other in self._busy.values())
+
+    def _overtake(self, task: T) -> None:
+        """Forget the copies of a task that is finished. Their workers get no other task before they have ended."""
+        for future, (worker, other) in list(self._busy.items()):
+            if other == task:
+                del self._busy[future]
+                self.crew.overtaken[future] = worker
+
     def _taken(self, future: Future) -> Iterator[tuple[T, str, Answer]]:
+        if future not in self._busy:
+            return
         worker, task = self._busy.pop(future)
+        self._since.pop(future, None)
         found = self.crew.read(future)
         failure = delivered(found["error"]) if "error" in found else None
         if found.get("lost"):
@@ -351,6 +403,7 @@ class Shift(Generic[T]):
             self.crew.refuse(worker, str(failure))
             yield from self._lost(task, worker)
         else:
+            self._overtake(task)
             yield task, worker, found
 
     def again(self, task: T, worker: str) -> None:
@@ -366,6 +419,7 @@ class Shift(Generic[T]):
         for future, (worker, task) in list(self._busy.items()):
             if worker not in self.crew.hosts and not future.done():
                 del self._busy[future]
+                self._since.pop(future, None)
                 _cancel(future)
                 self.admitted.discard(worker)
                 self.crew.events.message(f"magnet: worker {worker} is lost; its task goes to another one")
@@ -376,6 +430,8 @@ class Shift(Generic[T]):
         if task is None:
             return
         self._losses[task] += 1
+        if self._is_running(task):
+            return
         if self._losses[task] < MOST_LOSSES:
             self._returned.append(task)
             return

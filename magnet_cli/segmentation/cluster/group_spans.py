@@ -57,6 +57,10 @@ class GroupSpans:
         self._computed += groups
         self._seconds += seconds
 
+    def seconds(self, span: GroupSpan) -> float | None:
+        """Return how long a task is expected to take; None while no task has told how long groups take."""
+        return span.groups * self._seconds / self._computed if self._computed else None
+
     def following(self, workers: int) -> GroupSpan | None:
         """Return the next task, for a number of workers; None where no group is left."""
         if not self._runs:
