@@ -284,6 +284,13 @@ class PieceStore(Closing):
     def _of(self, group: GroupId) -> Journal:
         """Return the journal of the piece that a group belongs to."""
         if self._journal is None:
+            if not self._folder.exists:
+                # A worker that is late must not make the folder of a finished mask anew.
+                raise OutputError(
+                    "the folder of the pieces is gone, as it is when the mask is complete",
+                    file=self._folder.path,
+                    advice="Run the same command again: it finds the mask, or begins it anew",
+                )
             run = self._runs[group.pass_index, group.index]
             self._left = set(run)
             self._name = piece_name(group.pass_index, run[0], run[-1])

@@ -62,6 +62,11 @@ class PublishedJob(SegmentJob):
 
     @property
     @override
+    def work(self) -> Sequence[float]:
+        return [sum(super().work)]
+
+    @property
+    @override
     def activity(self) -> str:
         return "forward"
 

@@ -66,6 +66,11 @@ class TaskJob(SegmentJob):
     def passes(self) -> Sequence[RunPass]:
         return [step for step in super().passes if step.number == self.number]
 
+    @property
+    @override
+    def work(self) -> Sequence[float]:
+        return [work for step, work in zip(super().passes, super().work, strict=True) if step.number == self.number]
+
     @override
     def bound(self, number: int, results: Results) -> BoundPass:
         step = self.plan.passes[number]
