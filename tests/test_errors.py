@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from magnet_cli.errors import SourceError, redacted, redacted_report
@@ -40,3 +43,16 @@ def test_an_error_says_what_to_do_apart_from_why() -> None:
     assert error.reason == "there is no such file (got https://h/a)"
     assert str(error) == "a.tif: there is no such file (got https://h/a). Check the path."
     assert SourceError("broken").instruction is None
+
+
+ADVICE = re.compile(r"advice=\(?\s*f?\"([^\"]+)")
+ALONE = re.compile(r"(Known|Shipped)\b|\w+ (them|these|such|one of them)\b")
+"""Beginnings of advice that nobody understands who has not read the rule."""
+
+
+def test_advice_is_understood_without_its_rule() -> None:
+    """The command line prints the file and the advice first, so that `it` may stand for the file alone."""
+    package = Path(__file__).parents[1] / "magnet_cli"
+    found = [advice for path in package.rglob("*.py") for advice in ADVICE.findall(path.read_text(encoding="utf-8"))]
+    assert len(found) > 300
+    assert [advice for advice in found if ALONE.match(advice)] == []

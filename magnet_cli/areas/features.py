@@ -398,7 +398,7 @@ def refuse_tangles(geometry: Any, path: str) -> None:
             "the polygons cross themselves or each other so often that they cannot be mended and joined",
             value=f"{shapely.get_num_coordinates(geometry).sum():,} corners",
             file=path,
-            advice="Simplify them, or give the region as a raster with --mask",
+            advice="Simplify the polygons, or give the region as a raster with --mask",
         )
 
 

@@ -117,7 +117,7 @@ def needing(extra: str, file: str | Path) -> Iterator[None]:
             "reading this needs packages that are not installed",
             value=f"no {error.name}",
             file=file,
-            advice=f"Install them: pip install 'magnet-cli[{extra}]'",
+            advice=f"Install what is missing: pip install 'magnet-cli[{extra}]'",
         ) from error
 
 

@@ -255,7 +255,7 @@ def _sources_of(path: str, outer: str) -> Iterator[str]:
                         "the files of a mosaic are read from a disk only",
                         value=source[:100].decode(errors="replace"),
                         file=outer,
-                        advice="Download them, or build the mosaic of files on this machine",
+                        advice="Download the files, or build the mosaic of files on this machine",
                     )
                 name = unescape(source.decode("utf-8", "surrogateescape")).strip()
                 # A colon divides a driver from a file and a part of it, such as NETCDF:a.nc:band1.

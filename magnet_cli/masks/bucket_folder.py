@@ -51,7 +51,7 @@ class BucketFolder:
             raise UsageError(
                 "outputs are written to a local path, or to a bucket as s3://BUCKET/FOLDER/",
                 value=f"{found['scheme']}://",
-                advice="Write them to a local folder, and copy them",
+                advice="Write the outputs to a local folder, and copy them",
             )
         name, _, key = found["rest"].partition("/")
         parts = key.split("/")

@@ -58,7 +58,9 @@ def parse_yardsticks(text: str) -> tuple[Yardstick, ...]:
         return ()
     if names != set(chosen):
         raise UsageError(
-            f"--yardsticks are {', '.join(YARDSTICKS)}, or none", value=repr(text), advice="Separate them by commas"
+            f"--yardsticks are {', '.join(YARDSTICKS)}, or none",
+            value=repr(text),
+            advice="Separate the values by commas",
         )
     return chosen
 

@@ -110,7 +110,7 @@ def make_plan(
         raise UsageError(
             "--stuff names classes that are refined, and --only leaves these out",
             value=", ".join(silent),
-            advice="Leave these classes out of --stuff, or add them to --only",
+            advice="Take the classes out of --stuff, or add them to --only",
         )
     evidence = None if kept is None else kept_evidence(mask, kept)
     census = _survey(mask, settings, only, events)

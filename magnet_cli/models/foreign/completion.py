@@ -117,8 +117,7 @@ def _refuse_incomplete(description: ForeignDescription) -> None:
         return
     found = "; ".join(description.lines())
     raise WeightsError(
-        f"the network's files do not state {', '.join(missing)}",
-        value=f"known are {found}",
+        f"the network's files do not state {', '.join(missing)}; known or assumed are {found}",
         file=description.reading.path,
         advice="Give " + " ".join(f"{OPTION_OF[name]} {EXAMPLES[name]}" for name in missing) + ", with its own values",
     )

@@ -30,7 +30,7 @@ def check_packages() -> None:
         raise UsageError(
             "the page is served by packages that are not installed",
             value=f"no {error.name}",
-            advice="Install them: pip install 'magnet-cli[view]'",
+            advice="Install what is missing: pip install 'magnet-cli[view]'",
         ) from error
 
 
