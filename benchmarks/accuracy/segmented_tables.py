@@ -25,11 +25,11 @@ LABELS = {
     "magnet": "**MagNet, the default: `--merge mean`**",
     "magnet-certainty": "MagNet, `--merge certainty`",
 }
-PRETRAINED_RETINAS = {
-    f"lite0-{row}": f"U-Net over EfficientNet-Lite0, {LABELS[row].split(':')[0].strip('*')}"
+SCRATCH_RETINAS = {
+    f"scratch-{row}": f"U-Net from scratch, {LABELS[row].split(':')[0].strip('*')}"
     for row in ("downsample", "patch", "magnet-fast", "magnet")
 }
-"""Rows of a network for retinas whose encoder began with weights of ImageNet, by their labels."""
+"""Rows of the network that `fundus` had before, which was trained from scratch, by their labels."""
 PRETRAINED_HELD_OUT = ("tile5", "tile7")
 SEEDS = (1, 2, 3)
 PRETRAINED = {
@@ -163,9 +163,9 @@ def spread(values: Sequence[float]) -> str:
 
 
 def fundus_table() -> str:
-    """Write the scores of every method on retinas that neither `fundus` nor a network with another encoder has seen."""
+    """Write the scores of every method on the retinas that neither `fundus` nor its first network has seen."""
     lines = []
-    for label, cells in measured("fundus", LABELS | PRETRAINED_RETINAS, RETINAS):
+    for label, cells in measured("fundus", LABELS | SCRATCH_RETINAS, RETINAS):
         each = [miou([cell]) for cell in cells]
         scores = map(number, (miou(cells), 100 * ious(cells)[1], *each, mba(cells)))
         lines.append([label, *scores, str(sum(cell.windows or 0 for cell in cells))])

@@ -30,7 +30,9 @@ CLASSES = {
     "aerial": ["building", "land", "road", "vegetation", "water"],
     "fundus": ["background", "vessel"],
 }
-GAIN = 0.03
+TEMPERED = ("aerial",)
+"""Bundles whose temperatures were fitted out of fold; those of all others are 1."""
+GAIN = 0.017
 CASCADES = {"fundus-cascade": 1024, "roofs-cascade": 1024}
 """Names of the shipped cascades, and the L of each."""
 SCALES = {"aerial": [256, 512, 1024, 2048], "fundus": [256, 512, 1024]}
@@ -50,7 +52,8 @@ def test_it_is_complete_and_small(name: str) -> None:
     assert bundle.notes == ()
     assert bundle.licence
     files = {path.name for path in bundle.folder.iterdir()}
-    assert files >= {"README.md", "train.toml", "train-refiner.toml", bundle.backbone.file}
+    assert files >= {"README.md", "train.toml", bundle.backbone.file}
+    assert ("train-refiner.toml" in files) == (name in TEMPERED)
     assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < 30_000_000
 
 
@@ -78,7 +81,7 @@ def test_a_cascade_is_complete_small_and_of_its_configuration(name: str) -> None
 
 
 def test_the_cascade_sharpens_vessels_that_were_seen_from_afar(tmp_path: Path) -> None:
-    """The required gain is half of the gain on this crop when the bundle was made, from 0.648 to 0.711."""
+    """The required gain is half of the gain on this crop with the present network of `fundus`, from 0.710 to 0.744."""
     if not DATA.is_dir():
         pytest.skip("no ../shared/data beside the checkout")
     cut = slice(600, 1240), slice(900, 1540)
@@ -101,11 +104,14 @@ def test_its_configuration_says_its_defaults(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_temperatures_were_fitted_out_of_fold_at_every_scale(name: str) -> None:
+def test_temperatures_were_fitted_out_of_fold_at_every_scale_or_are_one(name: str) -> None:
     bundle = load_bundle(name)
-    fitted = [bundle.backbone.temperature.at(scale) for scale in bundle.scales]
-    assert all(0.25 < value < 4 for value in fitted)
-    assert len(set(fitted)) == len(fitted)
+    temperatures = [bundle.backbone.temperature.at(scale) for scale in bundle.scales]
+    if name in TEMPERED:
+        assert all(0.25 < value < 4 for value in temperatures)
+        assert len(set(temperatures)) == len(temperatures)
+    else:
+        assert set(temperatures) == {1.0}
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -118,7 +124,7 @@ def test_every_network_loads_and_gives_probabilities(name: str) -> None:
 
 CROPS = [
     ("aerial", "dubai/mosaics/tile7.tif", "dubai/mosaics/tile7_label.png", (1024, 1024), 0.42),
-    ("fundus", "hrf/images/04_h.jpg", "hrf/vessels/04_h.tif", (700, 1200), 0.79),
+    ("fundus", "hrf/images/04_h.jpg", "hrf/vessels/04_h.tif", (700, 1200), 0.81),
 ]
 
 
@@ -151,6 +157,23 @@ def test_the_whole_program_keeps_its_score(
     assert score.miou is not None
     assert score.miou > floor
     assert all(entry.mask for entry in score.classes), "every class is predicted"
+
+
+def test_there_are_no_vessels_around_a_retina(tmp_path: Path) -> None:
+    """Scores leave out what lies outside of the field of view, so they do not show a mask that is wrong there."""
+    if not DATA.is_dir():
+        pytest.skip("no ../shared/data beside the checkout")
+    cut = slice(1312, 2336), slice(0, 1024)
+    pixels, field = (read(DATA / "hrf" / path)[cut] for path in ("images/04_h.jpg", "fov/04_h_mask.tif"))
+    tifffile.imwrite(tmp_path / "corner.tif", pixels, tile=(256, 256), photometric="rgb")
+    (result,) = magnet_cli.segment(
+        [tmp_path / "corner.tif"], tmp_path / "mask.tif", magnet_cli.SegmentOptions(weights="fundus")
+    )
+    assert result.error is None
+    mask, outside = tifffile.imread(tmp_path / "mask.tif"), (field if field.ndim == 2 else field[..., 0]) == 0
+    assert outside.mean() > 0.25
+    assert (mask[outside] == 1).mean() < 0.01
+    assert (mask[~outside] == 1).mean() > 0.03
 
 
 @pytest.mark.parametrize(("name", "image", "truth", "crop", "floor"), CROPS)
