@@ -66,6 +66,18 @@ class FirstGroup:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkBeside:
+    """Work of another job that may begin while the last group of a job is computed."""
+
+    begin: Callable[[], None] = _do_nothing
+    """Called when the last group of the job is about to be computed. Nothing is read ahead from then on, so the memory
+    of groups that wait is free. It is called again if the group is computed again."""
+    end: Callable[[], None] = _do_nothing
+    """Called where memory ran out, before the group is computed again: the work ends, and holds no memory from then
+    on."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Engine:
     """Runs jobs over opened files."""
 
@@ -82,9 +94,8 @@ class Engine:
     """Receives each finished group, in the thread that stored it."""
     on_note: Callable[[str], None] = _ignore
     """Receives notes for the user, such as that memory was short."""
-    on_last: Callable[[], None] = _do_nothing
-    """Called when the last group of a job is about to be computed. Nothing is read ahead from then on, so the memory of
-    groups that wait is free."""
+    beside: WorkBeside = WorkBeside()
+    """Work of the next job."""
 
     def first(self, job: Job) -> FirstGroup | None:
         """Begin to read the first group that is wanted and not finished, before the job is run.
@@ -193,7 +204,7 @@ class _PassRun:
         while (turn := self.readers.turn()) is not None:
             group, is_last = turn
             if is_last and ends_job:
-                self.engine.on_last()
+                self.engine.beside.begin()
             # The result has no name here: a variable would keep its memory while the next group is computed.
             writer.put(partial(self._store, runner, group, self._found(runner, group, writer), done), is_last=is_last)
         # The next pass reads this one's field, so the last group has to be stored first.
@@ -216,6 +227,7 @@ class _PassRun:
         # This stands outside the handler, where the error still refers to the frames whose tensors filled the memory.
         self.readers.stop()
         writer.stop()
+        self.engine.beside.end()
         release_device_memory(self.job.machine.device)
         return self._computed(runner, group)
 

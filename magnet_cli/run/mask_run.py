@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from magnet_cli.masks.output import OutputPaths
     from magnet_cli.masks.pieces import PieceFolder, PieceStore
     from magnet_cli.run.clock import Clock
-    from magnet_cli.run.engine import FirstGroup, Progress
+    from magnet_cli.run.engine import FirstGroup, Progress, WorkBeside
     from magnet_cli.run.job import Job, RunPass
     from magnet_cli.run.results import GroupStore, Results
     from magnet_cli.system.private_names import PrivateNames
@@ -301,12 +301,12 @@ class OpenedGroups:
     is_ahead: bool
     """Whether another mask was still being computed when the image was opened."""
 
-    def computed(self, stack: ExitStack, on_last: Callable[[], None] | None = None) -> tuple[Job, Measured]:
+    def computed(self, stack: ExitStack, beside: WorkBeside | None = None) -> tuple[Job, Measured]:
         """Compute the groups, and return the job with the batches that it used, and the measurements.
 
         Args:
             stack: Closes what is opened for the run.
-            on_last: Called when the last group is about to be computed, as `Engine.on_last` is.
+            beside: Work that may begin while the last group is computed.
 
         Raises:
             SourceError: The pixels have changed while they were read.
@@ -316,7 +316,7 @@ class OpenedGroups:
         if self.is_ahead:
             clock.begin()
             _begin(device, threads, self.peaks, stack)
-        engine = self.engine if on_last is None else replace(self.engine, on_last=on_last)
+        engine = self.engine if beside is None else replace(self.engine, beside=beside)
         job = engine.run(self.job, self.first)
         self.run.refuse_changed_pixels(self.image)
         return job, Measured(
@@ -346,11 +346,11 @@ class OpenedMask:
     rest: ExitStack
     """Closes the journal, and deals with a failure as the run does."""
 
-    def computed(self, on_last: Callable[[], None] | None = None) -> ComputedMask:
+    def computed(self, beside: WorkBeside | None = None) -> ComputedMask:
         """Compute the missing groups.
 
         Args:
-            on_last: Called when the last group is about to be computed. The memory of groups that wait is free then.
+            beside: Work that may begin while the last group is computed.
 
         Raises:
             SourceError: An input changed while it was read. What was computed of it is kept apart.
@@ -358,7 +358,7 @@ class OpenedMask:
         """
         with self.rest:
             with self.work:
-                job, measured = self.groups.computed(self.work, on_last)
+                job, measured = self.groups.computed(self.work, beside)
             # The mask may be written while another image is computed, and both have to fit into memory.
             self.journal.drop_cache()
             return ComputedMask(

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from magnet_cli.options.segment import SegmentOptions
     from magnet_cli.plan import Plan
     from magnet_cli.refinement.last_stage import LastStage
+    from magnet_cli.run.engine import WorkBeside
     from magnet_cli.run.mask_run import OpenedMask
     from magnet_cli.segmentation.segment_model import Model
 
@@ -163,12 +164,12 @@ class OpenedImage:
     mask: OpenedMask | ComputedImage
     """The mask that is to be computed, or the result of an earlier run that has finished it."""
 
-    def computed(self, on_last: Callable[[], None] | None = None) -> ComputedImage:
+    def computed(self, beside: WorkBeside | None = None) -> ComputedImage:
         """Compute what is missing of the mask.
 
         Args:
-            on_last: Called when the last group of windows is about to be computed. The memory of groups that wait is
-                free then. It is not called where nothing is missing.
+            beside: Work that may begin while the last group of windows is computed. It does not begin where nothing is
+                missing.
 
         Raises:
             MagnetError: The run failed. Finished groups stay in the journal, and the same command resumes the run.
@@ -176,7 +177,7 @@ class OpenedImage:
         if isinstance(self.mask, ComputedImage):
             return self.mask
         command = self.run.command(self.plan)
-        groups = self.mask.computed(on_last)
+        groups = self.mask.computed(beside)
         return ComputedImage(
             run=self.run,
             write=lambda: self.run.done(groups.written(lambda report: {**report, "command": command})),

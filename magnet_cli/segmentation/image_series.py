@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from magnet_cli.errors import BugError, foreseen
 from magnet_cli.events import Events, Images
+from magnet_cli.run.engine import WorkBeside
 from magnet_cli.run.private_events import PrivateEvents
 from magnet_cli.segmentation.image_run import (
     ComputedImage,
@@ -137,6 +138,7 @@ class ImageAhead:
         self._events = DeferredEvents(events)
         self._planned = thread.submit(_or_error(partial(prepared, self._events)))
         self._opened: Future[PreparedImage | OpenedImage | Exception] | None = None
+        self._is_given_up = False
 
     def open(self, before: MemoryPlan, pending: Future[ImageResult] | None) -> None:
         """Open the image and read its first group beside the last group of the image before, if both fit into memory.
@@ -145,7 +147,14 @@ class ImageAhead:
             before: The planned memory of the image before.
             pending: The mask that is being written meanwhile; None where there is none.
         """
-        self._opened = self._thread.submit(self._opened_beside, before, pending)
+        if self._opened is None and not self._is_given_up:
+            self._opened = self._thread.submit(self._opened_beside, before, pending)
+
+    def give_up(self) -> None:
+        """Close the image until its turn comes, because memory is short."""
+        self._is_given_up = True
+        self.close()
+        self._opened = None
 
     def turn(self) -> PreparedImage | OpenedImage | Exception:
         """Return the image, or what is wrong with it, because its turn has come."""
@@ -283,7 +292,10 @@ class ImageSeries:
             raise
         try:
             opened = found.opened() if isinstance(found, PreparedImage) else found
-            return opened.computed(None if following is None else partial(following.open, memory, pending))
+            beside = None
+            if following is not None:
+                beside = WorkBeside(begin=partial(following.open, memory, pending), end=following.give_up)
+            return opened.computed(beside)
         except Exception as error:  # noqa: BLE001 - a bug of one image must not end the others
             return error
 

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from magnet_cli.errors import HiddenShortageError, MemoryShortageError, SourceError
 from magnet_cli.masks.spec import GroupId
-from magnet_cli.run.engine import missing
+from magnet_cli.run.engine import WorkBeside, missing
 from magnet_cli.run.guards import naming_shortage
 from tests.run.support import PATIENCE, Counting, CountingRunner, Groups, Memory, engine
 
@@ -136,7 +136,7 @@ def test_batches_are_halved_after_the_first_group_was_read_before_the_run() -> N
 @pytest.mark.parametrize("readers", [0, 2])
 def test_the_last_group_of_a_job_is_announced_before_it_is_computed(readers: int) -> None:
     job = Counting(steps=TWO)
-    engine(Memory(), readers=readers, on_last=lambda: job.note("last", 1, 4)).run(job)
+    engine(Memory(), readers=readers, beside=WorkBeside(begin=lambda: job.note("last", 1, 4))).run(job)
     done = [entry for entry in job.log if entry[0] in ("last", "compute")]
     assert done == [*(("compute", 0, n) for n in range(3)), *(("compute", 1, n) for n in range(4)), *done[-2:]]
     assert done[-2:] == [("last", 1, 4), ("compute", 1, 4)]

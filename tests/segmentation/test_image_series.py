@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from magnet_cli.errors import SourceError
+from magnet_cli.errors import MemoryShortageError, SourceError
 from magnet_cli.events import Events
 from magnet_cli.masks import output
 from magnet_cli.masks.report_file import read_report, write_report
@@ -170,6 +170,31 @@ def test_an_image_that_was_read_ahead_is_closed_when_the_run_is_interrupted(log:
     assert sorted(masks("out")) == ["a.tif"]
     log.computing = str
     assert segment(bundle) == ["already done", "done", "done"]
+
+
+@pytest.mark.parametrize("shortages", [1, 2])
+def test_the_next_image_gives_its_memory_back_where_memory_is_short(log: Log, bundle: Path, shortages: int) -> None:
+    assert segment(bundle, "alone", stop_on_error=True) == ["done"] * 3
+    left = [shortages]
+
+    def computing(name: str) -> None:
+        if name == "a" and left[0]:
+            log.await_next(name)
+            left[0] -= 1
+            raise MemoryShortageError("memory is short", file="in/a.tif")
+
+    for event in log._read.values():
+        event.clear()
+    log.entries.clear()
+    log.computing = computing
+    assert segment(bundle) == ["done"] * 3
+    # The next image is read once beside the first, and once more in its turn.
+    assert [entry for entry in log.entries if entry == ("read", "b")] == [("read", "b")] * 2
+    tries = [number for number, entry in enumerate(log.entries) if entry == ("compute", "a")]
+    assert len(tries) == shortages + 1
+    assert ("read", "b") not in log.entries[tries[1] : tries[-1] + 1]
+    assert masks("out") == masks("alone")
+    nothing_is_left()
 
 
 @pytest.mark.parametrize("is_writing", [False, True])
