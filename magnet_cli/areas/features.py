@@ -18,7 +18,7 @@ from magnet_cli.images.geotransform import Geotransform
 from magnet_cli.system import regular_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from magnet_cli.images import ImageInfo
 
@@ -35,6 +35,8 @@ MOST_CORNERS = 200_000
 """The areas of a page have at most this many corners, because the page draws each of them again at every move."""
 LONGEST_NAME = 120
 LONGEST_RULE = 400
+LARGEST_SIDE = 1 << 31
+"""No image has as many pixels a side."""
 LABELS = 255
 """Number of labels that a class can have."""
 URN = re.compile(r"urn:ogc:def:crs:(\w+):[\d.]*:(\w+)$", re.IGNORECASE)
@@ -56,6 +58,8 @@ class ReadFeatures:
     """Names of the classes that QuPath ignores."""
     ignored: int = 0
     """Number of points and lines that are left out."""
+    keeps_every_class: bool = False
+    """Whether classes that QuPath ignores count as others do."""
     of_pixels: bool = False
     """Whether an object says that QuPath, or this program for QuPath, wrote it: its coordinates are pixels."""
 
@@ -72,7 +76,7 @@ def read_geojson(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
         SourceError: The file cannot be read, has no polygon, or has a reference system that PROJ cannot convert.
     """
     document = _load(path)
-    found = ReadFeatures()
+    found = ReadFeatures(keeps_every_class=bool(_mark(document)))
     _collect(document, found, path)
     if not found.polygons:
         only = f" but those of {_listed(found)}, which are left out of a region" if found.excluded else ""
@@ -107,9 +111,16 @@ def _placed(
     polygons: list[Any], document: Any, info: ImageInfo, path: str, *, of_pixels: bool
 ) -> tuple[Any, tuple[str, ...]]:
     """Return polygons of a document in level-0 pixels, as an array in the same order, and notes for the user."""
-    crs = _crs(document, path)
+    from magnet_cli.images.crs import GEOJSON_SYSTEMS  # noqa: PLC0415 (PROJ takes long to load)
+
+    crs, mark = _crs(document, path), _mark(document)
+    if crs is None and mark and not of_pixels:
+        # The program leaves out the reference system where it is longitude and latitude, and there alone.
+        crs = info.crs if info.crs in GEOJSON_SYSTEMS else LONGITUDE_LATITUDE
     if crs is not None:
         return _from_crs(polygons, crs, info, path)
+    if "bounds" in mark:
+        return _from_corner(polygons, _marked_corner(mark, path))
     if info.crs is not None and not of_pixels:
         return _from_either(polygons, info, path)
     return _from_bounds(polygons, info)
@@ -174,7 +185,11 @@ class LabelledArea:
 
 
 def read_labelled_areas(
-    path: str, info: ImageInfo, names: Sequence[str] | None
+    path: str,
+    info: ImageInfo,
+    names: Sequence[str] | None,
+    *,
+    fingerprint: Callable[[], str | None] | None = None,
 ) -> tuple[list[LabelledArea], tuple[str, ...]]:
     """Return the features of a file that have an area, with their classes, placed as `read_geojson` places polygons.
 
@@ -185,23 +200,27 @@ def read_labelled_areas(
         path: The file.
         info: The facts about the image that the areas lie in.
         names: The names of the classes, by label; None where they are not known.
+        fingerprint: Returns the fingerprint of the image, or None where it is not known. It is called for files of
+            corrections alone, which state that of the image on which they were drawn.
 
     Returns:
         The areas in the order of the file, and notes for the user.
 
     Raises:
-        SourceError: The file cannot be read, belongs to an image of another size, or has a reference system that PROJ
-            cannot convert; or a feature has no class, or an unknown one.
+        SourceError: The file cannot be read, belongs to another image, lies wholly outside the image, or has a
+            reference system that PROJ cannot convert; or a feature has no class, or an unknown one.
     """
     document = _load(path)
-    _check_size(document, info, path)
+    mark = _mark(document)
+    _check_size(mark, info, path)
+    _check_image(mark, fingerprint, path)
     several = document.get("features") if isinstance(document, dict) else document
     features = several if isinstance(several, list) else [document]
     every = ReadFeatures()
     owners: list[int] = []
     labels: list[int] = []
     for number, feature in enumerate(features, start=1):
-        one = ReadFeatures()
+        one = ReadFeatures(keeps_every_class=bool(mark))
         _collect(feature, one, path)
         every.of_pixels |= one.of_pixels
         every.ignored += one.ignored
@@ -226,13 +245,63 @@ def read_labelled_areas(
         LabelledArea(label=label, geometry=_polygons_of(shapely.union_all(np.array(part))))
         for label, part in zip(labels, parts, strict=True)
     ]
-    return [area for area in areas if not area.geometry.is_empty], notes + placing
+    areas = [area for area in areas if not area.geometry.is_empty]
+    _check_place(areas, info, path)
+    return areas, notes + placing
 
 
-def _check_size(document: Any, info: ImageInfo, path: str) -> None:
-    """Check that a file that this program has written belongs to an image of this size."""
+def _check_place(areas: Sequence[LabelledArea], info: ImageInfo, path: str) -> None:
+    """Check that one of these areas, if there are any, covers a part of the image."""
+    whole = shapely.box(0, 0, info.size.width, info.size.height)
+    # The pattern holds where the interiors have a point in common: areas that touch the edge from outside have none.
+    if areas and not shapely.relate_pattern([area.geometry for area in areas], whole, "T********").any():
+        left, top, right, bottom = shapely.total_bounds([area.geometry for area in areas])
+        raise SourceError(
+            f"all polygons lie outside the image {info.path}, {info.size}",
+            value=f"x from {left:.6g} to {right:.6g} and y from {top:.6g} to {bottom:.6g} pixels",
+            file=path,
+            advice="Name the image that they were drawn on, and check the crs of the file",
+        )
+
+
+def _mark(document: Any) -> Mapping[str, Any]:
+    """Return what this program has written into a file of corrections about their image; empty in other files."""
     mark = document.get("magnet") if isinstance(document, dict) else None
-    size = mark.get("size") if isinstance(mark, dict) else None
+    return mark if isinstance(mark, dict) else {}
+
+
+def _marked_corner(mark: Mapping[str, Any], path: str) -> tuple[int, int] | None:
+    """Return the corner from which the pixels of corrections are counted; None where it is that of the image."""
+    bounds = mark["bounds"]
+    if bounds is None:
+        return None
+    sides = bounds if isinstance(bounds, list) else []
+    if len(sides) != 4 or not all(type(side) is int and 0 <= side <= LARGEST_SIDE for side in sides):  # noqa: PLR2004 - x, y, width, height
+        raise SourceError(
+            "the bounds of corrections are x, y, width and height in pixels",
+            value=str(bounds)[:80],
+            file=path,
+            advice="Restore the file that magnet view has written",
+        )
+    return sides[0], sides[1]
+
+
+def _check_image(mark: Mapping[str, Any], fingerprint: Callable[[], str | None] | None, path: str) -> None:
+    """Check that corrections were drawn on the image of this fingerprint, as far as both are known."""
+    drawn_on = mark.get("image")
+    if drawn_on is None or fingerprint is None:
+        return
+    if fingerprint() not in (None, drawn_on):
+        raise SourceError(
+            "these corrections were drawn on another image",
+            file=path,
+            advice="Name that image, or move the file away",
+        )
+
+
+def _check_size(mark: Mapping[str, Any], info: ImageInfo, path: str) -> None:
+    """Check that a file that this program has written belongs to an image of this size."""
+    size = mark.get("size")
     if size is not None and size != [info.size.width, info.size.height]:
         raise SourceError(
             f"these corrections belong to an image of another size than {info.path}, {info.size}",
@@ -349,7 +418,7 @@ def _collect(item: Any, found: ReadFeatures, path: str) -> None:
         elif kind == "Feature":
             properties = here.get("properties")
             found.of_pixels |= isinstance(properties, dict) and "objectType" in properties
-            ignored = _ignored_class(here)
+            ignored = "" if found.keeps_every_class else _ignored_class(here)
             waiting += [] if here.get("geometry") is None else [(here["geometry"], ignored)]
         elif kind in ("Polygon", "MultiPolygon"):
             several = here.get("coordinates") or []
@@ -509,7 +578,8 @@ def _from_either(polygons: list[Any], info: ImageInfo, path: str) -> tuple[Any, 
     """Place polygons without a CRS: as longitude and latitude if they lie on the image so, else as pixels."""
     placed = Geotransform.of({code: value for code, _, _, value in info.geo_tags})
     coordinates = shapely.get_coordinates(np.array(polygons))
-    in_range = bool((np.abs(coordinates) <= (TURN / 2, TURN / 4)).all())
+    west, east = (-TURN / 2, TURN / 2) if placed is None else _longitudes(placed, info)
+    in_range = bool(((coordinates >= (west, -TURN / 4)) & (coordinates <= (east, TURN / 4))).all())
     whole = shapely.box(0, 0, info.size.width, info.size.height)
     if in_range and placed is not None and info.crs is not None:
         found = _on_map(polygons, LONGITUDE_LATITUDE, info.crs, placed, info)
@@ -519,11 +589,30 @@ def _from_either(polygons: list[Any], info: ImageInfo, path: str) -> tuple[Any, 
     return _from_bounds(polygons, info)
 
 
+def _longitudes(placed: Geotransform, info: ImageInfo) -> tuple[float, float]:
+    """Return the least and the greatest longitude that a polygon on the image may have, in degrees.
+
+    Longitudes of an image that crosses the meridian of 180 degrees go on counting, as do those of polygons that were
+    exported from its mask.
+    """
+    from magnet_cli.images.crs import turn  # noqa: PLC0415 (PROJ takes long to load)
+
+    west, east = -TURN / 2, TURN / 2
+    if info.crs is not None and turn(info.crs) == TURN:
+        width, height = info.size.width, info.size.height
+        corners = placed.coordinates(np.array([(0, 0), (width, 0), (0, height), (width, height)], np.float64))
+        return min(west, corners[:, 0].min()), max(east, corners[:, 0].max())
+    return west, east
+
+
 def _from_bounds(polygons: list[Any], info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
+    return _from_corner(polygons, None if info.bounds is None else (info.bounds.x, info.bounds.y))
+
+
+def _from_corner(polygons: list[Any], corner: tuple[int, int] | None) -> tuple[Any, tuple[str, ...]]:
     geometry = np.array(polygons)
-    if info.bounds is None:
+    if corner is None:
         return geometry, ()
-    corner = (info.bounds.x, info.bounds.y)
     note = f"polygons are counted from the corner of the scanned part, pixel {corner}, as QuPath does"
     return shapely.transform(geometry, lambda points: points + corner), (note,)
 

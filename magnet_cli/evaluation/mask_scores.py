@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from magnet_cli import images
 from magnet_cli.areas import open_roi, specify_roi
-from magnet_cli.errors import SourceError
+from magnet_cli.errors import OutputError, SourceError
 from magnet_cli.evaluation.boundary import BoundaryCounts, add_block, boundary_radii
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.labels import open_labels, open_region
 from magnet_cli.images.protocol import NODATA
+from magnet_cli.images.urls import is_url
+from magnet_cli.masks.our_files import is_mask
+from magnet_cli.masks.output import OutputPaths
+from magnet_cli.masks.report_file import is_report, read_report
 from magnet_cli.masks.spec import parts
 from magnet_cli.options.evaluate import LABELS, EvaluationOptions
 from magnet_cli.options.regions import is_geojson, parse_counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -264,7 +269,7 @@ def _opened_truth(
     Raises:
         SourceError: A file cannot be read, or does not fit the mask.
     """
-    names = options.names or given.names
+    names, image_of = options.names or given.names, partial(_image_of, given.info.path)
     true = None
     if not _is_drawn(truth):
         true = stack.enter_context(open_labels(truth, values=options.truth_values or {}))
@@ -273,8 +278,27 @@ def _opened_truth(
             return true
     from magnet_cli.areas.drawn_labels import DrawnLabels  # noqa: PLC0415 - shapely is needed with polygons alone
 
-    drawn = DrawnLabels(truth, given.info, names) if true is None else true
-    return drawn if corrections is None else DrawnLabels(corrections, given.info, names, below=drawn)
+    drawn = DrawnLabels(truth, given.info, names, fingerprint=image_of) if true is None else true
+    return (
+        drawn if corrections is None else DrawnLabels(corrections, given.info, names, below=drawn, fingerprint=image_of)
+    )
+
+
+def _image_of(mask: str | Path) -> str | None:
+    """Return the fingerprint of the image of a mask; None where the mask has no report that states it.
+
+    Raises:
+        SourceError: The report is damaged.
+    """
+    if is_url(str(mask)) or not is_mask(Path(mask)):
+        return None
+    beside = OutputPaths.of(Path(mask)).report
+    try:
+        hashes = read_report(beside).get("hashes") if is_report(beside) else None
+    except OutputError as error:
+        raise SourceError(error.rule, value=error.value, file=beside, advice=error.advice) from error
+    found = hashes.get("input") if isinstance(hashes, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _counted(
@@ -325,7 +349,7 @@ def check_inputs(
         from magnet_cli.areas.drawn_labels import DrawnLabels  # noqa: PLC0415 - shapely is needed with polygons alone
 
         for path in polygons:
-            DrawnLabels(path, info, names)
+            DrawnLabels(path, info, names, fingerprint=partial(images.fingerprint, image))
     if not _is_drawn(truth):
         with open_labels(truth) as labels:
             _check_fits(labels.info, info)

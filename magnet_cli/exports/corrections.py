@@ -121,7 +121,14 @@ def corrections_document(
                 },
             }
         )
-    mark = {"corrections": SCHEMA, "image": fingerprint, "size": [info.size.width, info.size.height]}
+    bounds = info.bounds
+    mark = {
+        "corrections": SCHEMA,
+        "image": fingerprint,
+        "size": [info.size.width, info.size.height],
+        # Pixels are counted from this corner. A mask of another program, with which the file is read, may lack it.
+        "bounds": None if bounds is None else [bounds.x, bounds.y, bounds.width, bounds.height],
+    }
     head = {"type": "FeatureCollection", "magnet": mark, **places.members()}
     lines = ",\n".join(json.dumps(feature, separators=(",", ":")) for feature in features)
     return f'{json.dumps(head, separators=(",", ":"))[:-1]},"features":[\n{lines}\n]}}\n'.encode()

@@ -13,7 +13,7 @@ import numpy as np
 
 from magnet_cli.exports.polygon import simplified
 from magnet_cli.exports.sweep import Sweep
-from magnet_cli.images.crs import has_code, label
+from magnet_cli.images.crs import GEOJSON_SYSTEMS, has_code, label
 from magnet_cli.system.working_files import working_file
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 HEAD = 4096
 """Number of bytes at the beginning of a file that hold its identity."""
-WGS84 = ("EPSG:4326", "OGC:CRS84")
-"""Reference systems that GeoJSON means where it names none (RFC 7946, section 4)."""
 
 
 class Places(Protocol):
@@ -100,7 +98,7 @@ class MapPlaces:
 
     def members(self) -> dict[str, object]:
         """Return the `crs` of GeoJSON 2008, which GDAL, QGIS and GeoPandas read; RFC 7946 allows only WGS 84."""
-        if self.crs in WGS84:
+        if self.crs in GEOJSON_SYSTEMS:
             return {}
         authority, _, code = self.crs.partition(":")
         return {"crs": {"type": "name", "properties": {"name": f"urn:ogc:def:crs:{authority}::{code}"}}}

@@ -130,6 +130,10 @@ def exact_unit(factor: float) -> Fraction | None:
     return near if near and abs(float(near) / factor - 1) < WORDS else Fraction(repr(factor))
 
 
+GEOJSON_SYSTEMS = ("EPSG:4326", "OGC:CRS84")
+"""Reference systems that GeoJSON means where it names none (RFC 7946, section 4)."""
+
+
 def turn(text: str) -> float | None:
     """Return a full turn in the unit of longitude, or None where coordinates are no longitude and latitude."""
     crs = horizontal(parsed(text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,8 @@ class SceneLayout:
     """Class indices of the scene's size that something else found in it."""
     names: tuple[str, ...] | None = None
     """The names of the classes, by label, for polygons that name theirs. None where they are not known."""
+    notes: tuple[str, ...] = ()
+    """Messages that a user should read about the files of polygons."""
 
     @property
     def bands(self) -> int:
@@ -161,7 +164,8 @@ def lay_out(
     rows, columns = grid
     if len(pairs) != rows * columns:
         raise SourceError(f"a grid of {rows} x {columns} parts is asked for", value=len(pairs), file=name)
-    infos = [_inspected(image, label, corrections, names) for image, label in pairs]
+    inspected = [_inspected(image, label, corrections, names) for image, label in pairs]
+    infos = [info for info, _ in inspected]
     boxes = _placed([info.size for info in infos], columns=columns, file=pairs[0][0])
     if len({len(info.bands) for info in infos}) > 1:
         raise SourceError("the parts differ in their bands", file=pairs[0][0])
@@ -176,11 +180,20 @@ def lay_out(
                 if raster.size != size:
                     raise SourceError(f"the size must be that of {name}, {size}", value=raster.size, file=path)
     known = None if names is None else tuple(names)
-    return SceneLayout(name=name, parts=parts, size=size, roi=roi, mask=mask, names=known)
+    notes = tuple(note for _, said in inspected for note in said)
+    return SceneLayout(name=name, parts=parts, size=size, roi=roi, mask=mask, names=known, notes=notes)
 
 
-def _inspected(image: Path, label: Path, corrections: Path | None, names: Sequence[str] | None) -> ImageInfo:
+def _inspected(
+    image: Path, label: Path, corrections: Path | None, names: Sequence[str] | None
+) -> tuple[ImageInfo, tuple[str, ...]]:
+    """Return the facts about a picture, and notes on its files of polygons.
+
+    Raises:
+        SourceError: A file cannot be read, or does not fit the picture.
+    """
     info = images.inspect(image)
+    notes: tuple[str, ...] = ()
     if info.dtype != "uint8":
         raise SourceError(
             "training reads pictures of 8 bits a band",
@@ -194,15 +207,15 @@ def _inspected(image: Path, label: Path, corrections: Path | None, names: Sequen
 
         # They are read here only to refuse a wrong file before any work.
         for path in polygons:
-            DrawnLabels(path, info, names)
+            notes += DrawnLabels(path, info, names, fingerprint=partial(images.fingerprint, image)).notes
     if label in polygons:
-        return info
+        return info, notes
     with open_labels(label) as labels:
         if labels.size != info.size:
             value = f"{info.size} and {labels.size}, width x height"
             raise SourceError(f"picture and label map {label.name} differ in size", value=value, file=image)
         images.check_place(labels.info, info)
-    return info
+    return info, notes
 
 
 def _placed(sizes: Sequence[Size], *, columns: int, file: Path) -> list[Box]:

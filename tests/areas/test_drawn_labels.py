@@ -117,3 +117,12 @@ def test_a_file_of_another_image_is_refused_by_its_size(tmp_path: Path) -> None:
 def test_a_file_without_polygons_labels_nothing(tmp_path: Path) -> None:
     path = write_drawn(tmp_path / "a.geojson")
     assert (DrawnLabels(path, INFO, NAMES).read(WHOLE) == 255).all()
+
+
+def test_a_file_whose_polygons_all_lie_outside_the_image_is_refused(tmp_path: Path) -> None:
+    outside = annotation("road", square(800, 0, 900, 50))
+    path = write_drawn(tmp_path / "a.geojson", outside)
+    with pytest.raises(SourceError, match=r"outside the image s\.tif.*x from 800 to 900"):
+        DrawnLabels(path, INFO, NAMES)
+    write_drawn(path, outside, annotation("road", square(790, 0, 900, 50)))
+    assert (DrawnLabels(path, INFO, NAMES).read(WHOLE) == 2).sum() == 500

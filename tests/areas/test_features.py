@@ -149,6 +149,11 @@ def test_images_across_the_meridian_of_180_degrees(tmp_path: Path) -> None:
     expected = np.zeros((100, 200), bool)
     expected[20:50, 50:140] = True
     assert np.array_equal(inside, expected)
+    # Polygons that were exported from a mask of the image go on counting, as its pixels do.
+    counted_on = shapely.MultiPolygon(
+        [shapely.box(179.5, -16.5, 180.2, -16.2), shapely.box(180.2, -16.5, 180.4, -16.2)]
+    )
+    assert np.array_equal(covered(plain(tmp_path / "b.geojson", counted_on), tmp_path / "s.tif"), expected)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from magnet_cli.errors import SourceError
+from magnet_cli.images import fingerprint
 from magnet_cli.train.config import DataConfig
 from magnet_cli.train.scene_data import load_scenes
 from tests.areas.drawn import annotation, square, write_drawn
@@ -67,3 +68,20 @@ def test_files_that_do_not_fit_are_refused_before_the_training(tmp_path: Path, s
     (tmp_path / "c.geojson").unlink()
     with pytest.raises(SourceError, match="the corrections of line 2 are missing"):
         load_scenes(tmp_path / "s.csv", DataConfig(), names=NAMES)
+
+
+@pytest.mark.parametrize("row", ["b.png,labels.png,c.geojson", "b.png,c.geojson,"])
+def test_corrections_of_another_picture_of_this_size_teach_nothing(
+    tmp_path: Path, stored: NDArray[np.uint8], row: str
+) -> None:
+    other = np.full((*stored.shape, 3), 9, np.uint8)
+    imagecodecs.imwrite(tmp_path / "b.png", other)
+    mark = {"corrections": 1, "image": fingerprint(tmp_path / "a.png"), "size": [56, 40], "bounds": None}
+    write_drawn(tmp_path / "c.geojson", annotation("road", square(5, 6, 25, 30)), magnet=mark)
+    for line in (row, row.replace("b.png", "a.png")):
+        (tmp_path / "s.csv").write_text(f"image,label,corrections\n{line}\n", encoding="utf-8")
+        if line is row:
+            with pytest.raises(SourceError, match="drawn on another image"):
+                load_scenes(tmp_path / "s.csv", DataConfig(), names=NAMES)
+        else:
+            assert len(load_scenes(tmp_path / "s.csv", DataConfig(label_values={"7": 1}), names=NAMES)) == 1

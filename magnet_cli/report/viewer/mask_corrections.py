@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -108,14 +106,8 @@ class MaskCorrections:
     def _areas(self, data: bytes | None) -> list[LabelledArea]:
         if data is None:
             return []
-        areas, _ = read_labelled_areas(str(self.path), self._info, [entry.name for entry in self._classes])
-        mark = json.loads(data)["magnet"]
-        if mark.get("image") not in (None, self._image()):
-            raise SourceError(
-                "these corrections were drawn on another image",
-                file=self.path,
-                advice="Name that image, or move the file away",
-            )
+        names = [entry.name for entry in self._classes]
+        areas, _ = read_labelled_areas(str(self.path), self._info, names, fingerprint=self._image)
         return areas
 
     def _image(self) -> str:
@@ -187,7 +179,8 @@ def _points(listed: Any, name: str) -> list[tuple[float, float]]:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and abs(value) <= LARGEST_PLACE
+    # The comparison is also false for NaN, and for whole numbers that no float can hold.
+    return type(value) in (int, float) and -LARGEST_PLACE <= value <= LARGEST_PLACE
 
 
 def _revision(data: bytes | None) -> str:

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import shapely
+import tifffile
 from starlette.testclient import TestClient
 
 from magnet_cli import images
 from magnet_cli.areas.features import read_labelled_areas
 from magnet_cli.errors import OutputError, SourceError
+from magnet_cli.evaluation.mask_scores import check_inputs, evaluate
 from magnet_cli.geometry import Box
 from magnet_cli.images import fingerprint
+from magnet_cli.options.evaluate import EvaluationOptions
 from magnet_cli.report.viewer import application
 from magnet_cli.report.viewer.application import make_application
 from magnet_cli.report.viewer.exhibit import open_exhibit
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 HERE = "http://127.0.0.1:8000"
 NAMES = [entry.name for entry in CLASSES]
 SQUARE = {"label": 2, "polygons": [[[[100, 200], [140, 200], [140, 260], [100, 260]]]]}
+BEYOND = [[[[400, 500], [460, 500], [460, 540], [400, 540]]]]
 STROKE = {"label": 1, "line": [[500, 500], [600, 500]], "width": 20}
 HEADERS = {"origin": HERE, "content-type": "application/json"}
 
@@ -136,6 +140,76 @@ def test_longitude_and_latitude_are_read_as_they_were_written(image: Path, own: 
         assert shapes[0].symmetric_difference(shapes[1]).area < 1e-3
 
 
+@pytest.mark.parametrize("crs", ["EPSG:4326", "OGC:CRS84"])
+def test_corrections_stay_where_they_are_beyond_180_degrees(image: Path, own: Path, crs: str) -> None:
+    tags = ((33550, 12, 3, (1e-3, 1e-3, 0.0)), (33922, 12, 6, (0.0, 0.0, 0.0, 179.88, 60.0, 0.0)))
+    drawn = MaskCorrections(own, replace(images.inspect(image), crs=crs, geo_tags=tags), CLASSES)
+    # The first shape crosses the meridian of 180 degrees, and the second one lies wholly beyond it.
+    drawn.write({"revision": "", "corrections": [SQUARE, {**SQUARE, "polygons": BEYOND}]})
+    shapes = [shapely.Polygon(each["polygons"][0][0]) for each in drawn.read()["corrections"]]  # type: ignore[attr-defined]
+    assert [shape.bounds for shape in shapes] == [
+        pytest.approx((100, 200, 140, 260), abs=0.02),
+        pytest.approx((400, 500, 460, 540), abs=0.02),
+    ]
+
+
+def test_a_mask_without_the_bounds_of_the_slide_is_scored_where_something_was_drawn(
+    image: Path, labels: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    info = replace(images.inspect(image), crs=None, geo_tags=(), bounds=Box(x=30, y=50, width=1000, height=900))
+    right = labels.copy()
+    right[200:260, 100:140] = 2
+    tifffile.imwrite(tmp_path / "foreign.tif", right)
+    drawn = MaskCorrections(tmp_path / "foreign.tif", info, CLASSES)
+    drawn.write({"revision": "", "corrections": [SQUARE]})
+    names = EvaluationOptions(names=tuple(NAMES))
+    found = evaluate(tmp_path / "foreign.tif", drawn.path, names)
+    assert (found.labelled, found.right) == (40 * 60, 40 * 60)
+    # The other way round: a mask of a slide with bounds, and corrections of an image without.
+    MaskCorrections(tmp_path / "foreign.tif", replace(info, bounds=None), CLASSES).write(
+        {"revision": drawn.read()["revision"], "corrections": [SQUARE]}
+    )
+    (areas, _) = read_labelled_areas(str(drawn.path), info, NAMES)
+    assert areas[0].geometry.bounds == (100, 200, 140, 260)
+
+
+@pytest.mark.parametrize("bounds", ["[1]", "7", "[1,2,3,1e999]", '["1",2,3,4]', "[-1,0,1,1]"])
+def test_damaged_bounds_are_refused(image: Path, own: Path, bounds: str) -> None:
+    info = replace(images.inspect(image), crs=None, geo_tags=())
+    drawn = MaskCorrections(own, info, CLASSES)
+    drawn.write({"revision": "", "corrections": [SQUARE]})
+    text = drawn.path.read_text(encoding="utf-8")
+    drawn.path.write_text(text.replace('"bounds":null', f'"bounds":{bounds}'), encoding="utf-8")
+    with pytest.raises(SourceError, match="bounds of corrections"):
+        drawn.read()
+
+
+def test_classes_that_qupath_ignores_can_be_corrected(image: Path, own: Path) -> None:
+    info = replace(images.inspect(image), crs=None, geo_tags=())
+    classes = (*CLASSES[:2], replace(CLASSES[2], name="artefact*"))
+    found = MaskCorrections(own, info, classes).write({"revision": "", "corrections": [STROKE, SQUARE]})
+    assert [entry["label"] for entry in found["corrections"]] == [1, 2]  # type: ignore[attr-defined]
+    assert MaskCorrections(own, info, classes).read() == found
+
+
+def test_corrections_of_another_image_of_this_size_do_not_score_a_mask(
+    image: Path, own: Path, labels: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    info = replace(images.inspect(image), crs=None, geo_tags=())
+    MaskCorrections(own, info, CLASSES).write({"revision": "", "corrections": [SQUARE]})
+    assert evaluate(own, file_of(own)).labelled == 40 * 60
+    other = write_mask(tmp_path / "other.tif", labels, resolution=None, made_of="0" * 64)
+    for truth, corrections in ((file_of(own), None), (own, file_of(own))):
+        with pytest.raises(SourceError, match="drawn on another image"):
+            evaluate(other, truth, corrections=corrections)
+    check_inputs(image, file_of(own), roi=None, names=NAMES)
+    copy = tmp_path / "other image.tif"
+    copy.write_bytes(image.read_bytes() + b"another")
+    for truth, corrections in ((file_of(own), None), (own, file_of(own))):
+        with pytest.raises(SourceError, match="drawn on another image"):
+            check_inputs(copy, truth, roi=None, corrections=corrections, names=NAMES)
+
+
 def test_shapes_are_cut_at_the_edge_and_made_valid(client: TestClient) -> None:
     beyond = {"label": 0, "polygons": [[[[-50, -50], [20, -50], [20, 10], [-50, 10]]]]}
     bow = {"label": 1, "polygons": [[[[100, 100], [200, 200], [200, 100], [100, 200]]]]}
@@ -219,6 +293,8 @@ def test_a_body_has_a_limit(client: TestClient, own: Path, monkeypatch: pytest.M
         ({"label": 1, "polygons": [[[[1, 1], [1e300, 2], [3, 1]]]]}, "two numbers"),
         ({"label": 1, "polygons": [[[[-9, -9], [-2, -9], [-2, -2]]]]}, "covers a part of the image"),
         ({"label": 1, "polygons": [[[[1, 1], [5, 5], [9, 9]]]]}, "covers a part of the image"),
+        ({"label": 1, "line": [[10**400, 5]], "width": 5}, "two numbers"),
+        ({"label": 1, "line": [[5, 5]], "width": 10**400}, "width"),
         ({"label": 1, "line": [], "width": 5}, "stroke"),
         ({"label": 1, "line": [[5, 5]], "width": 0}, "stroke"),
         ({"label": 1, "line": [[5, 5]], "width": 1e6}, "stroke"),
