@@ -42,7 +42,9 @@ class CommandGroup(TyperGroup):
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(UsageError.exit_code)
         if args[:1] == ["help"]:
-            args = [*args[1:], "--help"]
+            # `help` and `version` are words of this program and no commands, so its own help is theirs.
+            args = [] if ctx.parent is None and args[1:] in (["help"], ["version"]) else args[1:]
+            args = [*args, "--help"]
         elif args == ["version"] and ctx.parent is None:
             args = ["--version"]
         return super().parse_args(ctx, args)

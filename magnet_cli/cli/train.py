@@ -99,7 +99,7 @@ def refiner(data: Data, *, output: Output, config: Config, no_progress: NoProgre
     from magnet_cli.train.refiner_training import train_refiner
 
     _train(
-        lambda *words, progress, **_: train_refiner(*words, progress=progress),
+        lambda *words, message, progress, **_: train_refiner(*words, message=message, progress=progress),
         data,
         output,
         config=config,
@@ -167,7 +167,9 @@ def _train(
     from magnet_cli.train.config import TrainConfig
 
     with TrainingDisplay(enabled=not no_progress) as display:
-        bundle = train(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
+        bundle = train(
+            data, output, TrainConfig.read(config), message=print_note, progress=display.line, each=display.tick
+        )
     if bundle is not None:
         classes = f", {len(bundle.classes)} classes" if isinstance(bundle, Bundle) else ""
         print_note(f"{output}: bundle '{bundle.name}'{classes}")

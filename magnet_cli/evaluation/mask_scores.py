@@ -12,7 +12,7 @@ import numpy as np
 
 from magnet_cli import images
 from magnet_cli.areas import open_roi, specify_roi
-from magnet_cli.errors import OutputError, SourceError
+from magnet_cli.errors import OutputError, SourceError, UsageError
 from magnet_cli.evaluation.boundary import BoundaryCounts, add_block, boundary_radii
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.labels import open_labels, open_region
@@ -222,16 +222,20 @@ def evaluate(
     Raises:
         SourceError: A file is missing or damaged, or has another size or place, or a label that is no class; the region
             lies outside the mask; nothing is labelled; or a file changed while it was read.
-        UsageError: A class to be left out of the mean is none of the mask's, or the region's text has no known form.
+        UsageError: A class to be left out of the mean is none of the mask's, the region's text has no known form, or
+            stored values of a truth that is no raster are given a meaning.
     """
     options = options or EvaluationOptions()
+    refuse_values_of_polygons(options, [truth])
     with ExitStack() as stack:
         given = stack.enter_context(open_labels(mask))
         true = _opened_truth(truth, corrections, given, options, stack)
         # Only an input that can be opened has a state; what is no raster gets the message of its reader.
         inputs = images.InputStates.of((mask, truth, corrections))
         inside, notes = _counted(roi, given.info, stack)
-        pair = _Pair(mask=given, truth=true, inside=inside, options=options, notes=notes)
+        pair = _Pair(
+            mask=given, truth=true, inside=inside, options=options, truth_is_drawn=is_drawn(truth), notes=notes
+        )
         options.check_excluded(pair.names)
         found = pair.compare()
     inputs.refuse_change()
@@ -271,7 +275,7 @@ def _opened_truth(
     """
     names, image_of = options.names or given.names, partial(_image_of, given.info.path)
     true = None
-    if not _is_drawn(truth):
+    if not is_drawn(truth):
         true = stack.enter_context(open_labels(truth, values=options.truth_values or {}))
         _check_fits(given.info, true.info)
         if corrections is None:
@@ -344,13 +348,13 @@ def check_inputs(
         SourceError: A file cannot be read, is of the wrong kind, or has another size or place than the image.
     """
     info = images.inspect(image, series=series)
-    polygons = [path for path in (truth, corrections) if path is not None and (path is corrections or _is_drawn(path))]
+    polygons = [path for path in (truth, corrections) if path is not None and (path is corrections or is_drawn(path))]
     if polygons:
         from magnet_cli.areas.drawn_labels import DrawnLabels  # noqa: PLC0415 - shapely is needed with polygons alone
 
         for path in polygons:
             DrawnLabels(path, info, names, fingerprint=partial(images.fingerprint, image))
-    if not _is_drawn(truth):
+    if not is_drawn(truth):
         with open_labels(truth) as labels:
             _check_fits(labels.info, info)
     if roi is not None:
@@ -358,7 +362,22 @@ def check_inputs(
             _check_fits(region.info, info)
 
 
-def _is_drawn(truth: str | Path) -> bool:
+def refuse_values_of_polygons(options: EvaluationOptions, truths: Sequence[str | Path]) -> None:
+    """Refuse to give stored values a meaning where no truth is a raster.
+
+    Raises:
+        UsageError: All truths are polygons, and values have a meaning.
+    """
+    if options.truth_values and truths and all(is_drawn(truth) for truth in truths):
+        raise UsageError(
+            "--truth-values says what the stored values of a raster mean, and the truth is a file of polygons",
+            value=truths[0],
+            advice="Leave it out; the class of a polygon is its property `class`, `classification` or `label`",
+        )
+
+
+def is_drawn(truth: str | Path) -> bool:
+    """Return whether true classes are polygons, by the name of their file."""
     return is_geojson(str(truth))
 
 
@@ -375,6 +394,8 @@ class _Pair:
     inside: Callable[[Box], NDArray[np.bool_]] | None
     """Returns which pixels of a box count, `(height, width)`. None counts all."""
     options: EvaluationOptions
+    truth_is_drawn: bool
+    """Whether the truth is polygons alone."""
     notes: tuple[str, ...] = ()
     """Notes on the region whose pixels count."""
 
@@ -454,7 +475,8 @@ class _Pair:
         return tuple(f"class {label} is left out of the mean, and no pixel that counts has it" for label in missing)
 
     def _doubts_labelled(self, classes: tuple[ClassScore, ...]) -> tuple[str, ...]:
-        if [entry.index for entry in classes if entry.truth] != [0] or self.options.truth_values:
+        stores_values = not (self.truth_is_drawn or self.options.truth_values)
+        if [entry.index for entry in classes if entry.truth] != [0] or not stores_values:
             return ()
         return (f"{self.truth.path}: class 0 alone is labelled. {self._advice()}",)
 
@@ -465,6 +487,8 @@ class _Pair:
         return (f"no boundary accuracy within the {wanted} radii: they grow beyond {LARGEST_REACH} pixels here",)
 
     def _advice(self) -> str:
+        if self.truth_is_drawn:
+            return "Draw polygons that cover centres of pixels, inside the region that counts, of classes that count"
         return "Where 255 is a class, add --truth-values 255=1"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from magnet_cli.errors import MagnetError
-from magnet_cli.evaluation.mask_scores import Evaluation, check_inputs, evaluate
+from magnet_cli.evaluation.mask_scores import Evaluation, check_inputs, evaluate, is_drawn, refuse_values_of_polygons
 from magnet_cli.evaluation.statistics import Distribution, Pooled, paired_difference
 from magnet_cli.events import Events
 from magnet_cli.images.dataset import DatasetSample, read_dataset
@@ -329,6 +329,7 @@ def score_each(
     """
     options, events = options or ScoreOptions(), events or Events()
     samples, folder = read_dataset(Path(data)), None if output is None else Path(output)
+    refuse_values_of_polygons(options.evaluation, [sample.label for sample in samples])
     # This comes before the model is loaded, so that masks of one name are refused at once.
     if folder is not None:
         refuse_collisions(
@@ -429,7 +430,9 @@ def _score(
     if made.error is not None:
         return replace(row, error=made.error)
     try:
-        found = evaluate(target.mask, sample.label, options.evaluation, roi=sample.roi, corrections=sample.corrections)
+        # A list may have rasters, whose stored values have a meaning of their own, and polygons beside them.
+        counting = replace(options.evaluation, truth_values=None) if is_drawn(sample.label) else options.evaluation
+        found = evaluate(target.mask, sample.label, counting, roi=sample.roi, corrections=sample.corrections)
     except MagnetError as error:
         events.failed(target.image, error)
         return replace(row, error=error)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 ENDING = ".corrections.geojson"
+MASK_ENDING = ".tif"
 OURS = re.compile(rb'\{"type":"FeatureCollection","magnet":\{"corrections":\d+,')
 """Every file of corrections that this program writes begins with this pattern."""
 
@@ -44,8 +45,11 @@ class Correction:
 
 
 def corrections_path(mask: Path) -> Path:
-    """Return the file of a mask's corrections: `x.tif` has `x.corrections.geojson`."""
-    return mask.with_name(f"{mask.stem}{ENDING}")
+    """Return the file of a mask's corrections: `x.corrections.geojson` of `x.tif`, `x.png.corrections.geojson` of `x.png`.
+
+    Only the ending of this program's own masks is left out, so that no two masks share a file.
+    """
+    return mask.with_name(f"{mask.name.removesuffix(MASK_ENDING)}{ENDING}")
 
 
 def is_corrections(path: Path) -> bool:

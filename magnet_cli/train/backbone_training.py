@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.models.encoder_weights import EncoderOrigin
     from magnet_cli.train.config import DataConfig, LoopConfig, TrainConfig
-    from magnet_cli.train.loop import Each, Progress, Watch
+    from magnet_cli.train.loop import Each, Message, Progress, Watch
     from magnet_cli.train.scenes import LabelledScene
 
 BACKBONE_FILE = "backbone.safetensors"
@@ -246,7 +246,9 @@ def check(scenes: Sequence[LabelledScene], recipe: Recipe) -> None:
             )
 
 
-def train_backbone(data: Path, output: Path, config: TrainConfig, **watch: Unpack[Watch]) -> Bundle | None:
+def train_backbone(
+    data: Path, output: Path, config: TrainConfig, *, message: Message | None = None, **watch: Unpack[Watch]
+) -> Bundle | None:
     """Train a backbone and write its bundle.
 
     An interrupted training goes on from the last checkpoint, which lies in the folder OUTPUT.training beside the log
@@ -256,6 +258,7 @@ def train_backbone(data: Path, output: Path, config: TrainConfig, **watch: Unpac
         data: Folder of scenes, or a CSV file; see `DataConfig`.
         output: The bundle's folder.
         config: The whole configuration.
+        message: Receives messages about the files of the scenes.
         watch: Functions that follow the training, and the iteration to stop at.
 
     Returns:
@@ -271,7 +274,7 @@ def train_backbone(data: Path, output: Path, config: TrainConfig, **watch: Unpac
     with training_folder(output, ".training", (BACKBONE_FILE,)) as work:
         files = Files(folder=work.path)
         names = [entry.name for entry in recipe.bundle.classes]
-        read = load_scenes(data, config.data, work=files.folder, output=output, names=names)
+        read = load_scenes(data, config.data, work=files.folder, output=output, names=names, message=message)
         scenes, validation = split_scenes(read, config.data)
         work.depend_on([*scenes, *validation], weights=weights)
         trainer = backbone_trainer(recipe, scenes, validation=validation, files=files)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.models.architectures.cascade_base import CascadeModule
     from magnet_cli.train.config import TrainConfig
-    from magnet_cli.train.loop import Watch
+    from magnet_cli.train.loop import Message, Watch
     from magnet_cli.train.scenes import LabelledScene
 
 
@@ -144,13 +144,16 @@ def check(scenes: Sequence[LabelledScene]) -> None:
             raise SourceError(f"a cascade takes {BANDS} bands", value=scene.pixels.bands, file=scene.name)
 
 
-def train_cascade(data: Path, output: Path, config: TrainConfig, **watch: Unpack[Watch]) -> CascadeBundle | None:
+def train_cascade(
+    data: Path, output: Path, config: TrainConfig, *, message: Message | None = None, **watch: Unpack[Watch]
+) -> CascadeBundle | None:
     """Train a cascade, and write its bundle; an interrupted training goes on as that of a backbone does.
 
     Args:
         data: Folder of scenes, or a CSV file; see `DataConfig`.
         output: The bundle's folder.
         config: The whole configuration; see `CascadeConfig`.
+        message: Receives messages about the files of the scenes.
         watch: Functions that follow the training, and the iteration to stop at.
 
     Returns:
@@ -166,7 +169,8 @@ def train_cascade(data: Path, output: Path, config: TrainConfig, **watch: Unpack
     recipe = CascadeRecipe(bundle=cascade_of(description, folder=output), config=config)
     with training_folder(output, ".training", (CASCADE_FILE,)) as work:
         files = Files(folder=work.path)
-        scenes, validation = split_scenes(load_scenes(data, config.data, work=files.folder, output=output), config.data)
+        read = load_scenes(data, config.data, work=files.folder, output=output, message=message)
+        scenes, validation = split_scenes(read, config.data)
         work.depend_on([*scenes, *validation])
         trainer = recipe.trainer(scenes, validation=validation, files=files)
         network = trainer.fit(**watch)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from magnet_cli.train.config import GRNetConfig, NetworkConfig, TrainConfig
     from magnet_cli.train.grnet_parts import Turn
     from magnet_cli.train.log import Line
-    from magnet_cli.train.loop import Progress, Watch
+    from magnet_cli.train.loop import Message, Progress, Watch
     from magnet_cli.train.scenes import LabelledScene
 
 LOCAL_FILE = "local.safetensors"
@@ -199,13 +199,16 @@ def variant_scores(network: nn.Module, trainer: AlternatingTrainer) -> dict[str,
     return found
 
 
-def train_grnet(data: Path, output: Path, config: TrainConfig, **watch: Unpack[Watch]) -> Bundle | None:
+def train_grnet(
+    data: Path, output: Path, config: TrainConfig, *, message: Message | None = None, **watch: Unpack[Watch]
+) -> Bundle | None:
     """Train a GRNet and write its bundle; an interrupted training goes on from the last checkpoint.
 
     Args:
         data: Folder of scenes, or a CSV file; see `DataConfig`.
         output: The bundle's folder.
         config: The whole configuration; `[network]` is the global branch, `[grnet]` the rest.
+        message: Receives messages about the files of the scenes.
         watch: Functions that follow the training, and the iteration to stop at.
 
     Returns:
@@ -219,7 +222,7 @@ def train_grnet(data: Path, output: Path, config: TrainConfig, **watch: Unpack[W
     with training_folder(output, ".training", (BACKBONE_FILE, LOCAL_FILE, SELECTOR_FILE)) as work:
         files = Files(folder=work.path)
         names = [entry.name for entry in bundle.classes]
-        read = load_scenes(data, config.data, work=files.folder, output=output, names=names)
+        read = load_scenes(data, config.data, work=files.folder, output=output, names=names, message=message)
         scenes, validation = split_scenes(read, config.data)
         work.depend_on([*scenes, *validation], weights=weights)
         trainer = alternating_trainer(bundle, config, scenes, validation, files=files)

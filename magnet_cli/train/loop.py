@@ -54,6 +54,7 @@ def rate_at(iteration: int, config: LoopConfig) -> float:
 
 
 Progress = Callable[[Line], None]
+Message = Callable[[str], None]
 """Called with each log line."""
 Validate = Callable[[nn.Module, Arithmetic], "Score"]
 """Scores a network in eval mode."""

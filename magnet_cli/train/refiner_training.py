@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
     from magnet_cli.options.segment import Merge
     from magnet_cli.train.config import LoopConfig, TrainConfig
-    from magnet_cli.train.loop import Progress
+    from magnet_cli.train.loop import Message, Progress
     from magnet_cli.train.scene_fields import SceneView
     from magnet_cli.train.stage_runs import Ending, StageRun
     from magnet_cli.train.temperature import Fit
@@ -169,7 +169,14 @@ class Course:
         return trainer.fit(progress=progress).to(trainer.arithmetic.device)
 
 
-def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Progress | None = None) -> Bundle:
+def train_refiner(
+    data: Path,
+    output: Path,
+    config: TrainConfig,
+    *,
+    message: Message | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
     """Add a refiner and temperatures to a bundle that has a backbone; its defaults stay as they are.
 
     First the temperatures of O are fitted, because they change the input of a refiner, then the refiner, then its
@@ -180,6 +187,7 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
         data: Folder of scenes, or a CSV file; see `DataConfig`.
         output: The bundle's folder.
         config: The whole configuration; `[network]` is the refiner, or "none"; `[folds]` says how its fields are made.
+        message: Receives messages about the files of the scenes.
         progress: Receives each log line, those of the folds' backbones first.
 
     Raises:
@@ -194,7 +202,7 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
     with training_folder(output, ".refiner-training", ()) as work:
         folder = work.path
         names = [entry.name for entry in bundle.classes]
-        scenes = load_scenes(data, config.data, work=folder, output=output, names=names)
+        scenes = load_scenes(data, config.data, work=folder, output=output, names=names, message=message)
         work.depend_on(scenes)
         folds = scene_views(scenes, bundle=bundle, config=config, folder=folder, progress=progress)
         views = [view for fold in folds for view in fold]

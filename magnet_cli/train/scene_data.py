@@ -30,7 +30,7 @@ from magnet_cli.train.stores import BYTE_VALUES, halvings, histogram
 from magnet_cli.train.streams import Original, Shelf, StreamedLabels, chunks, spool_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -50,6 +50,7 @@ def load_scenes(
     work: Path | None = None,
     output: Path | None = None,
     names: Sequence[str] | None = None,
+    message: Callable[[str], None] | None = None,
 ) -> list[LabelledScene]:
     """Return every scene, those to validate on included, below a folder or of a CSV file; see `DataConfig`.
 
@@ -62,6 +63,7 @@ def load_scenes(
         work: Folder for what is decoded once; made where missing. The system's own for temporary files where None.
         output: The folder of the bundle that is trained, whose files no scene may read.
         names: The names of the classes, by label, for polygons that name theirs. None where they are not known.
+        message: Receives messages about the files of polygons that a user should read.
 
     Raises:
         SourceError: A file is missing, cannot be decoded, or does not fit its label map.
@@ -73,6 +75,10 @@ def load_scenes(
     if not layouts:
         raise UsageError("there is nothing to train on", file=data)
     refuse_twice([layout.name for layout in layouts], file=data)
+    if message is not None:
+        # One file may be named by several scenes.
+        for note in dict.fromkeys(note for layout in layouts for note in layout.notes):
+            message(note)
     if output is not None:
         refuse_replaced(layouts, data=data, folders=[output, *([] if work is None else [work])])
     work = Path(tempfile.gettempdir()) if work is None else work

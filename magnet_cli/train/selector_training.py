@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from magnet_cli.models.architectures.ppn import PatchProposalNetwork
     from magnet_cli.train.config import TrainConfig
     from magnet_cli.train.gains import GainRow, WindowPair
-    from magnet_cli.train.loop import Progress, Watch
+    from magnet_cli.train.loop import Message, Progress, Watch
     from magnet_cli.train.losses import Objective
     from magnet_cli.train.scenes import LabelledScene
 
@@ -57,7 +57,9 @@ class Lesson:
     """The entries of the training in bundle.json."""
 
 
-def train_selector(data: Path, output: Path, config: TrainConfig, **watch: Unpack[Watch]) -> Bundle | None:
+def train_selector(
+    data: Path, output: Path, config: TrainConfig, *, message: Message | None = None, **watch: Unpack[Watch]
+) -> Bundle | None:
     """Add a selector to a bundle that has a backbone, which stays as it is.
 
     An interrupted training goes on from the last checkpoint.
@@ -73,6 +75,7 @@ def train_selector(data: Path, output: Path, config: TrainConfig, **watch: Unpac
         output: The bundle's folder.
         config: The whole configuration; `[network]` is the selector, `[selector]` its labels, and `[folds]` says how
             fields are made.
+        message: Receives messages about the files of the scenes.
         watch: Functions that follow the training, and the iteration to stop at.
 
     Returns:
@@ -90,7 +93,7 @@ def train_selector(data: Path, output: Path, config: TrainConfig, **watch: Unpac
     with training_folder(output, ".selector-training", (SELECTOR_FILE,)) as work:
         files = Files(folder=work.path)
         names = [entry.name for entry in bundle.classes]
-        scenes = load_scenes(data, config.data, work=files.folder, output=output, names=names)
+        scenes = load_scenes(data, config.data, work=files.folder, output=output, names=names, message=message)
         work.depend_on(scenes)
         trainer, lesson = selector_trainer(bundle, config, scenes, files=files, progress=watch.get("progress"))
         network = trainer.fit(**watch)

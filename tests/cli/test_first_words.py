@@ -26,6 +26,12 @@ def test_help_is_a_command_too(words: tuple[str, ...]) -> None:
     assert "Usage: magnet" in asked.stdout
 
 
+@pytest.mark.parametrize("word", ["help", "version"])
+def test_words_that_are_no_commands_have_the_help_of_the_program(word: str) -> None:
+    asked = invoke("help", word)
+    assert (asked.exit_code, asked.stdout) == (0, invoke("--help").stdout)
+
+
 def test_the_version_is_a_command_too() -> None:
     assert [invoke(word).stdout for word in ("version", "-V", "--version")] == [f"magnet {__version__}\n"] * 3
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from magnet_cli.errors import SourceError
+from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.evaluation.mask_scores import check_inputs, evaluate
+from magnet_cli.evaluation.method_scores import score_each
 from magnet_cli.geometry import Box
-from magnet_cli.options.evaluate import EvaluationOptions
+from magnet_cli.options.evaluate import EvaluationOptions, ScoreOptions
 from tests.areas.drawn import annotation, square, write_drawn
 from tests.exports.support import make_labels, write_mask
 
@@ -87,3 +88,20 @@ def test_polygons_are_checked_before_any_work(tmp_path: Path, labels: NDArray[np
         with pytest.raises(SourceError, match="got forest"):
             check_inputs(tmp_path / "i.tif", truth, roi=None, corrections=corrections, names=(WATER,))
         check_inputs(tmp_path / "i.tif", truth, roi=None, corrections=corrections, names=("forest",))
+
+
+def test_stored_values_of_polygons_have_no_meaning(tmp_path: Path, labels: NDArray[np.uint8]) -> None:
+    mask = write_mask(tmp_path / "m.tif", labels, resolution=None)
+    drawn = write_drawn(tmp_path / "c.geojson", annotation(URBAN, square(100, 50, 180, 90)))
+    with pytest.raises(UsageError, match=r"--truth-values.*file of polygons"):
+        evaluate(mask, drawn, EvaluationOptions(truth_values={255: 1}))
+    (tmp_path / "d.csv").write_text("image,label\nm.tif,c.geojson\n", encoding="utf-8")
+    counting = EvaluationOptions(truth_values={255: 1})
+    with pytest.raises(UsageError, match=r"--truth-values.*file of polygons"):
+        next(score_each(tmp_path / "d.csv", options=ScoreOptions(evaluation=counting)))
+    # A drawn truth of class 0 alone needs no advice about stored values, and neither does one without a pixel.
+    assert not any("truth-values" in note for note in evaluate(mask, drawn).notes)
+    with pytest.raises(SourceError, match="no pixel of the truth is labelled") as caught:
+        evaluate(mask, write_drawn(tmp_path / "none.geojson"))
+    assert "Draw polygons" in str(caught.value.advice)
+    assert "truth-values" not in str(caught.value.advice)

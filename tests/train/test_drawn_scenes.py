@@ -85,3 +85,14 @@ def test_corrections_of_another_picture_of_this_size_teach_nothing(
                 load_scenes(tmp_path / "s.csv", DataConfig(), names=NAMES)
         else:
             assert len(load_scenes(tmp_path / "s.csv", DataConfig(label_values={"7": 1}), names=NAMES)) == 1
+
+
+def test_notes_on_polygons_reach_the_user_once(tmp_path: Path, stored: NDArray[np.uint8]) -> None:
+    del stored
+    write_drawn(
+        tmp_path / "c.geojson", annotation("road", square(5, 6, 25, 30)), annotation("Ignore*", square(0, 0, 9, 9))
+    )
+    (tmp_path / "s.csv").write_text("image,label,name\na.png,c.geojson,a\na.png,c.geojson,b\n", encoding="utf-8")
+    notes: list[str] = []
+    load_scenes(tmp_path / "s.csv", DataConfig(), names=NAMES, message=notes.append)
+    assert notes == [f"{tmp_path / 'c.geojson'}: polygons of Ignore* are left out, as QuPath does"]

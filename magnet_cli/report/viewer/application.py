@@ -225,21 +225,32 @@ class _Pages:
         if style is None or ("truth" in request.query_params and truth is None):
             return _refused("The parameters are form, hidden and truth.", 400)
         draw = partial(self._exhibit.mask_tile, request.path_params["number"], _place(request), style, truth=truth)
-        return await self._tile(draw)
+        return await self._tile(draw, is_lasting=self._is_lasting(request, truth))
+
+    def _is_lasting(self, request: Request, truth: int | None) -> bool:
+        """Return whether the address of a mask's tile will have the same labels later.
+
+        The page names the version of each growing mask in which a tile has changed last, such as `v0=7`. A tile at an
+        address without it changes while the mask grows.
+        """
+        involved = {request.path_params["number"], *(() if truth is None else (truth,))}
+        growing = [number for number in involved if self._exhibit.is_growing(number)]
+        return all(NUMBER.fullmatch(request.query_params.get(f"v{number}", "")) for number in growing)
 
     async def layer_tile(self, request: Request) -> Response:
         """Answer with a tile of a layer of values."""
         return await self._tile(partial(self._exhibit.layer_tile, request.path_params["number"], _place(request)))
 
-    async def _tile(self, draw: Callable[[], EncodedTile | None]) -> Response:
+    async def _tile(self, draw: Callable[[], EncodedTile | None], *, is_lasting: bool = True) -> Response:
         try:
             tile = await to_thread.run_sync(draw, limiter=self._readers)
         except MagnetError as error:
             return _refused(str(error), 500)
         if tile is None:
             return _refused("There is no such tile.", 404)
-        # The address of a page is new for each start of the program, so tiles never become outdated under it.
-        return Response(tile.data, media_type=tile.media, headers={**HEADERS, "Cache-Control": "private, max-age=3600"})
+        # The address of a page is new for each start of the program, so lasting tiles never become outdated under it.
+        kept = "private, max-age=3600" if is_lasting else "no-store"
+        return Response(tile.data, media_type=tile.media, headers={**HEADERS, "Cache-Control": kept})
 
 
 async def _own_file(request: Request) -> Response:

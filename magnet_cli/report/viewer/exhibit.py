@@ -133,6 +133,10 @@ class Exhibit(Closing):
             return draw()
         return self._kept(("mask", number, truth, place, style), draw)
 
+    def is_growing(self, number: int) -> bool:
+        """Return whether there is a mask at this position among the masks, and it is still being computed."""
+        return 0 <= number < len(self.masks) and self.masks[number].growing is not None
+
     def layer_tile(self, number: int, place: TilePlace) -> EncodedTile | None:
         """Return a tile of a layer of values; None where there is none."""
         if not 0 <= number < len(self.layers):

@@ -89,12 +89,15 @@ class GrowingLabels:
             except OutputError as error:
                 raise SourceError(error.rule, value=error.value, file=error.file, advice=error.advice) from error
             self._waiting |= changed
-            if self._waiting:
-                self.version += 1
+            # Other threads ask for the changes since a version that they have read. The version is raised after its
+            # squares are marked and their labels can be read, so that none of them is missed.
+            is_changed, version = bool(self._waiting), self.version + 1
             while self._waiting:
-                self._take(*self._waiting.pop())
+                self._take(*self._waiting.pop(), version)
                 if time.monotonic() >= until:
                     break
+            if is_changed:
+                self.version = version
             return is_whole and not self._waiting
 
     def changed(self, since: int) -> list[tuple[int, int]]:
@@ -111,7 +114,7 @@ class GrowingLabels:
         """Close the files of the mask."""
         self._mask.close()
 
-    def _take(self, row: int, col: int) -> None:
+    def _take(self, row: int, col: int, version: int) -> None:
         """Halve a tile that has changed, and note the squares of the page that show it."""
         if self._kept is not None:
             side = self._tile >> SMALL
@@ -125,7 +128,7 @@ class GrowingLabels:
                 self._kept[row * side : (row + 1) * side, col * side : (col + 1) * side] = labels
         top, left = row * self._tile // TILE, col * self._tile // TILE
         bottom, right = ((row + 1) * self._tile - 1) // TILE, ((col + 1) * self._tile - 1) // TILE
-        self._versions[top : bottom + 1, left : right + 1] = self.version
+        self._versions[top : bottom + 1, left : right + 1] = version
 
     def _level0(self, box: Box) -> NDArray[np.uint8]:
         """Return labels of level 0; a box may reach beyond the image, where there are none."""

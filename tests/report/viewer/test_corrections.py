@@ -17,6 +17,7 @@ from magnet_cli import images
 from magnet_cli.areas.features import read_labelled_areas
 from magnet_cli.errors import OutputError, SourceError
 from magnet_cli.evaluation.mask_scores import check_inputs, evaluate
+from magnet_cli.exports.corrections import corrections_path
 from magnet_cli.geometry import Box
 from magnet_cli.images import fingerprint
 from magnet_cli.options.evaluate import EvaluationOptions
@@ -208,6 +209,13 @@ def test_corrections_of_another_image_of_this_size_do_not_score_a_mask(
     for truth, corrections in ((file_of(own), None), (own, file_of(own))):
         with pytest.raises(SourceError, match="drawn on another image"):
             check_inputs(copy, truth, roi=None, corrections=corrections, names=NAMES)
+
+
+def test_masks_of_one_stem_have_files_of_their_own(tmp_path: Path) -> None:
+    names = [corrections_path(tmp_path / name).name for name in ("q.tif", "q.tiff", "q.png", "q.ome.tif")]
+    assert names[0] == "q.corrections.geojson"
+    assert len(set(names)) == 4
+    assert all(name.endswith(".corrections.geojson") for name in names)
 
 
 def test_shapes_are_cut_at_the_edge_and_made_valid(client: TestClient) -> None:

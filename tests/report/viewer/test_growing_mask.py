@@ -103,6 +103,45 @@ def test_finished_groups_appear_and_the_finished_mask_takes_over(image: Path, gr
         assert get(client, "at?x=600&y=400")["labels"] == [1]
 
 
+def test_browsers_keep_tiles_of_a_growing_mask_by_their_version_alone(image: Path, growing: GrowingMask) -> None:
+    growing.compute(1)
+    with open_exhibit(str(image), [growing.path]) as exhibit:
+        client = TestClient(make_application(exhibit, SECRET), base_url=HERE)
+
+        def kept(query: str) -> str:
+            return str(client.get(f"/{SECRET}/mask/0/0/0/0{query}").headers["cache-control"])
+
+        assert [kept(query) for query in ("", "?v0=", "?v1=3", "?v0=3&truth=0")] == [
+            *["no-store"] * 3,
+            "private, max-age=3600",
+        ]
+        growing.compute(9)
+        growing.finish()
+        get(client, "changes.json")
+        assert kept("") == "private, max-age=3600"
+
+
+def test_a_version_is_raised_after_its_squares_can_be_read(
+    growing: GrowingMask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread that reads the version meanwhile is given the squares when it asks for later changes."""
+    growing.compute(1)
+    with UnfinishedMask.open(growing.path) as mask:
+        labels, taken, read = GrowingLabels(mask), mask.tile, []
+        monkeypatch.setattr(labels, "_kept", np.zeros((1 << 12, 1 << 12), np.uint8))
+
+        def tile(row: int, col: int) -> NDArray[np.uint8]:
+            read.append(labels.version)
+            return taken(row, col)
+
+        monkeypatch.setattr(mask, "tile", tile)
+        assert labels.refresh(60)
+        assert read == [0]
+        assert labels.version == 1
+        assert labels.changed(0) == [(0, 0)]
+        assert labels.changed(1) == []
+
+
 def test_every_zoom_shows_what_the_finished_mask_will_show(
     image: Path, labels: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ async function start() {
   const answer = await fetch("state.json");
   if (!answer.ok) throw new Error(await answer.text());
   state = await answer.json();
+  beginVersions();
   document.title = `${state.name} - magnet view`;
   $("name").textContent = state.name;
   $("facts").textContent = facts();
@@ -145,12 +146,19 @@ async function slot(key, number, truth, order) {
   }
 }
 
-/* A mask that is being computed: the version in which each of its tiles has changed last. Tiles that stay have the
-   address that they had, so that they are not fetched again. */
+/* A mask that is being computed: the version in which each of its tiles has changed last, or that of the state with
+   which the page began. Tiles that stay have the address that they had, so that they are not fetched again; a page that
+   is loaded again begins with a later version, so that it gets no tile that the browser has kept from before. */
 const changedIn = new Map();
+let firstVersions = [];
+
+function beginVersions() {
+  changedIn.clear();
+  firstVersions = state.masks.map((mask) => mask.version);
+}
 
 function versionOf(number, zoom, x, y) {
-  return changedIn.get(number)?.get(`${zoom}/${x}/${y}`) ?? "";
+  return changedIn.get(number)?.get(`${zoom}/${x}/${y}`) ?? firstVersions[number] ?? "";
 }
 
 function noteChanges(number, version, squares) {
@@ -187,6 +195,7 @@ async function askChanges() {
   const replaced = found.revision !== state.revision;
   if (replaced) {
     state = await (await fetch("state.json")).json();
+    beginVersions();
     rows = "";
     fill();
   } else {
