@@ -45,7 +45,7 @@ class Correction:
 
 
 def corrections_path(mask: Path) -> Path:
-    """Return the file of a mask's corrections: `x.corrections.geojson` of `x.tif`, `x.png.corrections.geojson` of `x.png`.
+    """Return the file of corrections: `x.corrections.geojson` of `x.tif`, `x.png.corrections.geojson` of `x.png`.
 
     Only the ending of this program's own masks is left out, so that no two masks share a file.
     """

@@ -260,6 +260,9 @@ def test_a_mask_that_is_being_computed_grows_on_the_page(
             # The group lies in the first two columns of tiles. The others keep their address and are not fetched again.
             assert tiles
             assert not [url for url in tiles if "/mask/0/0/2/" in url]
+            # A page that is loaded again shows no tile that the browser has kept from before the group.
+            tab.open(f"{address}#x={place[0]}&y={place[1]}&z={place[2]}&opacity=100")
+            assert shown(600) == COLOURS[1].tolist()
             run.compute(9)
             tab.until("$('progress').textContent.includes('The file of the mask is being written.')")
             run.finish()
