@@ -95,7 +95,7 @@ class Display(Events, BarDisplay):
         self._least = 0.0
         """What the bar has shown, in images."""
         self._is_alone = False
-        """Whether the work that is shown does not know its share of the whole."""
+        """Whether the share of the whole is unknown for the work that is shown."""
         self._is_measured = False
         """Whether any work has said how much of it is done."""
         self._several = False
@@ -144,7 +144,7 @@ class Display(Events, BarDisplay):
     def step(self, step: Step) -> None:
         """Move the bar of the run: over all images where it has several, over one image otherwise.
 
-        Work on an image that does not know its share of the whole has a bar of its own.
+        Work on an image whose share of the whole is unknown has a bar of its own.
         """
         if step.what in ALONGSIDE and self._shown is not None and step.image != self._shown[0]:
             return
@@ -167,7 +167,7 @@ class Display(Events, BarDisplay):
         failed = f", {images.failed} failed" if images.failed else ""
         said = f"{images.done} of {images.total} images{failed}{now and ': '}{now}" if self._several else now
         self._least = max(self._least, min(images.done + min(self._share, 1.0), images.total))
-        # Without a total the bar pulses: nobody knows how long drawing or checking takes.
+        # Without a total the bar pulses: how long drawing or checking takes is not known.
         total = images.total if self._is_measured or self._several else None
         if self._task is None:
             self._task = self._bar.add_task(printable(said), total=total)

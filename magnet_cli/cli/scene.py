@@ -30,7 +30,7 @@ def scene(
     landscape: Annotated[
         Literal["countryside", "desert"],
         typer.Option(
-            help="What is drawn: green fields and villages, or a desert city like those that the bundle aerial knows.",
+            help="What is drawn: green fields and villages, or a desert city in the colours of the training of aerial.",
             envvar="MAGNET_LANDSCAPE",
         ),
     ] = "countryside",

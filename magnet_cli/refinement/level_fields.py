@@ -28,7 +28,7 @@ def joined_level(results: Results, step: LevelPass, box: Box) -> NDArray[np.floa
         box: Inside the level.
 
     Returns:
-        `(LevelPass.channels, height, width)` in [0, 1]; NaN where a block says that nothing may be claimed.
+        `(LevelPass.channels, height, width)` in [0, 1]; NaN where a block holds no claim.
     """
     found: NDArray[np.float32] = np.zeros((step.channels, box.height, box.width), np.float32)
     silent = np.zeros(found.shape, np.bool_)

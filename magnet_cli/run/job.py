@@ -157,7 +157,7 @@ class Job(ABC):
     def work(self) -> Sequence[float]:
         """The expected work of each pass, in pixels that a network computes. It moves the progress bar of the run.
 
-        A job that knows no better has passes of groups, each of which computes as much.
+        By default every group of every pass counts as much.
         """
         groups = [step.groups for step in self.passes]
         return [self.image.size.pixels * count / max(1, sum(groups)) for count in groups]

@@ -52,8 +52,8 @@ class BlockStage:
         # Canvases are most of the device's memory: float16 halves them, and its step is 0.0005 at most.
         shape = (bound.plan.classes, self.box.height, self.box.width)
         self._next = torch.zeros(shape, dtype=torch.float16, device=bound.device)
-        # Most windows have the same weights: they differ only at the rim of a block and at the edges of the image.
-        self._weights: dict[tuple[object, ...], Tensor] = {}
+        # The weights of a window's rows and columns are kept, and not their product, which is as large as the window.
+        self._weights: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
         self._score: Tensor | None = None
         if self._before is not None and bound.settings.points.kind != "all":
             # Windows that are not computed keep a score of 0, which is never chosen.
@@ -159,9 +159,10 @@ class BlockStage:
         key = (box.size, inner.x - box.x, inner.y - box.y, inner.size, own.x - box.x, own.y - box.y, own.size, sides)
         if key not in self._weights:
             found = window.weights if sides is None else window.weights_beside(sides)
-            rows, columns = (torch.from_numpy(part) for part in found)
-            self._weights[key] = (rows[:, None] * columns).to(self._next.device)
-        return self._weights[key]
+            rows, columns = (torch.from_numpy(part).to(self._next.device) for part in found)
+            self._weights[key] = rows, columns
+        rows, columns = self._weights[key]
+        return rows[:, None] * columns
 
     def finish(self) -> None:
         """Choose the points, keep Y' elsewhere, and make the result the block's known probabilities.

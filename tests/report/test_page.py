@@ -224,4 +224,4 @@ def test_a_page_without_maps(here: Path, image: Path, bundle: Path) -> None:
     page = parse((here / "m.html").read_text(encoding="utf-8"))
     assert page.all("input", type="checkbox") == []
     assert len(cells(page.one("table", id="stages"))) == 3
-    assert "does not say how large" in page.one("main").text
+    assert "does not state the size of a pixel" in page.one("main").text

@@ -58,7 +58,7 @@ class GroupSpans:
         self._seconds += seconds
 
     def seconds(self, span: GroupSpan) -> float | None:
-        """Return how long a task is expected to take; None while no task has told how long groups take."""
+        """Return how long a task is expected to take; None before a first task has ended."""
         return span.groups * self._seconds / self._computed if self._computed else None
 
     def following(self, workers: int) -> GroupSpan | None:

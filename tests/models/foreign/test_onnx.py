@@ -87,7 +87,7 @@ def test_a_file_of_geoai_beside_the_network_describes_it(file: Path) -> None:
              "id2label": {"0": "a", "1": "b", "2": "c"}, "num_labels": 3}  # fmt: skip
     beside = file.with_name("net.onnx.json")
     beside.write_text(json.dumps(table))
-    with pytest.raises(WeightsError, match=r"do not state mean, std .* --mean imagenet --std imagenet"):
+    with pytest.raises(WeightsError, match=r"do not state mean, std; .* --mean imagenet --std imagenet"):
         description(file)
     found = description(file, mean="imagenet", std="imagenet")
     assert (names(found), found["input"]) == (["a", "b", "c"], Size(width=96, height=64))
