@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from magnet_cli.cli.app import app
 from magnet_cli.cli.training_progress import TrainingDisplay
 from magnet_cli.train.loop import Tick
+from tests.areas.drawn import annotation, square, write_drawn
 from tests.train.grnet import GRNET, SELECTOR
 from tests.train.support import CONFIG, make_data, validating
 
@@ -27,11 +28,11 @@ class Terminal(io.StringIO):
         return True
 
 
-def train(folder: Path, text: str, *, what: str = "backbone") -> Result:
+def train(folder: Path, text: str, *, what: str = "backbone", data: str = "data") -> Result:
     if not (folder / "data").exists():
         make_data(folder / "data")
     (folder / "tiny.toml").write_text(text)
-    words = ["train", what, str(folder / "data"), "-o", str(folder / "tiny")]
+    words = ["train", what, str(folder / data), "-o", str(folder / "tiny")]
     return CliRunner().invoke(app, [*words, "--config", str(folder / "tiny.toml")])
 
 
@@ -43,6 +44,17 @@ def test_where_nobody_looks_the_lines_of_the_log_are_told(tmp_path: Path) -> Non
     assert "validation_miou" in lines[2]
     assert lines[-1] == f"{tmp_path / 'tiny'}: bundle 'tiny', 2 classes"
     assert result.stdout == ""
+
+
+def test_notes_on_polygons_are_printed(tmp_path: Path) -> None:
+    make_data(tmp_path / "data")
+    drawn = (annotation("dark", square(0, 0, 9, 9)), annotation("Ignore*", square(0, 0, 9, 9)))
+    write_drawn(tmp_path / "data" / "c.geojson", *drawn)
+    row = "images/a.png,labels/a.png,c.geojson"
+    (tmp_path / "data" / "s.csv").write_text(f"image,label,corrections\n{row}\n", encoding="utf-8")
+    result = train(tmp_path, CONFIG.replace("iterations = 40", "iterations = 1"), data="data/s.csv")
+    assert result.exit_code == 0, result.stderr
+    assert "polygons of Ignore* are left out, as QuPath does" in result.stderr
 
 
 def test_an_interruption_can_be_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
