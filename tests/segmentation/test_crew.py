@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from magnet_cli.errors import DeviceError, SourceError
+from magnet_cli.errors import DeviceError, OutputError, SourceError
 from magnet_cli.events import Events
 from magnet_cli.segmentation.cluster import crew as crew_module
 from magnet_cli.segmentation.cluster.carried_errors import carried, delivered
@@ -192,6 +192,51 @@ def test_a_late_task_whose_second_worker_is_lost_is_not_given_out_a_third_time_a
     assert crew.late is not None
     crew.late.found = {"ok": "at last"}
     assert [(task, worker) for task, worker, _ in results] == [(0, "a")]
+
+
+@pytest.mark.parametrize(
+    "useless",
+    [{"error": carried(OutputError("the disk is full"), file="x")}, {"lacks": "cells"}, {"differs": {}}],
+    ids=["error", "lacks", "differs"],
+)
+@pytest.mark.parametrize("last", [{"ok": "at last"}, {"error": carried(SourceError("damaged"), file="x")}])
+def test_a_second_worker_that_fails_leaves_the_task_to_the_first_one(
+    useless: dict[str, Any], last: dict[str, Any]
+) -> None:
+    crew, shift = late_shift(expected=0.1, tasks=1)
+    crew.script.update(b=[useless], c=[useless])
+    results = shift.results()
+    for _ in range(6):
+        assert shift._give()
+        for future in crew.wait(shift._busy):
+            assert list(shift._taken(future)) == []
+    assert [worker for worker, task in crew.asked if task == 0] == ["a", "b", "c"]
+    assert crew.overtaken == {}
+    assert crew.late is not None
+    crew.late.found = last
+    assert list(results) == [(0, "a", last)]
+
+
+def test_a_worker_that_still_computes_for_another_pass_is_awaited_without_haste() -> None:
+    crew, shift = late_shift(expected=None, tasks=1)
+    crew.script = {"a": []}
+    crew.refresh()
+    before = cast("Any", Promise(None))
+    crew.overtaken = {before: "a"}
+    counted = 0
+    refresh = crew.refresh
+
+    def counting() -> None:
+        nonlocal counted
+        counted += 1
+        assert counted < 100
+        if crew.time > 5:
+            before.found = {"ok": "late"}
+        refresh()
+
+    vars(crew)["refresh"] = counting
+    assert [(task, worker) for task, worker, _ in shift.results()] == [(0, "a")]
+    assert crew.time > 5
 
 
 def test_without_an_expected_time_no_task_is_given_to_two_workers() -> None:

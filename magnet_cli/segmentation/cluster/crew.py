@@ -43,6 +43,8 @@ OPEN = ("running", "connecting")
 """A client in one of these states is connected to its scheduler, or tries to be."""
 LATE = 1.5
 """A task that has taken this many times as long as expected is late: a worker without a task gets it as well."""
+NO_RESULT = ("error", "lacks", "differs")
+"""Keys of answers of workers that could not compute their task."""
 MOST_LOSSES = 5
 """Number of workers lost with one task after which the task is taken to be the cause."""
 
@@ -308,8 +310,10 @@ class Shift(Generic[T]):
     the other tasks to go on. Otherwise the worker gets no more tasks, or the run ends."""
     expected: Callable[[T], float | None] | None = None
     """The function returns how many seconds a task is expected to take; None where that is not known yet. Once no other
-    task is left, a task that is late is given to a second worker, and the first answer counts. Without the function no
-    task is given to two workers."""
+    task is left, a task that is late is given to a second worker, and the first result counts: where one of the two
+    fails, the other one is waited for. Without the function no task is given to two workers."""
+    _failed_late: set[str] = field(default_factory=set)
+    """The workers that could not compute a task that another one computed as well. They get no late tasks."""
     _since: dict[Future, float] = field(default_factory=dict)
     _returned: list[T] = field(default_factory=list)
     _losses: Counter[T] = field(default_factory=Counter)
@@ -325,6 +329,9 @@ class Shift(Generic[T]):
             while self._give():
                 if not self._busy:
                     self.crew.await_workers()
+                    if not self.crew.free(()):
+                        # All workers still compute tasks that others have finished, in this pass or the one before.
+                        self.crew.wait(self.crew.overtaken)
                     continue
                 for future in self.crew.wait(self._busy):
                     yield from self._taken(future)
@@ -341,6 +348,8 @@ class Shift(Generic[T]):
                 self._busy[self.crew.submit(worker, self.work.greeting(worker))] = (worker, None)
                 continue
             task = self._next()
+            if task is None and worker in self._failed_late:
+                continue
             if task is None:
                 task = self._late()
             if task is None:
@@ -402,6 +411,11 @@ class Shift(Generic[T]):
             # Another worker may have more memory, or a device that works.
             self.crew.refuse(worker, str(failure))
             yield from self._lost(task, worker)
+        elif self._is_running(task) and not found.keys().isdisjoint(NO_RESULT):
+            # The failure may be that of the worker's machine alone, and the other worker's answer is still to come.
+            self._failed_late.add(worker)
+            reason = "it could not repeat the task" if failure is None else str(failure)
+            self.crew.events.message(f"magnet: worker {worker} failed, and another one has the same task: {reason}")
         else:
             self._overtake(task)
             yield task, worker, found
