@@ -25,8 +25,11 @@ from magnet_cli.options.forms import (
 from magnet_cli.options.option import Form, ListOption, NumericOption, Option, PathOption
 from magnet_cli.options.segment import RefineMethod
 from magnet_cli.options.shared import (
+    ENGINE,
+    ENGINE_HELP,
     WEIGHTS_HELP,
     BandOptions,
+    EngineOption,
     EngineOptions,
     MachineOptions,
     PrivacyOptions,
@@ -177,6 +180,9 @@ class RefineOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Priv
         None, choice(CompatOption), about="Compute as the paper says, or as the published program does.", needs=CASCADE
     )
 
+    engine: Option[EngineOption] = Option("auto", ENGINE, about=ENGINE_HELP, panel="Machine", needs=CASCADE)
+    """The library that computes the network, as in `EngineOptions`. `guided` and `crf` have none."""
+
     def __post_init__(self) -> None:
         self._check_method()
         if self.side is not None and not LEAST_SIDE <= self.side <= MOST_SIDE:
@@ -202,7 +208,8 @@ class RefineOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Priv
     def _check_method(self) -> None:
         if self.method == "cascadepsp":
             return
-        given = self.given_for(CASCADE)
+        # PyTorch is what a run takes without an engine, so naming it asks for nothing that is not done.
+        given = [word for word in self.given_for(CASCADE) if word != "--engine" or self.engine != "torch"]
         if given:
             raise UsageError(
                 f"--method {self.method} has no network and no objects",

@@ -18,6 +18,11 @@ EngineName = Literal["torch", "onnxruntime", "openvino"]
 EngineOption = Literal["auto", "torch", "onnxruntime", "openvino"]
 
 WEIGHTS_HELP = "The model: the name of a bundle that comes with the program, or a bundle's folder."
+ENGINE_HELP = (
+    "Library that computes the networks: torch, onnxruntime or openvino. Default: torch, unless the bundle holds a "
+    "measurement by which another one is faster and agrees."
+)
+ENGINE = choice(EngineOption)
 BANDS = Form(
     parse=lambda text, _: parse_bands(text), spell=",".join, types=(tuple, list), convert=as_bands, metavar="LIST"
 )
@@ -134,12 +139,7 @@ class MachineOptions(OptionGroup, panel="Machine"):
 class EngineOptions(OptionGroup, panel="Machine"):
     """The library that computes the networks."""
 
-    engine: Option[EngineOption] = Option(
-        "auto",
-        choice(EngineOption),
-        about="Library that computes the networks: torch, onnxruntime or openvino. Default: torch, unless the bundle "
-        "holds a measurement by which another one is faster and agrees.",
-    )
+    engine: Option[EngineOption] = Option("auto", ENGINE, about=ENGINE_HELP)
     """The library that computes the networks. `auto` takes PyTorch, unless the bundle holds a measurement by which
     another one is faster and gives the same labels."""
 

@@ -53,12 +53,14 @@ class LastStage:
         Raises:
             WeightsError, DeviceError, UsageError: The bundle, the device or the library cannot be used.
         """
+        # Classical methods have no network that an engine could compute, and refuse one.
+        groups = (EngineOptions, MachineOptions, RunOptions) if method == "cascadepsp" else (MachineOptions, RunOptions)
         own = RefineOptions(
             method=method,
             weights=options.refine_weights,
             only=options.refine_only,
             domain=options.domain,
-            **values_of(options, EngineOptions, MachineOptions, RunOptions),
+            **values_of(options, *groups),
         )
         return cls(method=load_method(own, events, "--refine-weights"), options=own)
 

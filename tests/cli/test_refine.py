@@ -135,6 +135,7 @@ def test_the_guided_filter_needs_no_bundle(pair: tuple[str, str], here: Path, mo
     pytest.importorskip("cv2.ximgproc")
     monkeypatch.setenv("MAGNET_WEIGHTS", "nowhere")  # of other commands
     monkeypatch.setenv("MAGNET_L", "300")
+    monkeypatch.setenv("MAGNET_ENGINE", "openvino")
     said = invoke("refine", *pair, "--method", "guided", "--dry-run").stdout
     assert "the guided filter: 1 squares of 1024 pixels, each with a rim of 32" in said
     (row,) = invoke_json("refine", *pair, "--method", "guided", "--html")["images"]
@@ -145,8 +146,9 @@ def test_the_guided_filter_needs_no_bundle(pair: tuple[str, str], here: Path, mo
     before = np.count_nonzero(np.roll(TRUTH, 3, axis=0) != TRUTH)
     assert np.count_nonzero(labels_in(here / "coarse.refined.tif") != TRUTH) < before
     assert invoke_json(*report["command"][1:])["images"][0]["status"] == "already done"
-    result = invoke("refine", *pair, "--method", "guided", "--L", "300")
-    assert (result.exit_code, "--L" in one_failure(result)) == (2, True)
+    for option, value in (("--L", "300"), ("--engine", "openvino")):
+        result = invoke("refine", *pair, "--method", "guided", option, value)
+        assert (result.exit_code, option in one_failure(result)) == (2, True)
 
 
 @pytest.mark.parametrize(("method", "library"), [("guided", "cv2.ximgproc"), ("crf", "pydensecrf.densecrf")])

@@ -16,13 +16,13 @@ from magnet_cli.errors import DeviceError, OutputError, UsageError, WeightsError
 from magnet_cli.models.bundle import load_bundle, load_cascade_bundle
 from magnet_cli.models.bundle_writer import describe_cascade, write_cascade_bundle
 from magnet_cli.models.cascade_networks import LoadedCascade, load_cascade
-from magnet_cli.models.engines import engine_memory, exported_graphs
+from magnet_cli.models.engines import engine_memory, engine_speed, exported_graphs
 from magnet_cli.models.engines import graph_engine as engines
 from magnet_cli.models.engines.engine_choice import choose_cascade_engine
 from magnet_cli.models.engines.engine_memory import cascade_memory
 from magnet_cli.models.engines.engine_networks import loaded_cascade, loaded_networks
 from magnet_cli.models.engines.engine_runs import EngineRun, measured_engines, store_engine
-from magnet_cli.models.engines.engine_speed import measure_cascade
+from magnet_cli.models.engines.engine_speed import measure_cascade, measure_engine
 from magnet_cli.models.engines.graph_writer import GridMeans
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_cascade
@@ -39,7 +39,9 @@ from tests.segmentation.test_grnet import grnet, mask_of, picture
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from magnet_cli.models.network_spec import CascadeBundle
+    from magnet_cli.models.network_spec import Bundle, CascadeBundle
+    from magnet_cli.models.networks import Networks
+    from magnet_cli.options.segment import RefineMethod
     from magnet_cli.options.shared import EngineName
 
 SLIM: dict[str, Any] = {"width": 4, "depths": [1, 1, 1, 1], "pooled": 8, "widths": [8, 4, 4], "hidden": 4, "sees": True}
@@ -226,10 +228,39 @@ def test_a_grnet_has_the_labels_of_torch(fusion: str, tmp_path: Path) -> None:
     for size in ((32, 32), (34, 36), (7, 30)):
         maps = torch.randn(2, 1, 3, *size).unbind()
         assert torch.allclose(plain.aggregate(*maps), other.aggregate(*maps), atol=1e-5)
+    assert measure_engine(found, engine="onnxruntime", precision="float32").agreement > 0.999
     # What PyTorch would compute is not there.
     assert other.local is not None
     assert not any(isinstance(part, torch.nn.Conv2d) for part in other.local.branch.modules())
     assert not any(isinstance(part, torch.nn.Conv2d) for part in other.local.aggregation.modules())
+
+
+class OneMap(torch.nn.Module):
+    """Takes one map at a time, as the exported graph of an aggregation layer does."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        assert len(maps) == 1
+        return maps
+
+
+def test_a_grnet_is_measured_whose_engine_fuses_one_cell_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed("onnxruntime")
+    loaded: list[str] = []
+
+    def one_by_one(found: Bundle, *, device: str, precision: str, engine: EngineName = "torch") -> Networks:
+        loaded.append(engine)
+        networks = load_networks(found, device=device, precision=precision)
+        if networks.local is not None and engine != "torch":
+            networks.local.aggregation = torch.nn.Sequential(OneMap(), networks.local.aggregation)
+        return networks
+
+    monkeypatch.setattr(engine_speed, "loaded_networks", one_by_one)
+    monkeypatch.setattr(engine_speed, "ROUNDS", 1)
+    run = measure_engine(load_bundle(str(grnet(tmp_path / "grnet"))), engine="onnxruntime", precision="float32")
+    assert run.agreement == 1
+    assert loaded == ["torch", "onnxruntime"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6])
@@ -277,10 +308,19 @@ def test_segment_hands_its_engine_to_its_last_stage(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(last_stage, "load_method", lambda own, *_: given.append(own))
     chosen = SegmentOptions(engine="onnxruntime", precision="float32")
     last_stage.LastStage.load("cascadepsp", chosen, cast("Any", None))
-    assert [each.engine for each in given] == ["onnxruntime"]
+    # A method without a network has no use for it.
+    last_stage.LastStage.load("guided", chosen, cast("Any", None))
+    assert [each.engine for each in given] == ["onnxruntime", "auto"]
 
 
 # What is refused.
+
+
+@pytest.mark.parametrize("method", ["guided", "crf"])
+def test_an_engine_is_refused_by_a_method_without_a_network(method: RefineMethod) -> None:
+    with pytest.raises(UsageError, match=f"--method {method} has no network.*--engine.*cascadepsp"):
+        RefineOptions(method=method, engine="openvino")
+    assert RefineOptions(method=method, engine="torch").engine == "torch"
 
 
 def test_engines_are_refused_where_they_do_not_compute(

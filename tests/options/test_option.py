@@ -169,7 +169,7 @@ def test_a_default_is_what_the_help_shows(group: Any) -> None:
 def test_an_option_of_several_commands_is_one_definition() -> None:
     """`segment` and `refine` share one definition of each common option, unless it depends on the command's methods."""
     segment, refine = ({entry.name: entry for entry in options_in(group)} for group in (SegmentOptions, RefineOptions))
-    both = set(segment) & set(refine) - {"method", "weights", "compat"}
+    both = set(segment) & set(refine) - {"method", "weights", "compat", "engine"}
     assert len(both) >= 9
     assert [name for name in both if segment[name] is not refine[name]] == []
     assert segment["weights"].about == refine["weights"].about

@@ -107,7 +107,10 @@ def _scores(networks: Networks, patches: Tensor) -> Tensor:
     if networks.local is None:
         return networks.predict(patches, networks.bundle.input.size)
     scores = networks.scores(patches)
-    return networks.aggregate(networks.cell_scores(patches, scores.softmax(dim=1)), scores)
+    refined = networks.cell_scores(patches, scores.softmax(dim=1))
+    # The graph of the aggregation layer takes one map at a time, as a run fuses cells.
+    pairs = zip(refined.unbind(), scores.unbind(), strict=True)
+    return torch.cat([networks.aggregate(*(part[None] for part in pair)) for pair in pairs])
 
 
 def _times_as_fast(run: Callable[[], object], other: Callable[[], object]) -> float:
