@@ -245,7 +245,7 @@ def test_a_class_of_several_is_measured_where_a_cascade_knows_one_kind_of_object
     [
         (["i.tif", "--weights", "bundle"], 2, "Name the mask after the image"),
         (["i.tif", "m.tif", "--weights", "blurry"], 2, "this bundle predicts classes"),
-        (["i.tif", "none.tif", "--weights", "bundle"], 3, "none.tif: there is no such file"),
+        (["i.tif", "none.tif", "--weights", "bundle"], 3, "there is no such file"),
         (["--sizes", "64", "--weights", "bundle", "--scales", "64,32"], 2, "--scales has no effect with a cascade"),
         (
             ["--sizes", "64", "--weights", "blurry", "--L", "64"],

@@ -125,7 +125,8 @@ def test_wrong_words(words: list[str], part: str) -> None:
 def test_a_missing_image_and_a_missing_folder(tmp_path: Path) -> None:
     missing = invoke("bench", tmp_path / "no.tif")
     assert missing.exit_code == 3
-    assert "no.tif: there is no such file" in missing.stderr
+    assert f"{tmp_path / 'no.tif'}: Check the path" in missing.stderr
+    assert "there is no such file" in missing.stderr
     folder = invoke("bench", "--html", tmp_path / "no" / "page.html")
     assert folder.exit_code == 5
     assert "the page's folder is missing" in folder.stderr

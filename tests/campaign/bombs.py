@@ -305,7 +305,7 @@ def checkpoint(folder: Path) -> None:
 
 def imported(folder: Path) -> tuple[str | Path, ...]:
     """Return the words that import a checkpoint."""
-    words = ("weights", "import", "--preset=cityscapes", "--architecture=conv", "--device=cpu")
+    words = ("weights", "import", "--preset=cityscapes", "--architecture=conv")
     return (*words, f"--backbone={folder / 'b.pth'}", "-o", folder / "imported")
 
 

@@ -107,7 +107,7 @@ COMMANDS: Final = (
     Command(
         name="weights import",
         words=(
-            *("weights", "import", "--preset=cityscapes", "--architecture=conv", "--device=cpu"),
+            *("weights", "import", "--preset=cityscapes", "--architecture=conv"),
             *("--backbone=@/checkpoint.pth", "-o", "out/imported"),
         ),
         repeatable=False,
