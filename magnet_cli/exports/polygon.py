@@ -24,7 +24,7 @@ class Polygon:
 
     label: int
     pixels: int
-    """Its area before any simplification."""
+    """The number of pixels of the area before any simplification."""
     exterior: NDArray[np.generic]
     """`(n, 2)` x, y, the first corner not repeated; its signed area, y counted upward as numbers, is positive."""
     holes: tuple[NDArray[np.generic], ...] = ()

@@ -10,7 +10,7 @@ from typing import Literal, NotRequired, TypedDict
 
 Counts = TypedDict("Counts", {"done": int, "already done": int, "failed": int, "waiting": int})
 MEANINGS = {
-    "pass": "Its number, the first being 1.",
+    "pass": "The number of the pass; the first pass is 1.",
     "done": "Images whose masks this run made.",
     "already done": "Images whose masks were finished before.",
     "failed": "Images that failed.",
@@ -32,7 +32,7 @@ class PartKeys(TypedDict):
     """A part of a run that several jobs share."""
 
     index: int
-    """Its number, the first being 0."""
+    """The number of the part; the first part is 0."""
     count: int
     """The number of all parts."""
 
@@ -41,9 +41,9 @@ class ProgramKeys(TypedDict):
     """The program that wrote a file."""
 
     name: str
-    """Always `magnet`."""
+    """The name of the program, `magnet`."""
     version: str
-    """Its version."""
+    """The version of the program."""
 
 
 class MachineKeys(TypedDict):
@@ -61,20 +61,20 @@ class SeriesKeys(TypedDict):
     """The image that was read of a file that holds several."""
 
     number: int
-    """Its number, the first being 0."""
+    """The number of the image in its file; the first image is 0."""
     name: str
-    """Its name in the file."""
+    """The name of the image in its file."""
 
 
 class PixelKeys(TypedDict):
     """The physical size of a pixel."""
 
     x: float
-    """Its width."""
+    """The width of a pixel."""
     y: float
-    """Its height."""
+    """The height of a pixel."""
     unit: Literal["um", "m"]
-    """Micrometres or metres."""
+    """The unit of width and height: micrometres or metres."""
 
 
 class InputKeys(TypedDict):
@@ -119,36 +119,36 @@ class MemoryKeys(TypedDict):
     host_budget: int
     """The limit, of `--memory` or of the machine."""
     host_planned: int
-    """What the plan needs at most."""
+    """The most memory that the plan needs."""
     host_peak: int | None
-    """What all processes of the run took together at most."""
+    """The most memory that all processes of the run took together."""
     device_budget: int | None
     """The limit of `--gpu-memory`."""
     device_planned: int
-    """What the plan needs of the device at most; 0 on the processor."""
+    """The most memory of the device that the plan needs; 0 on the processor."""
     device_peak: NotRequired[dict[str, int]]
-    """What was measured on the device, by kind: `allocated`, `reserved`, `process`. Left out on the processor."""
+    """Memory measured on the device: `allocated`, `reserved`, `process`. It is left out on the processor."""
 
 
 class ClassKeys(TypedDict):
     """One class of the mask. Its index in the mask is its place in the list."""
 
     name: str
-    """Its name."""
+    """The name of the class."""
     color: str
-    """Its colour in the mask, `#RRGGBB`."""
+    """The colour of the class in the mask, `#RRGGBB`."""
     pixels: int
-    """Its pixels."""
+    """The number of pixels of the class."""
     share: float
-    """Its share of the computed pixels, 0 to 1."""
+    """The share of the computed pixels that have the class, 0 to 1."""
     area: float | None
-    """Its area, where the size of a pixel is known."""
+    """The area of the class, where the size of a pixel is known."""
     unit: str | None
     """The unit of the area: `um2` or `m2`."""
 
 
 class NotComputed(TypedDict):
-    """What has label 255 in the mask."""
+    """The pixels that have label 255 in the mask."""
 
     pixels: int
     """Pixels without data, or outside the areas of the run."""
@@ -158,37 +158,37 @@ class BundleKeys(TypedDict):
     """The bundle that made the mask."""
 
     name: str
-    """Its name."""
+    """The name of the bundle."""
     digest: str
-    """SHA-256 of its description and its weights."""
+    """The SHA-256 of the bundle's description and weights."""
     licence: str
-    """The licence of its weights."""
+    """The licence of the bundle's weights."""
 
 
 class BandKeys(TypedDict):
     """A band that the network got."""
 
     name: str
-    """The name that the bundle gives it."""
+    """The name that the bundle gives the band."""
     band: int
-    """The number of the image's band, the first being 1."""
+    """The number of the image's band; the first band is 1."""
     of_image: str
     """The name of the image's band."""
     low: float
     """The stored value that stands for the low end of the bundle's range."""
     high: float
-    """The stored value that stands for its high end."""
+    """The stored value that stands for the high end of the bundle's range."""
 
 
 class WorkingSize(TypedDict):
     """The physical size of a pixel that the network was given."""
 
     width: float
-    """Its width."""
+    """The width of a pixel."""
     height: float
-    """Its height."""
+    """The height of a pixel."""
     unit: Literal["um", "m"]
-    """Micrometres or metres."""
+    """The unit of width and height: micrometres or metres."""
 
 
 class OptionKeys(TypedDict):
@@ -235,7 +235,7 @@ class OptionKeys(TypedDict):
     working_pixel: SizeKeys
     """Size of a pixel of the working grid, in pixels of the image."""
     working_size: WorkingSize | None
-    """The physical size of such a pixel, where it is known."""
+    """The physical size of a pixel of the working grid, where it is known."""
     read_at: str | None
     """The option that chose the working grid: `--mpp`, `--gsd`, `--level` or `--mag` with its value."""
     probabilities: bool
@@ -248,44 +248,44 @@ class AreaKeys(TypedDict):
     """An area to which the run was limited."""
 
     kind: Literal["tissue", "roi", "mask"]
-    """What limits it."""
+    """The option that limits the run to the area."""
     source: object
     """How tissue was found, the file of the region, or its box `[x, y, width, height]`."""
     share: float
-    """Its share of the image, 0 to 1."""
+    """The share of the image that the area covers, 0 to 1."""
 
 
 class ReasonKeys(TypedDict):
     """Windows that were not computed, by reason."""
 
     nodata: int
-    """They hold no data."""
+    """The number of windows that hold no data."""
     outside: int
-    """They lie outside the areas of the run."""
+    """The number of windows outside the areas of the run."""
     unselected: int
-    """They scored lower than others, or than a threshold."""
+    """The number of windows that scored lower than others, or than a threshold."""
     unpaid: int
-    """They lie beyond the budget."""
+    """The number of windows beyond the budget."""
     settled: int
-    """They have no point that could be taken."""
+    """The number of windows without a point that could be taken."""
 
 
 class ChangeKeys(TypedDict):
     """Changes that a stage made in the windows that it computed, from a sample of their pixels."""
 
     labels: float
-    """Share of pixels that got another class."""
+    """The share of pixels that got another class."""
     probabilities: float
-    """Mean change of the probabilities, 0 to 1."""
+    """The mean change of the probabilities, 0 to 1."""
 
 
 class StageKeys(TypedDict):
     """One stage of a pass."""
 
     stage: int
-    """Its number, 1 being the coarsest."""
+    """The number of the stage; the coarsest stage is 1."""
     scale: SizeKeys
-    """Sides of its windows, in pixels of the working grid."""
+    """The sides of the stage's windows, in pixels of the working grid."""
     windows: int
     """Windows that cover the image."""
     windows_planned: int
@@ -299,7 +299,7 @@ class StageKeys(TypedDict):
     points: int
     """Pixels of the canvas that took the new result."""
     changed: ChangeKeys | None
-    """What the stage changed. The first stage has nothing to change."""
+    """The changes that the stage made. The first stage has nothing to change."""
 
 
 class PassKeys(TypedDict("PassNumber", {"pass": int})):
@@ -308,14 +308,14 @@ class PassKeys(TypedDict("PassNumber", {"pass": int})):
     blocks: int
     """Blocks of the image, each of which is computed by itself."""
     stages: list[StageKeys]
-    """Its stages, the coarsest first."""
+    """The stages of the pass, the coarsest first."""
 
 
 class MapKeys(TypedDict):
     """A small map of the image for people, of at most 96 values along an axis."""
 
     stage: NotRequired[int]
-    """The stage that it is about."""
+    """The number of the stage that the map is about."""
     size: SizeKeys
     """Columns and rows of the map."""
     pixel: SizeKeys
@@ -341,11 +341,11 @@ class PageSumKeys(TypedDict):
     """CRC-32 of the parts of a page of the mask's file."""
 
     tiles: str
-    """Those of all tiles, packed as `lengths` is."""
+    """The CRC-32 of each tile, packed as `lengths` is."""
     palette: int
-    """That of the palette."""
+    """The CRC-32 of the palette."""
     directory: int
-    """That of the page's directory."""
+    """The CRC-32 of the page's directory."""
 
 
 class PageKeys(TypedDict):
@@ -367,22 +367,22 @@ class MaskKeys(TypedDict):
     """The file of the mask, from the file itself."""
 
     bytes: int
-    """Its size."""
+    """The size of the file, in bytes."""
     sha256: str
-    """Its SHA-256."""
+    """The SHA-256 of the file."""
     pages: list[PageKeys]
-    """Its resolutions, the finest first."""
+    """The mask's resolutions, the finest first."""
 
 
 class HashKeys(TypedDict):
     """SHA-256 of what the mask depends on. A run with equal hashes finds the mask finished."""
 
     input: str
-    """The size, the tags and samples of the image."""
+    """The SHA-256 of the size, the tags and samples of the image."""
     bundle: str
-    """The bundle."""
+    """The SHA-256 of the bundle."""
     options: str
-    """The values of all options on which the mask depends, and the version of the arithmetic."""
+    """The SHA-256 of the options on which the mask depends, and of the version of the arithmetic."""
     runtime: NotRequired[str]
     """The packages that ran a network from elsewhere, in words and not as a hash."""
 
@@ -409,7 +409,7 @@ class SegmentReport(TypedDict):
     classes: list[ClassKeys]
     """The classes, in the order of their indices in the mask."""
     not_computed: NotComputed
-    """What has label 255."""
+    """The pixels that have label 255."""
     notes: list[str]
     """Notes about the image, the bundle and the run, as they were printed."""
     bundle: BundleKeys
@@ -427,7 +427,7 @@ class SegmentReport(TypedDict):
     command: NotRequired[list[str]]
     """The words of the command that makes the mask again."""
     hashes: HashKeys
-    """What the mask depends on."""
+    """The hashes of what the mask depends on."""
     mask: MaskKeys
     """The file of the mask."""
     digest: str
@@ -438,30 +438,30 @@ class ClassSum(TypedDict):
     """Pixels and area of a class."""
 
     name: str
-    """Its name."""
+    """The name of the class."""
     pixels: int
-    """Its pixels."""
+    """The number of pixels of the class."""
     area: float | None
-    """Its area; null where that of an image is unknown, or has another unit."""
+    """The area of the class; null where the area in an image is unknown, or has another unit."""
     unit: str | None
     """The unit of the area."""
 
 
 class ImageRow(TypedDict):
-    """What became of one image of a run."""
+    """The outcome of one image of a run."""
 
     image: str
     """The path or address of the image."""
     mask: str
-    """The path or address of its mask."""
+    """The path or address of the image's mask."""
     status: Literal["done", "already done", "failed", "waiting"]
-    """What became of it."""
+    """The status of the image."""
     error: NotRequired[str]
-    """Why it failed."""
+    """The reason why the image failed."""
     exit_code: NotRequired[int]
-    """The exit code of that failure."""
+    """The exit code of the failure."""
     seconds: NotRequired[float]
-    """The time that its mask took."""
+    """The time that the image's mask took."""
     classes: NotRequired[list[ClassSum]]
     """Pixels and area of each class."""
     not_computed: NotRequired[int]

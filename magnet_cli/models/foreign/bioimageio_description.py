@@ -46,7 +46,7 @@ class Axis:
     name: str
     """`b`, `c`, `y`, `x`, or another letter."""
     size: int | None = None
-    """Its only size; None where it takes several."""
+    """The only size of the axis; None where the network takes several."""
     least: int | None = None
     """Smallest of the sizes that it takes, where these are stated."""
     step: int | None = None
