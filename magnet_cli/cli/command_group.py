@@ -124,7 +124,7 @@ def usage_failure(error: Any, path: str) -> UsageError:
         return UsageError(message, advice=f"Write a value after {error.option_name}; {lists}")
     if getattr(error, "param", None) is not None:
         return UsageError(message, advice=f"{_wanted(error.param, message)}; {lists}")
-    return UsageError(message, advice=f"Leave it out, or quote words that belong together; {lists}")
+    return UsageError(message, advice=f"Leave the extra word out, or quote words that belong together; {lists}")
 
 
 def _wanted(param: Any, message: str) -> str:

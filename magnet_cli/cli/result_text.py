@@ -40,8 +40,9 @@ def result_lines(row: dict[str, Any], *, verbose: bool = False) -> list[str]:
     mask = str(row["mask"])
     lines.append(f"  {mask.rpartition('.')[0]}.json is the report")
     named = shlex.quote(mask)
-    # These commands read local files alone.
-    if report.get("command") is not None and row["status"] == "done" and "://" not in mask:
+    # These commands read local files alone, and with --private the name of a file lacks its folder.
+    is_named = "://" not in mask and not report.get("private")
+    if report.get("command") is not None and row["status"] == "done" and is_named:
         page = Path(mask).with_suffix(".html")
         look = f"open {shlex.quote(str(page))} in a browser" if page.is_file() else f"magnet report {named} --html"
         lines.append(f"  to look at it:    {look}")

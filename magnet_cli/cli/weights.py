@@ -367,7 +367,7 @@ def _refuse_device(machine: Given[MachineOptions], rule: str) -> None:
         raise UsageError(
             rule,
             value="--device or --gpu",
-            advice="Leave it out; commands that compute with the bundle, like segment and weights measure, take it",
+            advice="Leave the option out; commands that compute, like segment and weights measure, take it",
         )
 
 

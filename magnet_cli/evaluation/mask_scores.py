@@ -372,7 +372,7 @@ def refuse_values_of_polygons(options: EvaluationOptions, truths: Sequence[str |
         raise UsageError(
             "--truth-values says what the stored values of a raster mean, and the truth is a file of polygons",
             value=truths[0],
-            advice="Leave it out; the class of a polygon is its property `class`, `classification` or `label`",
+            advice="Leave the option out; the class of a polygon is its property `class`, `classification` or `label`",
         )
 
 

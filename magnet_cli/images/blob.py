@@ -90,7 +90,7 @@ class FileBlob(Blob):
             # This comes before `open`, which waits for ever at a pipe that nobody writes to.
             if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (path may be a string)
                 rule = "an image is read in any order and has an end, which a pipe, a socket or a device has not"
-                raise SourceError(rule, file=path, advice="Write it to a file, and give that")
+                raise SourceError(rule, file=path, advice="Write what the pipe holds to a file, and give that file")
             # Reads go by offset past this object, so a buffer would only take memory.
             self._file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115 (kept open; path may be a string)
             super().__init__(str(path), os.fstat(self._file.fileno()).st_size)

@@ -57,7 +57,7 @@ class StoreFile:
                     raise OutputError(
                         durable.BUSY,
                         file=path,
-                        advice="Wait until it ends, or choose another output.",
+                        advice="Wait until the other run ends, or choose another output.",
                     )
                 # The owner before may have removed the file between our opening and our locking it.
                 if not durable.names(path, descriptor):

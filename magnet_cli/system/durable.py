@@ -141,7 +141,7 @@ def new_file(target: Path, *, patience: float = 0.0) -> IO[bytes]:
             os.close(left)
         if not is_left:
             if time.monotonic() >= until:
-                raise OutputError(BUSY, file=target, advice="Wait until it ends")
+                raise OutputError(BUSY, file=target, advice="Wait until the other run ends, or choose another output")
             time.sleep(0.05)
 
 
@@ -176,7 +176,7 @@ def new_folder(target: Path) -> int | None:
         if descriptor is not None:
             os.close(descriptor)
         if not is_owned:
-            raise OutputError(BUSY, file=target, advice="Wait until it ends")
+            raise OutputError(BUSY, file=target, advice="Wait until the other run ends, or choose another output")
 
 
 def open_folder(path: Path) -> int | None:

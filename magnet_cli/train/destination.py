@@ -130,7 +130,11 @@ def _locked(folder: Path) -> int:
             continue
         if not durable.owned(descriptor):
             os.close(descriptor)
-            raise OutputError("another training is writing this output", file=folder, advice="Wait until it ends")
+            raise OutputError(
+                "another training is writing this output",
+                file=folder,
+                advice="Wait until the other training ends, or choose another output",
+            )
         # A training that ended before it kept anything may have removed the file since it was opened.
         if durable.names(folder / LOCK, descriptor):
             return descriptor

@@ -48,6 +48,13 @@ def test_a_page_that_was_made_is_what_to_look_at(image: Path, bundle: Path) -> N
     assert "  to look at it:    open out/s.html in a browser" in lines
 
 
+def test_private_names_make_no_commands(image: Path, bundle: Path) -> None:
+    lines = invoke("segment", image, "--weights", bundle, "-o", "out", "--html", "--private").stderr.splitlines()
+    assert "  s.json is the report" in lines
+    # The name lacks its folder, so a command with it would find no file.
+    assert [line for line in lines if line.startswith("  to ")] == []
+
+
 def test_a_page_that_cannot_be_served_is_not_proposed(
     image: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

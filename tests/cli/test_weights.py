@@ -262,7 +262,7 @@ def test_import_refuses_a_page(here: Path) -> None:
         (["--refiner-scale", "12x"], "--refiner-scale is a window's side"),
         (["--image", "a.tif"], "Give --image and --label"),
         (["--device", "cpu"], "checkpoints are converted without computing anything"),
-        (["--gpu", "0"], "Leave it out"),
+        (["--gpu", "0"], "Leave the option out"),
         (["--from", "cascadepsp", "b.pth", "--device", "cpu"], "checkpoints are converted without"),
     ],
 )
