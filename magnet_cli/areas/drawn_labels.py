@@ -62,7 +62,7 @@ class DrawnLabels:
         names: The names of the classes, by label; None where they are not known.
         below: The labels over which the polygons lie. None has `outside` there.
         outside: The label of pixels in no polygon.
-        fingerprint: Returns the fingerprint of the image, or None where it is not known; for files of corrections.
+        identity: Returns the identity of the image as a word, or None where it is not known; for files of corrections.
 
     Raises:
         SourceError: The file cannot be read, belongs to another image, or a polygon has no class that is known.
@@ -76,11 +76,11 @@ class DrawnLabels:
         *,
         below: LabelImage | DrawnLabels | None = None,
         outside: int = NODATA,
-        fingerprint: Callable[[], str | None] | None = None,
+        identity: Callable[[], str | None] | None = None,
     ) -> None:
         self.path = str(path)
         self.size = info.size
-        areas, notes = read_labelled_areas(self.path, info, names, fingerprint=fingerprint)
+        areas, notes = read_labelled_areas(self.path, info, names, identity=identity)
         self.nodata: float | None = None if below is None else below.nodata
         self.notes: tuple[str, ...] = notes if below is None else (*below.notes, *notes)
         self._polygons = LabelPolygons(areas, info.size)

@@ -189,7 +189,7 @@ def read_labelled_areas(
     info: ImageInfo,
     names: Sequence[str] | None,
     *,
-    fingerprint: Callable[[], str | None] | None = None,
+    identity: Callable[[], str | None] | None = None,
 ) -> tuple[list[LabelledArea], tuple[str, ...]]:
     """Return the features of a file that have an area, with their classes, placed as `read_geojson` places polygons.
 
@@ -200,8 +200,8 @@ def read_labelled_areas(
         path: The file.
         info: The facts about the image that the areas lie in.
         names: The names of the classes, by label; None where they are not known.
-        fingerprint: Returns the fingerprint of the image, or None where it is not known. It is called for files of
-            corrections alone, which state that of the image on which they were drawn.
+        identity: Returns the identity of the image as a word, or None where it is not known. It is called for files of
+            corrections alone, which state the identity of the image on which they were drawn.
 
     Returns:
         The areas in the order of the file, and notes for the user.
@@ -213,7 +213,7 @@ def read_labelled_areas(
     document = _load(path)
     mark = _mark(document)
     _check_size(mark, info, path)
-    _check_image(mark, fingerprint, path)
+    _check_image(mark, identity, path)
     several = document.get("features") if isinstance(document, dict) else document
     features = several if isinstance(several, list) else [document]
     every = ReadFeatures()
@@ -286,12 +286,12 @@ def _marked_corner(mark: Mapping[str, Any], path: str) -> tuple[int, int] | None
     return sides[0], sides[1]
 
 
-def _check_image(mark: Mapping[str, Any], fingerprint: Callable[[], str | None] | None, path: str) -> None:
-    """Check that corrections were drawn on the image of this fingerprint, as far as both are known."""
+def _check_image(mark: Mapping[str, Any], identity: Callable[[], str | None] | None, path: str) -> None:
+    """Check that corrections were drawn on the image of this identity, as far as both are known."""
     drawn_on = mark.get("image")
-    if drawn_on is None or fingerprint is None:
+    if drawn_on is None or identity is None:
         return
-    if fingerprint() not in (None, drawn_on):
+    if identity() not in (None, drawn_on):
         raise SourceError(
             "these corrections were drawn on another image",
             file=path,

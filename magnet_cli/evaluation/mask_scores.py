@@ -282,14 +282,12 @@ def _opened_truth(
             return true
     from magnet_cli.areas.drawn_labels import DrawnLabels  # noqa: PLC0415 - shapely is needed with polygons alone
 
-    drawn = DrawnLabels(truth, given.info, names, fingerprint=image_of) if true is None else true
-    return (
-        drawn if corrections is None else DrawnLabels(corrections, given.info, names, below=drawn, fingerprint=image_of)
-    )
+    drawn = DrawnLabels(truth, given.info, names, identity=image_of) if true is None else true
+    return drawn if corrections is None else DrawnLabels(corrections, given.info, names, below=drawn, identity=image_of)
 
 
 def _image_of(mask: str | Path) -> str | None:
-    """Return the fingerprint of the image of a mask; None where the mask has no report that states it.
+    """Return the identity of the image of a mask as a word; None where the mask has no report that states it.
 
     Raises:
         SourceError: The report is damaged.
@@ -301,8 +299,8 @@ def _image_of(mask: str | Path) -> str | None:
         hashes = read_report(beside).get("hashes") if is_report(beside) else None
     except OutputError as error:
         raise SourceError(error.rule, value=error.value, file=beside, advice=error.advice) from error
-    found = hashes.get("input") if isinstance(hashes, dict) else None
-    return found if isinstance(found, str) else None
+    found = images.ImageIdentity.noted(hashes) if isinstance(hashes, dict) else None
+    return None if found is None else str(found)
 
 
 def _counted(
@@ -353,7 +351,7 @@ def check_inputs(
         from magnet_cli.areas.drawn_labels import DrawnLabels  # noqa: PLC0415 - shapely is needed with polygons alone
 
         for path in polygons:
-            DrawnLabels(path, info, names, fingerprint=partial(images.fingerprint, image))
+            DrawnLabels(path, info, names, identity=lambda: str(images.ImageIdentity.of(info)))
     if not is_drawn(truth):
         with open_labels(truth) as labels:
             _check_fits(labels.info, info)

@@ -62,7 +62,7 @@ def is_corrections(path: Path) -> bool:
 
 
 def write_corrections(
-    path: Path, corrections: Sequence[Correction], *, info: ImageInfo, classes: Sequence[MaskClass], fingerprint: str
+    path: Path, corrections: Sequence[Correction], *, info: ImageInfo, classes: Sequence[MaskClass], identity: str
 ) -> bytes:
     """Make or replace a file of corrections, and return its content.
 
@@ -71,7 +71,7 @@ def write_corrections(
         corrections: The corrections. Where two overlap, readers take the later one.
         info: The facts about the image.
         classes: The names and colours of the classes, by label.
-        fingerprint: The fingerprint of the image.
+        identity: The identity of the image as a word.
 
     Raises:
         OutputError: The file cannot be written, or another program wrote the one that is there.
@@ -81,13 +81,13 @@ def write_corrections(
     refuse_foreign([file])
     if path.is_symlink():
         raise OutputError("corrections are not written through a symbolic link", file=path, advice="Remove the link")
-    content = corrections_document(corrections, info=info, classes=classes, fingerprint=fingerprint)
+    content = corrections_document(corrections, info=info, classes=classes, identity=identity)
     durable.write_whole(path, content)
     return content
 
 
 def corrections_document(
-    corrections: Sequence[Correction], *, info: ImageInfo, classes: Sequence[MaskClass], fingerprint: str
+    corrections: Sequence[Correction], *, info: ImageInfo, classes: Sequence[MaskClass], identity: str
 ) -> bytes:
     """Return corrections as GeoJSON, as `write_corrections` writes it."""
     facts = MaskFacts(
@@ -128,7 +128,7 @@ def corrections_document(
     bounds = info.bounds
     mark = {
         "corrections": SCHEMA,
-        "image": fingerprint,
+        "image": identity,
         "size": [info.size.width, info.size.height],
         # Pixels are counted from this corner. A mask of another program, with which the file is read, may lack it.
         "bounds": None if bounds is None else [bounds.x, bounds.y, bounds.width, bounds.height],

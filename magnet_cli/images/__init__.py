@@ -9,6 +9,7 @@ from magnet_cli.images.backends import inspect, open_image, reopen
 from magnet_cli.images.cache import CacheBudget
 from magnet_cli.images.fingerprint import fingerprint
 from magnet_cli.images.geotransform import check_fits, check_place, system_label
+from magnet_cli.images.identity import ImageIdentity
 from magnet_cli.images.input_states import InputStates
 from magnet_cli.images.inputs import FoundImage, SkippedFile, find_images, skipped_notes, stem
 from magnet_cli.images.percentiles import sample_percentiles
@@ -19,6 +20,7 @@ __all__ = [
     "CacheBudget",
     "FoundImage",
     "Image",
+    "ImageIdentity",
     "ImageInfo",
     "InputStates",
     "Level",

@@ -11,6 +11,7 @@ import zarr
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Pitch, Size
+from magnet_cli.images.identity import ImageIdentity
 from magnet_cli.images.protocol import NODATA, Resolution
 from magnet_cli.masks.spec import LARGEST_CHUNK
 
@@ -46,8 +47,10 @@ class FieldFile:
     array: zarr.Array[Any]
     resolution: Resolution | None = None
     """The physical size of a level-0 pixel."""
-    image: tuple[str, str] | None = None
-    """Path and fingerprint of the image that the values were computed from; None where they were not noted."""
+    image: ImageIdentity | None = None
+    """The image that the values were computed from. None where it was not noted."""
+    image_path: str | None = None
+    """The path that this image had."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -75,7 +78,8 @@ class FieldFile:
             classes = tuple(str(name) for name in found["classes"])
             made_of = found.get("image")
             resolution = _resolution(found.get("resolution"))
-            image = None if made_of is None else (str(made_of["path"]), str(made_of["fingerprint"]))
+            image = None if made_of is None else _image(made_of)
+            image_path = None if made_of is None else str(made_of["path"])
         except (KeyError, TypeError, ValueError, ZeroDivisionError, OSError) as exc:
             raise _unreadable(path) from exc
         # Zarr reads a missing chunk as the fill value. Without this check a lost file would look like an area that was
@@ -96,6 +100,7 @@ class FieldFile:
             array=array,
             resolution=resolution,
             image=image,
+            image_path=image_path,
         )
 
     def read(self, box: Box) -> NDArray[np.uint8]:
@@ -115,6 +120,11 @@ def _fraction(text: object) -> Fraction:
         message = f"a fraction has at most {LONGEST} signs"
         raise ValueError(message)
     return Fraction(str(text))
+
+
+def _image(found: Any) -> ImageIdentity:
+    series = found.get("series")
+    return ImageIdentity(fingerprint=str(found["fingerprint"]), series=None if series is None else int(series))
 
 
 def _resolution(found: Any) -> Resolution | None:

@@ -8,6 +8,7 @@ from pathlib import Path  # noqa: TC003
 from typing import TYPE_CHECKING, Self
 
 from magnet_cli.errors import OutputError
+from magnet_cli.images.identity import ImageIdentity
 from magnet_cli.masks.layout import describe_mask
 from magnet_cli.masks.report_file import read_report, write_report
 from magnet_cli.masks.tiff_writer import assemble_mask, ignore_progress
@@ -131,10 +132,11 @@ def finish_output(
 
 def _made_of(journal: Journal, report: Mapping[str, object]) -> Mapping[str, JSON]:
     """Return the attributes that say of which image a field is: its report may be replaced by that of a later mask."""
-    source, fingerprint = report.get("input"), journal.header.hashes.get("input")
-    if not isinstance(source, dict) or fingerprint is None:
+    source, made_of = report.get("input"), ImageIdentity.noted(journal.header.hashes)
+    if not isinstance(source, dict) or made_of is None:
         return {}
-    return {"image": {"path": str(source["path"]), "fingerprint": fingerprint}}
+    found = {"path": str(source["path"]), "fingerprint": made_of.fingerprint, "series": made_of.series}
+    return {"image": found}
 
 
 def _difference(paths: OutputPaths, *, hashes: Mapping[str, str]) -> str | None:

@@ -32,24 +32,16 @@ def check_origins(image: images.ImageInfo, mask: str | Path, evidence: Path | No
         paths = OutputPaths.of(Path(mask).absolute())
         noted = _noted(paths)
         if noted is not None:
-            made_of, series = noted
-            _check(image.path, made_of, file=mask, what="this mask was", otherwise=f"; {MOVED}")
-            if series != image.series:
-                raise SourceError(
-                    f"this mask was made of another image of {image.path}, number {series}",
-                    value=f"number {image.series}",
-                    file=mask,
-                    advice=f"Give --series {series}",
-                )
+            _check(image, *noted, file=mask, what="this mask was", otherwise=f"; {MOVED}")
     if evidence is not None:
-        made_of_image = FieldFile.open(evidence).image
-        if made_of_image is not None:
+        field = FieldFile.open(evidence)
+        if field.image is not None:
             what, otherwise = "these probabilities were", ", or leave out --evidence"
-            _check(image.path, made_of_image, file=evidence, what=what, otherwise=otherwise)
+            _check(image, field.image_path or "", field.image, file=evidence, what=what, otherwise=otherwise)
 
 
-def _noted(paths: OutputPaths) -> tuple[tuple[str, str], int | None] | None:
-    """Return path, fingerprint and series of the image from the report beside a mask; None without such a report.
+def _noted(paths: OutputPaths) -> tuple[str, images.ImageIdentity] | None:
+    """Return path and identity of the image from the report beside a mask; None without such a report.
 
     A report of another size of mask belongs to an older file and says nothing about this one.
     """
@@ -59,11 +51,10 @@ def _noted(paths: OutputPaths) -> tuple[tuple[str, str], int | None] | None:
         report, size = read_report(paths.report), paths.mask.stat().st_size
     except (OutputError, OSError):
         return None
-    source, hashes = _section(report, "input").get("path"), _section(report, "hashes")
-    digest, series = hashes.get("input"), str(hashes.get("series", ""))
-    if source is None or digest is None or _section(report, "mask").get("bytes") != size:
+    source, made_of = _section(report, "input").get("path"), images.ImageIdentity.noted(_section(report, "hashes"))
+    if source is None or made_of is None or _section(report, "mask").get("bytes") != size:
         return None
-    return (str(source), str(digest)), int(series) if series.isdecimal() else None
+    return str(source), made_of
 
 
 def _section(report: Mapping[str, object], key: str) -> Mapping[str, Any]:
@@ -71,13 +62,28 @@ def _section(report: Mapping[str, object], key: str) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
 
 
-def _check(image: str | Path, made_of: tuple[str, str], *, file: str | Path, what: str, otherwise: str) -> None:
-    source, digest = made_of
-    # An address and a copy on disk have fingerprints of different kinds.
-    if is_url(source) != is_url(str(image)) or images.fingerprint(image) == digest:
+def _check(
+    image: images.ImageInfo,
+    source: str,
+    made_of: images.ImageIdentity,
+    *,
+    file: str | Path,
+    what: str,
+    otherwise: str,
+) -> None:
+    if is_url(source) != is_url(image.path):
+        # An address and a copy on disk have fingerprints of different kinds.
         return
-    if source == str(image):
-        rule, advice = "made of this image before it was changed", "Segment it again"
-    else:
-        rule, advice = f"made of another image, {source}", "Give that image"
-    raise SourceError(f"{what} {rule}", value=image, file=file, advice=advice + otherwise)
+    if images.fingerprint(image.path) != made_of.fingerprint:
+        if source == image.path:
+            rule, advice = "made of this image before it was changed", "Segment it again"
+        else:
+            rule, advice = f"made of another image, {source}", "Give that image"
+        raise SourceError(f"{what} {rule}", value=image.path, file=file, advice=advice + otherwise)
+    if made_of.series != image.series:
+        raise SourceError(
+            f"{what} made of another image of {image.path}, number {made_of.series}",
+            value=f"number {image.series}",
+            file=file,
+            advice=f"Give --series {made_of.series}",
+        )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -207,7 +206,7 @@ def _inspected(
 
         # They are read here only to refuse a wrong file before any work.
         for path in polygons:
-            notes += DrawnLabels(path, info, names, fingerprint=partial(images.fingerprint, image)).notes
+            notes += DrawnLabels(path, info, names, identity=lambda: str(images.ImageIdentity.of(info))).notes
     if label in polygons:
         return info, notes
     with open_labels(label) as labels:

@@ -44,7 +44,7 @@ class MaskCorrections:
         self.path = corrections_path(mask)
         self._info = info
         self._classes = tuple(classes)
-        self._fingerprint: str | None = None
+        self._identity: str | None = None
         self._lock = threading.Lock()
 
     def read(self) -> dict[str, object]:
@@ -84,7 +84,7 @@ class MaskCorrections:
                 for area in areas
             ]
             written = write_corrections(
-                self.path, found, info=self._info, classes=self._classes, fingerprint=self._image()
+                self.path, found, info=self._info, classes=self._classes, identity=self._image()
             )
             return self._described(areas, written)
 
@@ -107,13 +107,13 @@ class MaskCorrections:
         if data is None:
             return []
         names = [entry.name for entry in self._classes]
-        areas, _ = read_labelled_areas(str(self.path), self._info, names, fingerprint=self._image)
+        areas, _ = read_labelled_areas(str(self.path), self._info, names, identity=self._image)
         return areas
 
     def _image(self) -> str:
-        if self._fingerprint is None:
-            self._fingerprint = images.fingerprint(self._info.path)
-        return self._fingerprint
+        if self._identity is None:
+            self._identity = str(images.ImageIdentity.of(self._info))
+        return self._identity
 
     def _described(self, areas: Sequence[LabelledArea], data: bytes | None) -> dict[str, object]:
         return {

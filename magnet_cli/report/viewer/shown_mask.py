@@ -203,9 +203,9 @@ def open_mask(path: Path, image: images.Image, *, classes: Sequence[MaskClass] =
 def _open_own(path: Path, image: images.Image) -> ShownMask:
     report = _report_of(path)
     if report is not None:
-        made_of = report.get("hashes")
-        expected = made_of.get("input") if isinstance(made_of, dict) else None
-        if expected is not None and images.fingerprint(image.info.path) != expected:
+        hashes = report.get("hashes")
+        made_of = images.ImageIdentity.noted(hashes) if isinstance(hashes, dict) else None
+        if made_of not in (None, images.ImageIdentity.of(image.info)):
             raise SourceError("the mask was made of another image", file=path, advice=OTHER_IMAGE)
     file = MaskFile.open(path)
     with undone_on_failure(file.close):
@@ -218,7 +218,7 @@ def _open_unfinished(path: Path, image: images.Image) -> ShownMask:
     except OutputError as error:
         raise SourceError(error.rule, value=error.value, file=error.file, advice=error.advice) from error
     with undone_on_failure(mask.close):
-        spec, made_of = mask.spec, mask.header.hashes.get("input")
+        spec, made_of = mask.spec, images.ImageIdentity.noted(mask.header.hashes)
         if spec.size != image.info.size:
             raise SourceError(
                 f"a mask has the size of its image, which is {image.info.size}",
@@ -226,7 +226,7 @@ def _open_unfinished(path: Path, image: images.Image) -> ShownMask:
                 file=path,
                 advice=OTHER_IMAGE,
             )
-        if made_of is not None and images.fingerprint(image.info.path) != made_of:
+        if made_of not in (None, images.ImageIdentity.of(image.info)):
             raise SourceError("the mask is being made of another image", file=path, advice=OTHER_IMAGE)
         labels = GrowingLabels(mask)
         labels.refresh(FIRST_SECONDS)

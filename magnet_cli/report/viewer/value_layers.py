@@ -98,8 +98,7 @@ class KeptValues:
         if not path.is_dir():
             return None
         field = FieldFile.open(path)
-        made_of = None if field.image is None else field.image[1]
-        if field.level0 != image.info.size or made_of not in (None, images.fingerprint(image.info.path)):
+        if field.level0 != image.info.size or field.image not in (None, images.ImageIdentity.of(image.info)):
             raise SourceError(
                 "these values were computed from another image", file=path, advice="Name the image that they belong to"
             )
