@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.stragglers import FOREVER, STARTING, Worker, ideal, scenarios, simulated
+from magnet_cli.segmentation.cluster.crew import LATE
+from magnet_cli.segmentation.cluster.group_spans import UNMEASURED
 
 
 def test_the_ideal_time_counts_workers_as_long_as_they_are_there() -> None:
@@ -34,3 +36,10 @@ def test_a_second_worker_for_late_tasks_costs_nothing_and_spares_waiting(name: s
     assert min(worker.lost for worker in crew) < FOREVER or "lost" not in name
     if name == "stuck":
         assert shares[0] < 0.8
+
+
+def test_the_only_task_of_a_pass_does_not_wait_for_a_worker_that_hangs() -> None:
+    workers = {"0": Worker(slow=1.0, factor=1e6), "1": Worker()}
+    share, tasks = simulated(workers, [20.0], repeats_late=True)
+    assert tasks == 2
+    assert LATE * UNMEASURED < ideal(list(workers.values()), 20.0) / share < LATE * UNMEASURED + 30.0

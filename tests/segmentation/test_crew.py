@@ -239,6 +239,15 @@ def test_a_worker_that_still_computes_for_another_pass_is_awaited_without_haste(
     assert crew.time > 5
 
 
+def test_a_task_whose_second_worker_hangs_too_is_given_to_a_third_one() -> None:
+    crew, shift = late_shift(expected=4.0, tasks=1)
+    crew.script["b"] = [HANGING]
+    assert [(task, worker) for task, worker, _ in shift.results()] == [(0, "c")]
+    assert [worker for worker, task in crew.asked if task == 0] == ["a", "b", "c"]
+    # The third worker comes when the second one has had twice the time of the first one.
+    assert 3 * crew_module.LATE * 4.0 <= crew.time < 3 * crew_module.LATE * 4.0 + 4
+
+
 def test_without_an_expected_time_no_task_is_given_to_two_workers() -> None:
     crew, shift = late_shift(expected=None)
     results = shift.results()
@@ -261,6 +270,17 @@ def test_workers_that_are_lost_before_they_answer_are_waited_for() -> None:
 
     vars(crew)["refresh"] = restarted
     assert crew.ask_all(lambda _: {"task": 0}) == {"c": {"ok": "c"}}
+
+
+def test_a_worker_that_does_not_answer_does_not_keep_the_others_from_beginning() -> None:
+    script: dict[str, list[dict[str, Any] | None]] = {"a": [{"ok": "a"}], "b": [HANGING]}
+    crew = LateWorkers(client=cast("Any", None), events=Events(), script=script)
+    assert crew.ask_all(lambda _: {"task": 0}) == {"a": {"ok": "a"}}
+    assert crew_module.GATHERING < crew.time < crew_module.GATHERING + 5
+    assert crew.free(()) == ["a"]
+    assert crew.late is not None
+    crew.late.found = {"ok": "at last"}
+    assert crew.free(()) == ["a", "b"]
 
 
 def test_without_workers_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnet_cli.segmentation.cluster.group_spans import SECONDS, GroupSpan, GroupSpans
+from magnet_cli.segmentation.cluster.group_spans import LEAST_DOUBTFUL, SECONDS, UNMEASURED, GroupSpan, GroupSpans
 
 
 def taken(spans: GroupSpans, workers: int, seconds: float) -> list[GroupSpan]:
@@ -39,3 +39,13 @@ def test_tasks_grow_to_the_wanted_time_and_shrink_at_the_end() -> None:
     assert sizes[-4:] == [1, 1, 1, 1]
     # What is left when the last tasks are given out is less than a worker does in the wanted time.
     assert sum(sizes[-8:]) <= 50
+
+
+def test_a_task_has_an_expected_time_before_any_of_its_pass_has_ended() -> None:
+    span = GroupSpan(step=1, first=3, last=6)
+    assert GroupSpans(1, [3, 4, 5, 6]).seconds(span) == UNMEASURED
+    for before, least in ((0.1, LEAST_DOUBTFUL), (60.0, 4 * 60.0)):
+        spans = GroupSpans(1, [3, 4, 5, 6], before=before)
+        assert least <= spans.seconds(span) <= 4 * least
+        spans.note(2, 10.0)
+        assert spans.seconds(span) == 20.0

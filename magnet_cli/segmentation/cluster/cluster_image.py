@@ -207,6 +207,10 @@ class SharedPasses:
     """The windows of the pass that a budget selects, packed; None without a budget and in the first pass."""
     sent: set[str] | None = None
     """The workers that have the cells of the pass."""
+    seconds: float = 0.0
+    """The seconds that workers have computed in all passes so far."""
+    worked: float = 0.0
+    """The work that they have done in that time, in the unit of `Job.work`."""
 
     @classmethod
     def begun(
@@ -306,7 +310,9 @@ class SharedPasses:
         number, total = step.number, self.plan.groups(step)
         self.cells, self.sent = self._packed_cells(step), set()
         missing = self._missing(step)
-        spans = GroupSpans(number, missing, groups=self.image.groups)
+        work = Workload.of(self.run.job).passes[number] / max(1, total)
+        before = work * self.seconds / self.worked if self.worked else None
+        spans = GroupSpans(number, missing, groups=self.image.groups, before=before)
         done = total - len(missing)
         self.advance(number, done, total)
         shift: Shift[GroupSpan] = Shift(
@@ -325,7 +331,9 @@ class SharedPasses:
                 continue
             self.journal.attach([self.folder.path / piece_name(*task)], self.header)
             if not found["existed"]:
-                spans.note(task.groups, float(found["seconds"]["wall"]))
+                wall = float(found["seconds"]["wall"])
+                spans.note(task.groups, wall)
+                self.seconds, self.worked = self.seconds + wall, self.worked + task.groups * work
                 self.run.clock.add(found["seconds"])
             done += task.groups
             self.advance(number, done, total)

@@ -9,6 +9,7 @@ from collections import Counter
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -34,6 +35,9 @@ WAITING = 300.0
 """A run waits this many seconds for a first worker, or for another one after it has lost all."""
 WAITING_HERE = 30.0
 """A run waits this many seconds for workers that it started itself: they connect at once or not at all."""
+GATHERING = 300.0
+"""Once a worker has answered the first question of a run, the others have this many seconds. A run begins without those
+that have not answered: they may load their networks from a slow disk, or hang."""
 SILENT = 60.0
 """A run gives up a scheduler that has not answered for this many seconds."""
 LIFTING = 30.0
@@ -201,9 +205,10 @@ class Crew:
         )
 
     def _answers(self, asked: dict[Future, str]) -> dict[str, Answer]:
-        """Wait for the answers of workers. Some workers may be lost meanwhile."""
+        """Wait for the answers of workers. Some workers may be lost meanwhile, and some may hang."""
         found: dict[str, Answer] = {}
-        while asked:
+        until = inf
+        while asked and self.now() < until:
             for future in self.wait(asked):
                 worker = asked.pop(future)
                 answered = self.read(future)
@@ -211,8 +216,13 @@ class Crew:
                     self.refuse(worker, str(delivered(answered["error"])))
                 elif not answered.get("lost"):
                     found[worker] = answered
+                    until = min(until, self.now() + GATHERING)
             self.refresh()
             asked = {future: worker for future, worker in asked.items() if worker in self.hosts}
+        for worker in asked.values():
+            self.events.message(f"magnet: worker {worker} has not answered yet, and the run begins without it")
+        # They get a task once they have answered.
+        self.overtaken |= asked
         return found
 
     def submit(self, worker: str, question: Question) -> Future:
@@ -311,7 +321,8 @@ class Shift(Generic[T]):
     expected: Callable[[T], float | None] | None = None
     """The function returns how many seconds a task is expected to take; None where that is not known yet. Once no other
     task is left, a task that is late is given to a second worker, and the first result counts: where one of the two
-    fails, the other one is waited for. Without the function no task is given to two workers."""
+    fails, the other one is waited for. A third worker gets the task if the second one takes twice as long, and so on.
+    Without the function no task is given to two workers."""
     _failed_late: set[str] = field(default_factory=set)
     """The workers that could not compute a task that another one computed as well. They get no late tasks."""
     _since: dict[Future, float] = field(default_factory=dict)
@@ -370,15 +381,23 @@ class Shift(Generic[T]):
         return self._returned.pop() if self._returned else self.following(max(1, len(self.admitted)))
 
     def _late(self) -> T | None:
-        """Return the task that is late by most and that only one worker computes; None where there is none."""
+        """Return the task that is late by most; None where there is none.
+
+        A task that several workers compute is late once the last of them is, which gets twice the time of the one
+        before: all workers may hang, or the task may take longer than was expected.
+        """
         if self.expected is None:
             return None
-        running = Counter(task for _, task in self._busy.values() if task is not None)
-        late: list[tuple[float, T]] = []
+        running: dict[T, list[float]] = {}
         for future, (_, task) in self._busy.items():
-            expected = None if task is None else self.expected(task)
-            if task is not None and expected is not None and running[task] == 1:
-                late.append((self.crew.now() - self._since[future] - LATE * expected, task))
+            if task is not None:
+                running.setdefault(task, []).append(self._since[future])
+        late: list[tuple[float, T]] = []
+        for task, since in running.items():
+            expected = self.expected(task)
+            if expected is not None:
+                allowed = LATE * expected * 2 ** (len(since) - 1)
+                late.append((self.crew.now() - max(since) - allowed, task))
         most = max(late, key=lambda entry: entry[0], default=None)
         return None if most is None or most[0] < 0 else most[1]
 

@@ -13,6 +13,16 @@ ROUNDS = 2
 """The groups that are left make at least this many tasks for each worker, so that the last tasks are small."""
 MOST_GROUPS = 4096
 """A task has at most this many groups."""
+UNMEASURED = 200.0
+"""A task is expected to take this many seconds where no group of the run was measured yet.
+
+If a worker hangs in the only task of the first pass, another worker has to get the task some time. If the task is only
+long, that costs nothing but the work of a worker that has no other task.
+"""
+DOUBTFUL = 3.0
+"""Factor of an expectation that comes from other passes, whose groups read and store other amounts."""
+LEAST_DOUBTFUL = 10.0
+"""Least seconds of such an expectation: groups that are quickly computed wait for their files."""
 
 
 class GroupSpan(NamedTuple):
@@ -36,11 +46,15 @@ class GroupSpans:
         step: The number of the pass.
         missing: The groups, in rising order.
         groups: The number of groups of each task. None chooses a number by the time that groups have taken.
+        before: Seconds that a group would take by the measurements of earlier passes. None where there are none.
     """
 
-    def __init__(self, step: int, missing: Iterable[int], *, groups: int | None = None) -> None:
+    def __init__(
+        self, step: int, missing: Iterable[int], *, groups: int | None = None, before: float | None = None
+    ) -> None:
         self._step = step
         self._groups = groups
+        self._before = before
         self._runs: list[range] = []
         for group in missing:
             if self._runs and self._runs[-1].stop == group:
@@ -57,9 +71,17 @@ class GroupSpans:
         self._computed += groups
         self._seconds += seconds
 
-    def seconds(self, span: GroupSpan) -> float | None:
-        """Return how long a task is expected to take; None before a first task has ended."""
-        return span.groups * self._seconds / self._computed if self._computed else None
+    def seconds(self, span: GroupSpan) -> float:
+        """Return how long a task is expected to take.
+
+        Before a task of the pass has ended, the expectation is generous, and comes from earlier passes where there are
+        any.
+        """
+        if self._computed:
+            return span.groups * self._seconds / self._computed
+        if self._before is not None:
+            return max(LEAST_DOUBTFUL, DOUBTFUL * span.groups * self._before)
+        return UNMEASURED
 
     def following(self, workers: int) -> GroupSpan | None:
         """Return the next task, for a number of workers; None where no group is left."""
