@@ -93,7 +93,7 @@ class MapPlaces:
         found: dict[str, object] = {"class": entry.name, "label": polygon.label, "color": entry.color}
         found["pixels"] = polygon.pixels
         if self.resolution is not None:
-            found["area_m2"] = float(polygon.pixels * self.resolution.x * self.resolution.y)
+            found["area_m2"] = float(polygon.pixels * self.resolution.area)
         return found
 
     def members(self) -> dict[str, object]:

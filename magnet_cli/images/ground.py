@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import atan, cos, degrees, hypot, radians, sin, sinh
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import atan, cos, degrees, hypot, isfinite, pi, radians, sin, sinh
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from magnet_cli.images.crs import converter
 from magnet_cli.images.protocol import Resolution
 from magnet_cli.images.resolution import stated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
     from pyproj import CRS
 
     from magnet_cli.geometry import Size
@@ -53,6 +56,12 @@ class Ellipsoid:
 
 EARTH = Ellipsoid()
 
+MOST_STRETCHING = 0.1
+"""Largest relative difference between areas by the coordinates of a projection and on the ground that is left as it is:
+UTM stays below a hundredth in its zones, World Mercator and equidistant cylinders reach several times the area."""
+STEP_M = 100.0
+"""Metres over which the stretching of a projection is measured; PROJ returns places to fractions of a millimetre."""
+
 
 def ground_size(reference: Georeference, size: Size) -> Found:
     """Return the size of a pixel in metres, exact where the system has a unit of length, and notes for the user.
@@ -76,9 +85,12 @@ def ground_size(reference: Georeference, size: Size) -> Found:
         and crs.coordinate_operation.method_name == WEB_MERCATOR
     ):
         return _mercator(placed, size)
+    if crs is not None and (stretched := _stretched(placed, size, crs, reference.unit)) is not None:
+        return stretched
     (a, b), (d, e) = placed.matrix
     found, notes = stated(hypot(a, d), hypot(b, e), unit="m")
-    return found and Resolution(x=found.x * reference.unit, y=found.y * reference.unit, unit="m"), notes
+    skew = _skew(a, b, d, e)
+    return found and Resolution(x=found.x * reference.unit, y=found.y * reference.unit, unit="m", skew=skew), notes
 
 
 def _planet(crs: CRS) -> Ellipsoid | None:
@@ -124,6 +136,60 @@ def mercator_metre(latitude: float) -> tuple[float, float]:
     return EARTH.east(latitude) / EARTH.axis, EARTH.north(latitude) * cos(latitude) / EARTH.axis
 
 
+def _stretched(placed: Geotransform, size: Size, crs: CRS, unit: Fraction) -> Found | None:
+    """Return the size of a pixel on the ground at the image's middle, and notes for the user.
+
+    The result is None where the projection keeps areas well enough, or PROJ cannot say.
+    """
+    right, bottom = size.width, size.height
+    places = placed.coordinates(np.array([(right / 2, bottom / 2), (0, 0), (right, 0), (0, bottom), (right, bottom)]))
+    jacobians = _jacobians(places, crs, STEP_M / float(unit))
+    if jacobians is None:
+        return None
+    areas = np.abs(np.linalg.det(jacobians)) / float(unit) ** 2
+    if np.abs(areas - 1).max() <= MOST_STRETCHING:
+        return None
+    on_ground = jacobians @ np.array(placed.matrix)
+    sides = np.hypot(on_ground[:, 0], on_ground[:, 1])
+    varies = float(np.abs(sides[1:] / sides[0] - 1).max())
+    why = "the projection stretches what it shows"
+    if not varies <= MOST_VARIATION:
+        return None, (_no_one_size(why, varies),)
+    (a, b), (d, e) = on_ground[0].tolist()
+    found, notes = stated(*(float(f"{side:.9g}") for side in sides[0]), unit="m")
+    if found is None:
+        return found, notes
+    shown = f"{float(found.x):.4g} x {float(found.y):.4g} m"
+    notes = (f"{why}: on the ground a pixel in the middle measures {shown}",)
+    return replace(found, skew=_skew(a, b, d, e)), notes
+
+
+def _jacobians(places: NDArray[np.float64], crs: CRS, step: float) -> NDArray[np.float64] | None:
+    """Return metres east and north on the ground for a unit of each coordinate, `(n, 2, 2)`, at `(n, 2)` places.
+
+    The result is None where PROJ knows no longitude and latitude of a place.
+    """
+    geographic, planet = crs.geodetic_crs, _planet(crs)
+    if geographic is None or planet is None or not geographic.is_geographic:
+        return None
+    convert = converter(crs.to_wkt(), geographic.to_wkt())
+    if convert is None:
+        return None
+    turn = geographic.axis_info[0].unit_conversion_factor
+    with np.errstate(all="ignore"):  # a hostile file may place it at infinity
+        angles = [convert(places + move) * turn for move in ((step, 0), (-step, 0), (0, step), (0, -step))]
+        latitudes = np.mean(angles, axis=0)[:, 1]
+        if not (np.isfinite(angles).all() and np.abs(latitudes).max() < radians(90)):
+            return None
+        columns = []
+        for ahead, behind in (angles[:2], angles[2:]):
+            moved = ahead - behind
+            moved[:, 0] = np.mod(moved[:, 0] + pi, 2 * pi) - pi
+            metres = [(planet.east(at), planet.north(at)) for at in latitudes.tolist()]
+            columns.append(moved * metres / (2 * step))
+    return np.stack(columns, axis=2)
+
+
 def _of_mercator(y: float) -> float:
     """Return the latitude in radians of a northing of Web Mercator, whose axis ends at 3.14 radii."""
     return atan(sinh(max(-10.0, min(y / EARTH.axis, 10.0))))
@@ -151,8 +217,19 @@ def _measured(placed: Geotransform, *, east: float, north: float) -> Found:
     Nine digits are kept, which is more than the georeference of an image is exact to.
     """
     (a, b), (d, e) = placed.matrix
-    sides = (hypot(a * east, d * north), hypot(b * east, e * north))
-    return stated(*(float(f"{side:.9g}") for side in sides), unit="m")
+    a, b, d, e = a * east, b * east, d * north, e * north
+    found, notes = stated(*(float(f"{side:.9g}") for side in (hypot(a, d), hypot(b, e))), unit="m")
+    return found and replace(found, skew=_skew(a, b, d, e)), notes
+
+
+def _skew(a: float, b: float, d: float, e: float) -> Fraction:
+    """Return the sine of the angle between rows and columns, to nine digits; 1 where either has no length.
+
+    The arguments are the matrix of a geotransform with equal units on both axes.
+    """
+    sides = hypot(a, d) * hypot(b, e)
+    sine = abs(a * e - b * d) / sides if sides else 1.0
+    return Fraction(f"{sine:.9g}") if isfinite(sine) and sine else Fraction(1)
 
 
 def _in_the_middle(latitude: float, found: Resolution) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from fractions import Fraction
     from types import TracebackType
 
     import numpy as np
@@ -42,6 +42,13 @@ class Resolution:
     y: Fraction
     unit: str
     """`um` or `m`."""
+    skew: Fraction = Fraction(1)
+    """Sine of the angle between rows and columns on the ground; below 1 where a georeference is sheared."""
+
+    @property
+    def area(self) -> Fraction:
+        """The area of a pixel in square units: that of a parallelogram where the georeference is sheared."""
+        return self.x * self.y * self.skew
 
 
 COARSEST_SLIDE_UM = 10

@@ -215,7 +215,7 @@ def class_table(
     computed = max(1, sum(labels))
     rows = []
     for entry, pixels in zip(classes, labels, strict=True):
-        area = None if resolution is None else round(float(pixels * resolution.x * resolution.y), 3)
+        area = None if resolution is None else round(float(pixels * resolution.area), 3)
         rows.append(
             {
                 "name": entry.name,

@@ -129,10 +129,11 @@ def test_small_polygons_are_left_out(tmp_path: Path) -> None:
         (Affine(0.5, 0, 500_000.25, 0, -0.25, 4_600_000.5), "EPSG:32633", False),
         (Affine(0.5, 0, 500_000.25, 0, -0.5, 4_600_000.5), "EPSG:32633", True),
         (Affine(1.6, 1.2, 4e6, 1.2, -1.6, 3e6), "EPSG:3035", False),
+        (Affine(1.6, 0.5, 4e6, 0.25, -1.2, 3e6), "EPSG:3035", False),
         (Affine(1e-5, 0, 13.25, 0, -1e-5, 52.5), "EPSG:4326", False),
         (Affine(0.5, 0, 2_510_000, 0, -0.5, -1_820_000), "ESRI:102022", False),
     ],
-    ids=["north-up", "point", "rotated", "degrees", "no EPSG code"],
+    ids=["north-up", "point", "rotated", "sheared", "degrees", "no EPSG code"],
 )
 def test_the_second_file_lies_where_rasterio_puts_the_image(
     tmp_path: Path, transform: Affine, crs: str, *, point: bool

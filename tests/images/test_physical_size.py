@@ -13,6 +13,7 @@ import rasterio
 import rasterio.warp
 import tifffile
 import zarr
+from pyproj import Geod
 
 from magnet_cli.images import Resolution, inspect
 from magnet_cli.images.resolution import microscope, objective, stated
@@ -262,8 +263,42 @@ def test_web_mercator_is_metres_on_the_ground(tmp_path: Path, latitude: float) -
 
 
 @pytest.mark.parametrize(
+    ("crs", "place", "stretched"),
+    [
+        ("EPSG:3395", (13, 60), True),
+        ("EPSG:4087", (13, -60), True),
+        ("EPSG:27700", (-2, 53), False),
+        ("EPSG:32633", (45, 70), False),
+        ("ESRI:54009", (100, 60), False),
+    ],
+    ids=["World Mercator", "equidistant cylinder", "Transverse Mercator", "zone that is left", "equal areas, sheared"],
+)
+@pytest.mark.parametrize("shear", [0, 0.5])
+def test_a_projection_that_stretches_areas_is_measured_on_the_ground(
+    tmp_path: Path, crs: str, place: tuple[float, float], shear: float, *, stretched: bool
+) -> None:
+    x, y = (found[0] for found in rasterio.warp.transform("EPSG:4326", crs, [place[0]], [place[1]]))
+    placed = rasterio.Affine(2, shear, x - 80 - 30 * shear, 0, -2, y + 60)
+    info = geotiff(tmp_path / "s.tif", crs, placed)
+    corners = [placed @ corner for corner in ((0, 0), (80, 0), (80, 60), (0, 60))]
+    outline = rasterio.warp.transform(crs, "EPSG:4326", *zip(*corners, strict=True))
+    area = abs(Geod(ellps="WGS84").polygon_area_perimeter(*outline)[0]) / (60 * 80)
+    assert info.resolution is not None
+    if stretched:
+        assert float(info.resolution.area) == pytest.approx(area, rel=1e-5)
+        assert "the projection stretches what it shows: on the ground a pixel in the middle" in info.notes[0]
+    else:
+        # The projection's own metres are kept, as surveyors count them.
+        assert info.resolution.x == 2
+        assert float(info.resolution.area) == pytest.approx(4, rel=1e-9)
+        assert float(info.resolution.area) == pytest.approx(area, rel=0.1)
+        assert info.notes == ()
+
+
+@pytest.mark.parametrize(
     ("crs", "transform"),
     [
+        ("EPSG:3395", rasterio.Affine(2e5, 0, -8e6, 0, -2e5, 1.2e7)),
         ("EPSG:4326", rasterio.Affine(1, 0, -40, 0, -1, 80)),
         ("EPSG:4326", rasterio.Affine(0.01, 0, 0, 0, -0.01, 90.5)),
         ("EPSG:3857", rasterio.Affine(2e5, 0, -8e6, 0, -2e5, 1.2e7)),
