@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from magnet_cli.masks.journal import Journal
 
 
+SHARD = 4
+"""Chunks along a side of a shard. A shard is a file of 16 chunks, whose values take 16 MiB while it is written."""
+
+
 def write_field(journal: Journal, name: str, target: Path, *, attributes: Mapping[str, JSON] | None = None) -> None:
-    """Write a field of the journal as the Zarr array `target`, `(bands, height, width)` uint8, one chunk at a time.
+    """Write a field of the journal as the Zarr array `target`, `(bands, height, width)` uint8, one shard at a time.
 
     A stored v stands for v * scale_factor + add_offset, 255 for not computed. The folder appears by rename; one of that
     name is replaced.
@@ -39,22 +43,25 @@ def write_field(journal: Journal, name: str, target: Path, *, attributes: Mappin
         OutputError: The journal is damaged or the disk refuses the folder.
     """
     entry = journal.field(name)
+    side = SHARD * entry.side
     with working_folder(target) as part:
         array = zarr.create_array(
             store=part,
             shape=(entry.bands, entry.size.height, entry.size.width),
             chunks=(entry.bands, entry.side, entry.side),
+            shards=(entry.bands, side, side),
             dtype=np.uint8,
             fill_value=NODATA,
             compressors=ZstdCodec(level=3),
             dimension_names=("class", "y", "x"),
             attributes={**(attributes or {}), **_attributes(entry, journal.spec)},
         )
-        for share in parts(Box.whole(entry.size), entry.side):
+        # A shard has one writer and is written once, as those of an OME-Zarr are.
+        for share in parts(Box.whole(entry.size), side):
             values = journal.read_stored_field(name, share.box)
             stored = values if values.dtype == np.uint8 else codec.quantise(values.astype(np.float32))
             array[:, *share.box.slices] = stored
-        # Chunks of the fill value alone are not written, so that one which is lost would look like one of them.
+        # Shards of the fill value alone are not written, so that one which is lost would look like one of them.
         array.attrs["chunks"] = array.nchunks_initialized
 
 

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from magnet_cli.errors import OutputError
+from magnet_cli.errors import OutputError, SourceError
+from magnet_cli.geometry import Box, Pitch, Size
+from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
+from magnet_cli.masks.kept_field import FieldFile
 from magnet_cli.masks.output import OutputPaths, OutputState, finish_output, output_state
+from magnet_cli.masks.spec import FieldSpec, GroupId, MaskClass, MaskSpec
 from magnet_cli.masks.verification import verify_mask
+from magnet_cli.masks.zarr_writer import write_field
 from magnet_cli.system import durable
 from tests.files import tree
 
@@ -184,3 +189,34 @@ def test_a_file_that_does_not_fit_leaves_nothing(tmp_path: Path, monkeypatch: py
         durable.write_whole(path, b"after")
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
     assert path.read_bytes() == b"before"
+
+
+def test_kept_probabilities_are_few_files_of_many_chunks(tmp_path: Path) -> None:
+    """A shard holds 4 x 4 chunks, is written once, and takes bounded memory; one that is lost is noticed."""
+    side = 64
+    size = Size(width=8 * side + 5, height=side + 1)
+    entry = FieldSpec(name="probabilities", bands=200, size=size, pitch=Pitch.square(2), dtype="uint8")
+    assert entry.side == side
+    assert (4 * side) ** 2 * entry.bands <= 16 << 20
+    values = np.random.default_rng(1).integers(0, 255, (entry.bands, entry.size.height, entry.size.width), np.uint8)
+    values[:, : 4 * side, 4 * side : 8 * side] = 255  # nothing was computed in this shard
+    values[:, :side, :side] = 255
+    classes = tuple(MaskClass(name=f"c{number}", color="#000000") for number in range(entry.bands))
+    level0 = Size(width=2 * entry.size.width, height=2 * entry.size.height)
+    header = JournalHeader(hashes={}, spec=MaskSpec(size=level0, classes=classes, tile=64), fields=(entry,))
+    target = tmp_path / "p.zarr"
+    with Journal.open(tmp_path / "j", header=header) as journal:
+        group = GroupId(pass_index=0, index=0)
+        journal.put_field(group, name=entry.name, box=Box.whole(entry.size), values=values)
+        journal.finish_group(group, counts={})
+        write_field(journal, entry.name, target)
+    field = FieldFile.open(target)
+    assert (field.array.chunks[1:], field.array.shards) == ((side, side), (entry.bands, 4 * side, 4 * side))
+    files = [file for file in target.rglob("*") if file.is_file() and file.name != "zarr.json"]
+    assert len(files) == 2
+    assert np.array_equal(field.read(Box.whole(entry.size)), values)
+    box = Box(x=side - 3, y=2, width=4 * side, height=side)
+    assert np.array_equal(field.read(box), values[:, *box.slices])
+    files[0].unlink()
+    with pytest.raises(SourceError, match="or it is damaged"):
+        FieldFile.open(target)
