@@ -30,6 +30,11 @@ class Images(NamedTuple):
     """Images that are finished, failed ones included."""
     total: int
     failed: int
+    finished: float | None = None
+    """The share of the finished images in the work of the run, 0 to 1, by the sizes of their files. None counts images
+    alike."""
+    following: float = 0.0
+    """The share of the image that is computed next, where `finished` is known."""
 
 
 class Events:

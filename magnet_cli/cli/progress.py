@@ -166,7 +166,12 @@ class Display(Events, BarDisplay):
         images, now = self._images, "" if self._shown is None else ", ".join(self._shown)
         failed = f", {images.failed} failed" if images.failed else ""
         said = f"{images.done} of {images.total} images{failed}{now and ': '}{now}" if self._several else now
-        self._least = max(self._least, min(images.done + min(self._share, 1.0), images.total))
+        share = min(self._share, 1.0)
+        done = images.done + share
+        if images.finished is not None:
+            # Images differ in size, and the time left follows from the share of the work that is done.
+            done = images.total * (images.finished + images.following * share)
+        self._least = max(self._least, min(done, images.total))
         # Without a total the bar pulses: how long drawing or checking takes is not known.
         total = images.total if self._is_measured or self._several else None
         if self._task is None:

@@ -19,6 +19,7 @@ from magnet_cli.segmentation.image_parts import segment_part
 from magnet_cli.segmentation.image_planner import as_words
 from magnet_cli.segmentation.image_run import private_names
 from magnet_cli.segmentation.image_series import ImageSeries, SharedEvents
+from magnet_cli.segmentation.image_shares import ImageShares
 from magnet_cli.segmentation.run_summary import FAILED, WAITING, RunSummary, join_summaries, list_digest, summary_file
 from magnet_cli.segmentation.segment_model import load_model
 from magnet_cli.system.bucket import WORK
@@ -275,14 +276,24 @@ def _segmented(
     """
     if not share:
         return
-    total = len(share)
+    total, shares = len(share), ImageShares([target.image for target in share])
+
+    def progress() -> Images:
+        return Images(
+            done=total - summary.count(WAITING),
+            total=total,
+            failed=summary.count(FAILED),
+            finished=shares.finished,
+            following=shares.following,
+        )
 
     def added(number: int, result: ImageResult) -> None:
         summary.add(number, result)
-        events.images(Images(done=total - summary.count(WAITING), total=total, failed=summary.count(FAILED)))
+        shares.finish(number)
+        events.images(progress())
 
     events = events if total == 1 else SharedEvents(events)
-    events.images(Images(done=0, total=total, failed=0))
+    events.images(progress())
     if cluster is not None:
         if own is not None:
             raise refuse_network_of_program()

@@ -83,6 +83,19 @@ def test_the_bar_of_a_folder_counts_images_and_the_part_of_the_one_that_is_compu
     assert "magnet: c.tif: broken" in screen.getvalue()
 
 
+def test_the_bar_of_a_folder_follows_the_sizes_of_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal(monkeypatch)
+    with Display(enabled=True) as display:
+        display.images(Images(done=0, total=2, failed=0, finished=0.0, following=0.1))
+        display.step(Step(image="a.tif", what="pass 1 of 1", done=1, total=2, share=0.5))
+        assert shown(display) == ("0 of 2 images: a.tif, pass 1 of 1", 0.05)
+        display.images(Images(done=1, total=2, failed=0, finished=0.1, following=0.9))
+        display.step(Step(image="b.tif", what="pass 1 of 1", done=1, total=2, share=0.5))
+        assert shown(display) == ("1 of 2 images: b.tif, pass 1 of 1", 0.55)
+        display.images(Images(done=2, total=2, failed=0, finished=1.0, following=0.0))
+        assert shown(display)[1] == 1.0
+
+
 def test_work_without_a_share_of_the_whole_has_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal(monkeypatch)
     with Display(enabled=True) as display:
