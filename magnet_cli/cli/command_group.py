@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +42,16 @@ class CommandGroup(TyperGroup):
         if not args and not ctx.resilient_parsing:
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(UsageError.exit_code)
-        if args[:1] == ["help"]:
+        # No option of a group takes a value, so that the first word without a dash is that of a command.
+        flags = list(takewhile(lambda word: word.startswith("-"), args))
+        words = args[len(flags) :]
+        if words[:1] == ["help"]:
             # `help` and `version` are words of this program and no commands, so its own help is theirs.
-            args = [] if ctx.parent is None and args[1:] in (["help"], ["version"]) else args[1:]
-            args = [*args, "--help"]
-        elif args == ["version"] and ctx.parent is None:
-            args = ["--version"]
-        return super().parse_args(ctx, args)
+            words = [] if ctx.parent is None and words[1:] in (["help"], ["version"]) else words[1:]
+            words = [*words, "--help"]
+        elif words == ["version"] and ctx.parent is None:
+            words = ["--version"]
+        return super().parse_args(ctx, [*flags, *words])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that the words name.

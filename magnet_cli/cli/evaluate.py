@@ -219,13 +219,13 @@ def _score_files(data: Path, output: Path | None, plot: Path | None) -> list[Wri
         OutputError: A file of another program is in the way.
     """
     from magnet_cli.images.dataset import read_dataset
-    from magnet_cli.report.overlay import is_overlay
+    from magnet_cli.system.own_pictures import is_own_picture
 
     files = []
     if output is not None:
         files.append(WrittenFile(path=output / SCORES, kind="score file", owner=str(data), is_ours=_is_scores))
     if plot is not None:
-        files.append(WrittenFile(path=plot, kind="plot", owner=str(data), is_ours=is_overlay))
+        files.append(WrittenFile(path=plot, kind="plot", owner=str(data), is_ours=is_own_picture))
     samples = read_dataset(data)
     read = [path for one in samples for path in (one.image, one.label, one.roi, one.corrections) if path is not None]
     refuse_collisions(files, [data, *read])

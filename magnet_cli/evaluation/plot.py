@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from magnet_cli.report.inks import COLOURS, INK
+from magnet_cli.system.own_pictures import SOFTWARE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +78,7 @@ def draw_distributions(scores: Scores) -> bytes:
     _legend(figure, methods, least)
     file = BytesIO()
     # matplotlib would store its version, and the file would change with it.
-    figure.savefig(file, format="png", dpi=DOTS, metadata={"Software": "magnet"})
+    figure.savefig(file, format="png", dpi=DOTS, metadata=SOFTWARE)
     return file.getvalue()
 
 

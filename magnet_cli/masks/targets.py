@@ -13,6 +13,7 @@ from magnet_cli.images.urls import is_url
 from magnet_cli.masks.our_files import is_field, is_mask
 from magnet_cli.masks.report_file import is_report
 from magnet_cli.options.export import EXPORT_SUFFIXES
+from magnet_cli.system.own_pictures import is_own_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -119,11 +120,11 @@ def _is_earlier(image: FoundImage) -> bool:
 
 
 def is_earlier_output(image: Path) -> bool:
-    """Return whether an earlier run wrote a file or a folder: a mask, its overlay, a field or an export.
+    """Return whether an earlier run wrote a file or a folder: a mask, a field, an export, a picture or a plot.
 
-    Masks, fields and exports are known by what they say of themselves, also after they were renamed or moved. A TIFF
-    that does not say it, such as a damaged mask, and an overlay are known by the report beside them. Images in the
-    folder of their masks have such a report beside them as well.
+    All of them are known by what they say of themselves, also after they were renamed or moved. A TIFF that does not
+    say it, such as a damaged mask, and an overlay that another program has saved again are known by the report beside
+    them. Images in the folder of their masks have such a report beside them as well.
     """
     if image.name.lower().endswith(tuple(EXPORT_SUFFIXES.values())):
         return _is_export(image / "zarr.json" if image.is_dir() else image)
@@ -131,6 +132,8 @@ def is_earlier_output(image: Path) -> bool:
         return is_field(image)
     if image.suffix.lower() in MASK_SUFFIXES:
         return is_mask(image) or (is_report(image.with_suffix(".json")) and not _has_mask_beside(image))
+    if image.suffix.lower() == ".png" and is_own_picture(image):
+        return True
     return image.stem.endswith(OVERLAY) and is_report(image.with_name(f"{image.stem.removesuffix(OVERLAY)}.json"))
 
 

@@ -16,10 +16,11 @@ from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.masks.targets import named_masks
 from magnet_cli.options.shared import ViewOptions
-from magnet_cli.report.overlay import draw_overlay, is_overlay
+from magnet_cli.report.overlay import draw_overlay
 from magnet_cli.report.page import is_page, make_page
 from magnet_cli.report.picture import read_picture
 from magnet_cli.system import durable
+from magnet_cli.system.own_pictures import is_own_picture
 from magnet_cli.system.private_names import PrivateNames
 from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_foreign
 
@@ -53,7 +54,7 @@ class ViewPaths:
         """Return the files that are written, made for the image `owner`."""
         found = []
         if self.overlay is not None:
-            found.append(WrittenFile(path=self.overlay, kind="picture", owner=owner, is_ours=is_overlay))
+            found.append(WrittenFile(path=self.overlay, kind="picture", owner=owner, is_ours=is_own_picture))
         if self.html is not None:
             found.append(WrittenFile(path=self.html, kind="page", owner=owner, is_ours=is_page))
         return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from typing import TYPE_CHECKING
 
 import imagecodecs
@@ -11,10 +9,9 @@ import numpy as np
 
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.report.legend import draw_legend
+from magnet_cli.system.own_pictures import signed
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from magnet_cli.report.picture import MaskPicture
@@ -24,10 +21,6 @@ OPACITY = 0.5
 SMALLEST = 640
 """Smallest longer side in pixels, about. Smaller images are enlarged, so that the legend fits."""
 WHITE = 255
-SIGNATURE = b"Software\0magnet"
-"""Text in a PNG that names the program that wrote it (PNG specification, 11.3.3.2)."""
-HEAD_BYTES = 4096
-"""Number of bytes at the beginning of a PNG that hold its text."""
 
 
 def draw_overlay(picture: MaskPicture) -> bytes:
@@ -37,23 +30,6 @@ def draw_overlay(picture: MaskPicture) -> bytes:
     seen = blended(picture).repeat(scale, axis=0).repeat(scale, axis=1)
     legend = draw_legend(picture, width=seen.shape[1])
     return signed(bytes(imagecodecs.png_encode(_stacked(seen, legend))))
-
-
-def signed(png: bytes) -> bytes:
-    """Return a PNG that names this program as its software, by which it is recognised."""
-    chunk = b"tEXt" + SIGNATURE
-    # Behind the first chunk, IHDR: its type, its 13 bytes of data and its checksum.
-    end = png.index(b"IHDR") + 4 + 13 + 4
-    # A chunk is the length of its data, its type and data, and the CRC-32 of both (PNG specification, 5.3).
-    return png[:end] + struct.pack(">I", len(SIGNATURE)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[end:]
-
-
-def is_overlay(path: Path) -> bool:
-    """Return whether a file is a PNG that names this program as its software, as pictures and plots do."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return b"tEXt" + SIGNATURE in file.read(HEAD_BYTES)
 
 
 def blended(picture: MaskPicture) -> NDArray[np.uint8]:

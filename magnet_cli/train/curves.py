@@ -6,6 +6,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.system.durable import write_whole
+from magnet_cli.system.own_pictures import SOFTWARE
 from magnet_cli.train.log import read_log
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def picture(lines: Sequence[Line]) -> bytes:
         ax.set_axisbelow(True)
     figure.align_ylabels(axes)
     file = BytesIO()
-    figure.savefig(file, format="png")
+    figure.savefig(file, format="png", metadata=SOFTWARE)
     return file.getvalue()
 
 

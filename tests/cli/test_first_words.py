@@ -26,6 +26,13 @@ def test_help_is_a_command_too(words: tuple[str, ...]) -> None:
     assert "Usage: magnet" in asked.stdout
 
 
+@pytest.mark.parametrize("words", [["help", "segment"], ["help"], ["weights", "help"], ["version"]])
+def test_help_and_version_may_follow_an_option(words: list[str]) -> None:
+    asked = invoke("--debug", *words)
+    assert asked.exit_code == 0, asked.stderr
+    assert asked.stdout == invoke(*words).stdout
+
+
 @pytest.mark.parametrize("word", ["help", "version"])
 def test_words_that_are_no_commands_have_the_help_of_the_program(word: str) -> None:
     asked = invoke("help", word)

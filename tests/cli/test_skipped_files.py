@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
+from magnet_cli.train.curves import draw_curves
 from tests.cli.support import invoke, invoke_json, write_image
 
 
@@ -98,3 +100,28 @@ def test_a_mask_that_was_renamed_or_lacks_its_report_is_no_image(folder: Path, b
     assert "skipped 1 file that this program wrote" in found.stderr
     assert "final.tif" not in found.stdout
     assert len(invoke_json("info", folder / "final.tif")["images"]) == 1
+
+
+def test_a_folder_run_knows_the_plots_and_pictures_of_every_command(here: Path, bundle: Path) -> None:
+    """They carry no report beside them, and may have been renamed or moved."""
+    write_image(here / "a.tif")
+    tifffile.imwrite("truth.tif", np.zeros((110, 150), np.uint8))
+    Path("data.csv").write_text("image,label\na.tif,truth.tif\n")
+    words = ("evaluate", "--data", "data.csv", "--weights", bundle, "--methods", "patch", "--no-mba", "-o", "scores")
+    assert invoke(*words).exit_code == 0
+    Path("truth.tif").unlink()
+    common = ("--weights", bundle, "--method", "patch", "--tissue", "none", "-o", "masks")
+    assert invoke("segment", "a.tif", *common, "--overlay", "--html", "--format", "cog,geojson").exit_code == 0
+    Path("masks/a.overlay.png").rename("for the talk.png")
+    Path("model").mkdir()
+    Path("model/log.jsonl").write_text('{"iteration": 10, "loss": 1.0, "rate": 0.1}\n')
+    draw_curves(Path("model/log.jsonl"), Path("model/curves.png"))
+    assert [Path(image["image"]).name for image in invoke_json("info", ".")["images"]] == ["a.tif"]
+    found = invoke("segment", ".", *common)
+    assert found.exit_code == 0, found.stderr
+    skipped = [line for line in found.stderr.splitlines() if "that this program wrote" in line]
+    assert len(skipped) == 1
+    for name in ("scores/distribution.png", "for the talk.png", "model/curves.png"):
+        assert name in skipped[0]
+    # A named file is read.
+    assert len(invoke_json("info", "for the talk.png")["images"]) == 1
