@@ -159,6 +159,11 @@ class HostPeak:
 
 GROWTH: Final = 4 << 20
 """Bytes by which a process has to have grown beyond all it had before for its PSS to be read again."""
+SPARING: Final = 100
+"""PSS is read again once the process has computed this many times as long as the last reading took, because the time of
+a clock passes many times as fast on a busy machine."""
+LATEST: Final = 10
+"""PSS is read in any case after this many times the usual seconds: a process may wait while its descendants grow."""
 
 
 class _Reading(NamedTuple):
@@ -170,6 +175,16 @@ class _Reading(NamedTuple):
     """The resident size of this process."""
     at: float
     """The time, in seconds of `time.monotonic`."""
+    computed: float
+    """The CPU seconds of this process until then."""
+    cost: float
+    """The CPU seconds that the reading took."""
+
+    def is_due(self, rarely: float) -> bool:
+        """Return whether the memory is to be read again though this process has not grown."""
+        waited = time.monotonic() - self.at
+        spared = time.process_time() >= self.computed + SPARING * self.cost
+        return waited >= (rarely if spared else LATEST * rarely)
 
 
 class PeakSampler(Closing):
@@ -177,18 +192,18 @@ class PeakSampler(Closing):
 
     Reading PSS walks the page tables, 8 ms for a gigabyte, in which the process cannot map memory: reading it at every
     sample took a tenth of one core from the networks. The resident size alone costs next to nothing. Between two
-    readings its growth is added to the earlier one, and a sampler begins with the last reading of the sampler before if
-    that is young: a run over small images would otherwise spend a twentieth of its time on readings.
+    readings its growth is added to the earlier one, and a sampler goes on from the last reading of the sampler before:
+    a run over small images would otherwise spend a twentieth of its time on readings.
 
     Args:
         interval: Seconds between two readings of the resident size. Reading PSS takes at most a tenth of the time.
-        rarely: Seconds after which PSS is read though this process has not grown: its descendants may have.
+        rarely: Seconds after which PSS is read though this process has not grown: its descendants may have. It is read
+            less often where the process has hardly computed meanwhile.
     """
 
     def __init__(self, *, interval: float = 0.05, rarely: float = 3.0) -> None:
         self._interval = interval
         self._rarely = rarely
-        self._resident = 0
         self._reading: _Reading | None = None
         self._highest: int | None = None
         self._samples = 0
@@ -198,13 +213,21 @@ class PeakSampler(Closing):
 
     def sample(self) -> int | None:
         """Return the bytes in use now, counted towards the peak; call it where the peak is expected."""
-        resident, now = _resident(), host_memory()
+        resident, began = _resident(), time.thread_time()
+        now = host_memory()
         with self._lock:
             self._samples += 1
             if now is not None:
                 self._highest = max(now, self._highest or 0)
             if now is not None and resident is not None:
-                _Latest.reading = self._reading = _Reading(used=now, resident=resident, at=time.monotonic())
+                _Latest.largest = max(_Latest.largest, resident)
+                _Latest.reading = self._reading = _Reading(
+                    used=now,
+                    resident=resident,
+                    at=time.monotonic(),
+                    computed=time.process_time(),
+                    cost=time.thread_time() - began,
+                )
         return now
 
     @property
@@ -213,34 +236,32 @@ class PeakSampler(Closing):
         with self._lock:
             return HostPeak(pss=self._highest, resident=resident_peak(), samples=self._samples)
 
-    def _begun(self) -> float:
-        """Begin with the last reading of the sampler before if it is young, and return when the next one is due."""
-        reading, resident = _Latest.reading, _resident()
-        if reading is None or resident is None or time.monotonic() >= reading.at + self._rarely:
-            return 0.0
-        with self._lock:
-            self._reading, self._resident = reading, reading.resident
-            self._samples += 1
-        return reading.at + self._rarely
-
     def _run(self) -> None:
-        wait, due = 0.0, self._begun()
+        wait, has_read = 0.0, False
+        if _Latest.reading is not None and not _Latest.reading.is_due(self._rarely):
+            with self._lock:
+                self._reading = _Latest.reading
+                self._samples += 1
+            has_read = True
         while not self._over.wait(wait):
             begin = time.monotonic()
-            if begin >= due or self._has_grown():
+            if not has_read or self._is_due() or self._has_grown():
                 self.sample()
-                due = begin + self._rarely
+                has_read = True
             wait = max(self._interval, 9 * (time.monotonic() - begin))
 
-    def _has_grown(self) -> bool:
-        """Return whether this process is larger than it ever was, or its size is unknown."""
-        resident = _resident()
-        if resident is None or resident >= self._resident + GROWTH:
-            self._resident = resident or 0
-            return True
+    def _is_due(self) -> bool:
+        """Return whether PSS is read though this process has not grown."""
         with self._lock:
-            if self._reading is not None:
-                self._highest = max(self._reading.used + resident - self._reading.resident, self._highest or 0)
+            return self._reading is None or self._reading.is_due(self._rarely)
+
+    def _has_grown(self) -> bool:
+        """Return whether this process is larger than at any reading, or its size is unknown."""
+        resident = _resident()
+        with self._lock:
+            if resident is None or self._reading is None or resident >= _Latest.largest + GROWTH:
+                return True
+            self._highest = max(self._reading.used + resident - self._reading.resident, self._highest or 0)
         return False
 
     def __enter__(self) -> Self:
@@ -256,9 +277,12 @@ class PeakSampler(Closing):
 
 
 class _Latest:
-    """The last reading that any sampler of this process has made."""
+    """The readings that samplers of this process have made."""
 
     reading: ClassVar[_Reading | None] = None
+    """The last one."""
+    largest: ClassVar[int] = 0
+    """The largest resident size at a reading."""
 
 
 def _glibc(function: str, *arguments: int) -> bool:

@@ -136,7 +136,8 @@ def test_the_sampler_sees_a_peak_that_is_over() -> None:
     assert samples >= 3
 
 
-def test_the_sampler_reads_little_while_nothing_grows() -> None:
+def test_the_sampler_reads_little_while_nothing_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory._Latest, "largest", 0)  # another test may have taken more
     with memory.PeakSampler(interval=0.001, rarely=60) as sampler:
         while sampler.peak.samples == 0:
             time.sleep(0.001)
@@ -167,6 +168,7 @@ def test_a_sampler_begins_with_the_young_reading_of_the_one_before(monkeypatch: 
 
     monkeypatch.setattr(memory, "_resident", lambda: resident)
     monkeypatch.setattr(memory, "host_memory", host_memory)
+    monkeypatch.setattr(memory._Latest, "largest", 0)
     with memory.PeakSampler(rarely=60) as first:
         first.sample()
     before = len(read)
@@ -181,6 +183,45 @@ def test_a_sampler_begins_with_the_young_reading_of_the_one_before(monkeypatch: 
     with memory.PeakSampler(interval=0.001, rarely=60) as sampler:
         while len(read) - before == 1:
             time.sleep(0.001)
+
+
+def test_on_a_busy_machine_memory_is_read_by_the_time_that_was_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three seconds of a clock may hold a tenth of a second of work, and a reading take a tenth of that."""
+    now = [1000.0, 50.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "process_time", lambda: now[1])
+    reading = memory._Reading(used=1, resident=1, at=1000.0, computed=50.0, cost=0.01)
+    for clock, computed, is_due in ((2, 9, False), (4, 0.5, False), (4, 1.1, True), (29, 0.5, False), (31, 0, True)):
+        now = [1000.0 + clock, 50.0 + computed]
+        assert reading.is_due(3.0) is is_due, (clock, computed)
+
+
+def test_a_process_that_was_larger_is_read_again_only_where_it_grows_beyond_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The memory of an image comes and goes, and the next image would else be read as often as it grows by 4 MiB."""
+    resident, read = 900 * MIB, list[int]()
+
+    def host_memory() -> int:
+        read.append(resident)
+        return resident
+
+    monkeypatch.setattr(memory, "_resident", lambda: resident)
+    monkeypatch.setattr(memory, "host_memory", host_memory)
+    monkeypatch.setattr(memory._Latest, "largest", 0)
+    monkeypatch.setattr(memory._Latest, "reading", None)
+    with memory.PeakSampler(rarely=60) as first:
+        first.sample()
+        resident = 500 * MIB
+        first.sample()
+    read.clear()
+    for size in (600, 890, 500, 903):
+        resident = size * MIB
+        with memory.PeakSampler(interval=0.001, rarely=60) as sampler:
+            while sampler.peak.pss is None:
+                time.sleep(0.001)
+        assert sampler.peak.pss == resident
+    assert not read
 
 
 def test_the_sampler_ends_with_its_context() -> None:
