@@ -146,7 +146,7 @@ class Given(Generic[OptionsT]):
                     found[entry.name] = entry.group(**inner)
                 continue
             value = self._text(entry)
-            if value is not None and (self.typed(entry.name) or self._counts(entry, options)):
+            if value is not None and (self._is_typed(entry) or self._counts(entry, options)):
                 found[entry.name] = value
         return found
 
@@ -170,6 +170,13 @@ class Given(Generic[OptionsT]):
                 f"MAGNET_{short.name.upper()}",
             )
         return value if self.typed(entry.name) else said
+
+    def _is_typed(self, entry: Option[Any]) -> bool:
+        """Return whether an option or its shorthand is typed on the command line."""
+        short = entry.shorthand
+        return self.typed(entry.name) or (
+            short is not None and self._group.allows(short.name) and self.typed(short.name)
+        )
 
     def _counts(self, entry: Option[Any], options: type[DataclassInstance]) -> bool:
         """Return whether the environment variable of an option applies, given the other options."""

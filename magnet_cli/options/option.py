@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import FrozenInstanceError, dataclass, fields
 from inspect import getattr_static
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
@@ -297,6 +298,19 @@ def _options_of(group: Any) -> Iterator[Option[Any]]:
         found = getattr_static(group, entry.name, None)
         if isinstance(found, Option):
             yield found
+
+
+def needing(group: type[DataclassInstance], name: str, needs: tuple[str, str]) -> Option[Any]:
+    """Return the option that a group has under a name, for a dataclass in which it needs another option.
+
+    Args:
+        group: The group that has the option.
+        name: The name of the option.
+        needs: The name and the text of the other option, as in `Option`.
+    """
+    found: Option[Any] = copy(getattr_static(group, name))
+    found.needs = needs
+    return found
 
 
 def values_of(options: DataclassInstance, *groups: type[DataclassInstance]) -> dict[str, Any]:

@@ -22,16 +22,15 @@ from magnet_cli.options.forms import (
     exact,
     spell_decimal,
 )
-from magnet_cli.options.option import Form, ListOption, NumericOption, Option, PathOption
+from magnet_cli.options.option import Form, ListOption, NumericOption, Option, PathOption, needing
 from magnet_cli.options.segment import RefineMethod
 from magnet_cli.options.shared import (
-    ENGINE,
-    ENGINE_HELP,
     WEIGHTS_HELP,
     BandOptions,
     EngineOption,
     EngineOptions,
     MachineOptions,
+    PrecisionOption,
     PrivacyOptions,
     RunOptions,
 )
@@ -180,8 +179,11 @@ class RefineOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Priv
         None, choice(CompatOption), about="Compute as the paper says, or as the published program does.", needs=CASCADE
     )
 
-    engine: Option[EngineOption] = Option("auto", ENGINE, about=ENGINE_HELP, panel="Machine", needs=CASCADE)
-    """The library that computes the network, as in `EngineOptions`. `guided` and `crf` have none."""
+    # The classical tools have no network: nothing of theirs follows from a device, a precision or an engine.
+    engine: Option[EngineOption] = needing(EngineOptions, "engine", CASCADE)
+    device: Option[str] = needing(MachineOptions, "device", CASCADE)
+    precision: Option[PrecisionOption] = needing(MachineOptions, "precision", CASCADE)
+    gpu_memory: Option[int | None] = needing(MachineOptions, "gpu_memory", CASCADE)
 
     def __post_init__(self) -> None:
         self._check_method()
@@ -208,11 +210,13 @@ class RefineOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Priv
     def _check_method(self) -> None:
         if self.method == "cascadepsp":
             return
-        # PyTorch is what a run takes without an engine, so naming it asks for nothing that is not done.
-        given = [word for word in self.given_for(CASCADE) if word != "--engine" or self.engine != "torch"]
+        # Naming what a classical tool does anyway asks for nothing that is not done.
+        own = {"--engine": self.engine == "torch", "--device": self.device == "cpu"}
+        own["--precision"] = self.precision == "float32"
+        given = [word for word in self.given_for(CASCADE) if not own.get(word)]
         if given:
             raise UsageError(
-                f"--method {self.method} has no network and no objects",
+                f"--method {self.method} has no network and no objects, and is computed on the CPU in float32",
                 value=", ".join(given),
                 advice=f"Leave {' and '.join(given)} out, or take --method cascadepsp",
             )

@@ -13,8 +13,8 @@ from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.masks.spec import PROBABILITIES
 from magnet_cli.options.export import ExportOptions
-from magnet_cli.options.option import values_of
-from magnet_cli.options.refine import RefineOptions
+from magnet_cli.options.option import options_in, values_of
+from magnet_cli.options.refine import CASCADE, RefineOptions
 from magnet_cli.options.shared import EngineOptions, MachineOptions, RunOptions
 from magnet_cli.refinement.image_view import view_of_plan
 from magnet_cli.refinement.mask_kinds import class_indices
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 OBJECT_AND_REST = 2
 """Classes of a mask that is read as one object."""
+OF_NETWORKS = frozenset(entry.name for entry in options_in(RefineOptions) if entry.needs == CASCADE)
+"""Options of `refine` that have a meaning with networks alone."""
 REPLACED = ("classes", "not_computed")
 """Sections of `segment`'s report that are about the mask alone."""
 
@@ -53,14 +55,16 @@ class LastStage:
         Raises:
             WeightsError, DeviceError, UsageError: The bundle, the device or the library cannot be used.
         """
-        # Classical methods have no network that an engine could compute, and refuse one.
-        groups = (EngineOptions, MachineOptions, RunOptions) if method == "cascadepsp" else (MachineOptions, RunOptions)
+        shared = values_of(options, EngineOptions, MachineOptions, RunOptions)
+        if method != "cascadepsp":
+            # These concern the networks of `segment`. Classical methods have none, and refuse them.
+            shared = {name: value for name, value in shared.items() if name not in OF_NETWORKS}
         own = RefineOptions(
             method=method,
             weights=options.refine_weights,
             only=options.refine_only,
             domain=options.domain,
-            **values_of(options, *groups),
+            **shared,
         )
         return cls(method=load_method(own, events, "--refine-weights"), options=own)
 

@@ -135,7 +135,8 @@ def test_the_guided_filter_needs_no_bundle(pair: tuple[str, str], here: Path, mo
     pytest.importorskip("cv2.ximgproc")
     monkeypatch.setenv("MAGNET_WEIGHTS", "nowhere")  # of other commands
     monkeypatch.setenv("MAGNET_L", "300")
-    monkeypatch.setenv("MAGNET_ENGINE", "openvino")
+    for name, value in (("ENGINE", "openvino"), ("GPU", "7"), ("PRECISION", "bfloat16"), ("GPU_MEMORY", "4GiB")):
+        monkeypatch.setenv(f"MAGNET_{name}", value)  # of networks
     said = invoke("refine", *pair, "--method", "guided", "--dry-run").stdout
     assert "the guided filter: 1 squares of 1024 pixels, each with a rim of 32" in said
     (row,) = invoke_json("refine", *pair, "--method", "guided", "--html")["images"]
@@ -146,9 +147,18 @@ def test_the_guided_filter_needs_no_bundle(pair: tuple[str, str], here: Path, mo
     before = np.count_nonzero(np.roll(TRUTH, 3, axis=0) != TRUTH)
     assert np.count_nonzero(labels_in(here / "coarse.refined.tif") != TRUTH) < before
     assert invoke_json(*report["command"][1:])["images"][0]["status"] == "already done"
-    for option, value in (("--L", "300"), ("--engine", "openvino")):
+    for option, value, named in (
+        ("--L", "300", "--L"),
+        ("--engine", "openvino", "--engine"),
+        ("--device", "cuda", "--device"),
+        ("--gpu", "0", "--device"),
+        ("--precision", "bfloat16", "--precision"),
+        ("--gpu-memory", "4GiB", "--gpu-memory"),
+    ):
         result = invoke("refine", *pair, "--method", "guided", option, value)
-        assert (result.exit_code, option in one_failure(result)) == (2, True)
+        assert (result.exit_code, named in one_failure(result)) == (2, True)
+    alike = ("--device", "cpu", "--precision", "float32", "--engine", "torch")
+    assert invoke("refine", *pair, "--method", "guided", "--dry-run", *alike).exit_code == 0
 
 
 @pytest.mark.parametrize(("method", "library"), [("guided", "cv2.ximgproc"), ("crf", "pydensecrf.densecrf")])
