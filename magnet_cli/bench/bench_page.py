@@ -86,7 +86,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _machine(setting: Setting) -> str:
-    facts = {"device": setting.device_name, "precision": setting.precision, **setting.machine}
+    facts = {
+        "device": setting.device_name,
+        "engine": setting.engine,
+        "precision": setting.precision,
+        **setting.machine,
+    }
     memory = setting.machine.get("memory")
     if isinstance(memory, int):
         facts["memory"] = f"{memory / MEGA:,.0f} MB"

@@ -20,6 +20,8 @@ class Setting:
     notes: tuple[str, ...]
     device: str
     device_name: str
+    engine: str
+    """The library that computes the program's networks."""
     precision: str
     cores: int
     machine: dict[str, object]
@@ -33,5 +35,6 @@ class Setting:
             "bundle": {"name": self.bundle, "digest": self.digest},
             "device": self.device,
             "device_name": self.device_name,
+            "engine": self.engine,
             "precision": self.precision,
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from magnet_cli.system.memory import format_bytes
 from magnet_cli.system.speeds import format_seconds, three_digits
@@ -151,6 +151,12 @@ class Row:
         return self.windows / self.seconds.median
 
     @property
+    def engine(self) -> str:
+        """The library that computed the program's networks, and its precision, as the report of the run names them."""
+        options = cast("dict[str, str]", self.runs[0].report["options"])
+        return f"{options['engine']}, {options['precision']}"
+
+    @property
     def speed(self) -> float:
         """Windows a second in the middle run; in full windows, where the computed windows differ in size."""
         return (self.runs[0].full_windows or self.windows) / self.seconds.median
@@ -233,6 +239,8 @@ def quote(setting: Setting, rows: Sequence[Row]) -> str | None:
     row = max(done, key=lambda row: row.pixels)
     where = setting.device_name if setting.device.startswith("cuda") else _cores(setting)
     method = "" if row.method == "magnet" else f", {row.method},"
+    if setting.engine != "torch":
+        method += f" in {setting.engine}"
     size = f"{row.size.width:,} x {row.size.height:,} px ({three_digits(row.pixels / MEGA)} Mpx)"
     parts = [
         f"{size} in {format_seconds(row.seconds.median)}",

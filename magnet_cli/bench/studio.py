@@ -11,7 +11,8 @@ import torch
 from magnet_cli.bench.conditions import Setting
 from magnet_cli.geometry import Size
 from magnet_cli.models.bundle import load_bundle
-from magnet_cli.models.device import device_name, processor_name, resolve_device, resolve_precision
+from magnet_cli.models.device import device_name, processor_name, resolve_device
+from magnet_cli.models.engines.engine_choice import choose_engine
 from magnet_cli.models.facts import model_facts
 from magnet_cli.options.lengths import PhysicalScales
 from magnet_cli.options.segment import DEFAULT_BUNDLE
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from magnet_cli.models.network_spec import Described
-    from magnet_cli.options.refine import RefineOptions
     from magnet_cli.options.segment import SegmentOptions
+    from magnet_cli.options.shared import EngineName, Precision
 
 WARM_SIDE = 4096
 """Largest side of the image on which contenders run once before anything is measured."""
@@ -43,7 +44,10 @@ class Studio:
         Raises:
             WeightsError, DeviceError, UsageError: The bench cannot be run.
         """
-        return setting_of(load_bundle(self._options.weights or DEFAULT_BUNDLE), self._options)
+        bundle, options = load_bundle(self._options.weights or DEFAULT_BUNDLE), self._options
+        device = resolve_device(options.device)
+        engine, precision = choose_engine(bundle, engine=options.engine, precision=options.precision, device=device)
+        return setting_of(bundle, device=device, engine=engine, precision=precision)
 
     def draw(self, path: Path, side: int) -> int:
         """Write a square image with as many bands as the bundle takes, and return the file's bytes.
@@ -64,20 +68,23 @@ class Studio:
         return self.draw(path, min(2 * max(finest.width, finest.height), side, WARM_SIDE))
 
 
-def setting_of(bundle: Described, options: SegmentOptions | RefineOptions) -> Setting:
-    """Return the machine and the device of a bench of a bundle.
+def setting_of(bundle: Described, *, device: str, engine: EngineName, precision: Precision) -> Setting:
+    """Return the bundle and the machine of a bench.
 
-    Raises:
-        DeviceError, UsageError: The bench cannot be run.
+    Args:
+        bundle: The bundle that is measured.
+        device: The device that computes, as `resolve_device` gives it.
+        engine: The library that computes the networks.
+        precision: The precision that it computes in.
     """
-    device = resolve_device(options.device)
     return Setting(
         bundle=bundle.name,
         digest=bundle.digest,
         notes=bundle.notes,
         device=device,
         device_name=device_name(device),
-        precision=resolve_precision(options.precision, device, bundle),
+        engine=engine,
+        precision=precision,
         cores=usable_cores(),
         machine={
             "system": f"{platform.system()} {platform.release()}",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from magnet_cli.options.bench import Yardstick
 
 HEAD = (
-    *("image", "method", "a run", "Mpx/s", "windows/s", "of the ceiling"),
+    *("image", "method", "engine", "a run", "Mpx/s", "windows/s", "of the ceiling"),
     *("times MONAI, as loaded", "times MONAI, same model", "times naive"),
     *("host peak", "device allocated", "device reserved", "device process"),
 )
@@ -36,6 +36,7 @@ def cells(row: Row) -> list[str]:
     return [
         row.label,
         row.method,
+        row.engine,
         format_seconds(row.seconds.median),
         three_digits(row.megapixels_per_second),
         three_digits(row.windows_per_second),

@@ -128,7 +128,7 @@ def _refuse(given: Given[Any], *, beside: Given[Any], rule: str) -> None:
 def _greet(setting: Setting, display: Display) -> None:
     for note in setting.notes:
         display.message(f"magnet: {note}")
-    display.message(f"magnet: {setting.bundle} on {setting.device_name}, {setting.precision}")
+    display.message(f"magnet: {setting.bundle} on {setting.device_name}, {setting.engine}, {setting.precision}")
 
 
 def _check_page(html: Path, *, read: Sequence[str | None]) -> None:

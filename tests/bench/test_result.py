@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import cast
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from magnet_cli.bench.bench_page import bench_page
+from magnet_cli.bench.cascades.cascade_studio import CascadeStudio
 from magnet_cli.bench.conditions import Setting
 from magnet_cli.bench.result import Mark, Row, quote
+from magnet_cli.bench.studio import Studio
 from magnet_cli.bench.table import HEAD, SPLIT_HEAD, cells, split_cells
 from magnet_cli.bench.task import Ready, Took
 from magnet_cli.cli.bench_tables import bench_lines
 from magnet_cli.errors import DeviceError
 from magnet_cli.geometry import Size
+from magnet_cli.models import device
+from magnet_cli.models.engines import graph_engine
+from magnet_cli.options.refine import RefineOptions
+from magnet_cli.options.segment import SegmentOptions
 
 SETTING = Setting(
-    bundle="aerial", digest="ab", notes=(), device="cpu", device_name="Some <CPU>, 2 cores", precision="float32",
-    cores=2, machine={"system": "Linux", "memory": 8 << 30},
+    bundle="aerial", digest="ab", notes=(), device="cpu", device_name="Some <CPU>, 2 cores",
+    engine="openvino", precision="bfloat16", cores=2, machine={"system": "Linux", "memory": 8 << 30},
 )  # fmt: skip
-REPORT = {"options": {"batch": 4}, "memory": {"host_planned": 5}}
+REPORT = {"options": {"batch": 4, "engine": "openvino", "precision": "bfloat16"}, "memory": {"host_planned": 5}}
 
 
 def took(seconds: float, windows: int = 100, *, peak: int = 900 << 20) -> Took:
@@ -80,7 +87,8 @@ def test_the_line_to_quote_is_about_the_largest_image() -> None:
     line = quote(SETTING, [row(1024), row(), row(4096)])
 
     assert line == (
-        "aerial on 2 CPU cores: 65,536 x 65,536 px (4,295 Mpx) in 33 min, 2.1 Mpx/s, 0.90 of the ceiling, peak 900 MiB"
+        "aerial in openvino on 2 CPU cores: 65,536 x 65,536 px (4,295 Mpx) in 33 min, 2.1 Mpx/s, 0.90 of the ceiling, "
+        "peak 900 MiB"
     )
     assert quote(SETTING, [Row(label="1 px", image=None, method="patch", error=DeviceError("no"))]) is None
 
@@ -90,8 +98,34 @@ def test_cells_fit_their_heads() -> None:
 
     assert len(cells(found)) == len(HEAD)
     assert len(split_cells(found)) == len(SPLIT_HEAD)
-    assert cells(found)[5] == "0.90 [0.80..0.90]"
-    assert cells(found)[8] == "refused, needs 1.00 TiB"
+    assert cells(found)[2] == "openvino, bfloat16"
+    assert cells(found)[6] == "0.90 [0.80..0.90]"
+    assert cells(found)[9] == "refused, needs 1.00 TiB"
+
+
+def test_every_output_names_the_engine_that_computed_the_networks() -> None:
+    text, page = "\n".join(bench_lines([row()])), bench_page(SETTING, [row()])
+    assert re.search(r"method +engine +a run", text)
+    assert re.search(r"65,536 px +magnet +openvino, bfloat16 +33 min", text)
+    assert "<td>openvino, bfloat16</td>" in page
+    assert "<dt>engine</dt><dd>openvino</dd>" in page
+    assert SETTING.describe()["engine"] == "openvino"
+    assert cast("dict[str, str]", row().describe()["options"])["engine"] == "openvino"
+    plain = replace(SETTING, engine="torch")
+    assert str(quote(plain, [row()])).startswith("aerial on 2 CPU cores")
+
+
+def test_the_setting_has_the_engine_and_the_precision_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A bundle that agrees in bfloat16, on a processor that computes it: PyTorch takes it, a named engine does not.
+    monkeypatch.setattr(device, "_agrees", lambda *_: True)
+    monkeypatch.setattr(device, "computes_bfloat16", lambda _: True)
+    monkeypatch.setattr(graph_engine, "check_modules", lambda *_, **__: None)
+    named = Studio(SegmentOptions(weights="aerial", engine="onnxruntime", device="cpu")).setting()
+    assert (named.engine, named.precision) == ("onnxruntime", "float32")
+    plain = Studio(SegmentOptions(weights="aerial", device="cpu")).setting()
+    assert (plain.engine, plain.precision) == ("torch", "bfloat16")
+    cascade = CascadeStudio(RefineOptions(weights="roofs-cascade", engine="openvino", device="cpu")).setting()
+    assert (cascade.engine, cascade.precision) == ("openvino", "float32")
 
 
 def test_the_terminal_gets_tables_and_reasons() -> None:

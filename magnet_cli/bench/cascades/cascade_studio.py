@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from magnet_cli.bench.studio import setting_of
 from magnet_cli.bench.task import mask_beside
 from magnet_cli.geometry import Size
+from magnet_cli.models.device import resolve_device
+from magnet_cli.models.engines.engine_choice import choose_cascade_engine
 from magnet_cli.refinement.cascade_model import named_bundle
 from magnet_cli.scene import Label, write_repeated, write_repeated_mask
 
@@ -33,7 +35,12 @@ class CascadeStudio:
         Raises:
             WeightsError, DeviceError, UsageError: The bench cannot be run.
         """
-        return setting_of(named_bundle(self._options.weights), self._options)
+        bundle, options = named_bundle(self._options.weights), self._options
+        device = resolve_device(options.device)
+        engine, precision = choose_cascade_engine(
+            bundle, engine=options.engine, precision=options.precision, device=device
+        )
+        return setting_of(bundle, device=device, engine=engine, precision=precision)
 
     def draw(self, path: Path, side: int) -> int:
         """Write a square image, and beside it the mask of its objects; return their bytes.
