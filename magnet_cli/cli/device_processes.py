@@ -147,12 +147,14 @@ def _end(running: Sequence[DeviceProcess]) -> None:
             each.process.wait()
 
 
-def joined_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row an image: of several parts of one image the one that failed, else the one that made the mask."""
+def joined_rows(rows: Sequence[dict[str, Any]], *, is_one: bool) -> list[dict[str, Any]]:
+    """Return one row an image: of several parts of one image the one that failed, else the one that made the mask.
+
+    Args:
+        rows: The rows of all processes.
+        is_one: Whether all rows are of one image. Names do not say so: with `--private` two images may have one.
+    """
     ranks = ["part done", "already done", "done", "failed"]
-    found: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        before = found.get(row["mask"])
-        if before is None or ranks.index(row["status"]) > ranks.index(before["status"]):
-            found[row["mask"]] = row
-    return sorted(found.values(), key=lambda row: str(row["image"]))
+    if is_one:
+        return sorted(rows, key=lambda row: ranks.index(row["status"]))[-1:]
+    return sorted(rows, key=lambda row: str(row["image"]))

@@ -15,6 +15,7 @@ from magnet_cli.cli.outcome import Listing, command
 from magnet_cli.cli.parameters import Given, Group, Inputs, Json, NoProgress, output_option, takes
 from magnet_cli.cli.volume import VOLUME
 from magnet_cli.errors import UsageError
+from magnet_cli.events import Images
 from magnet_cli.options.parts import PartOptions
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.spelling import as_path, option_words
@@ -29,6 +30,7 @@ def _words(inputs: list[str], output: str | None, work: Path, options: SegmentOp
     switches = {"--overwrite": options.overwrite, "--no-resume": not options.resume, "--private": options.private}
     own = [word for word, is_given in switches.items() if is_given]
     own += ["--on-error", "fail"] if stops else []
+    own += VOLUME.words
     rest = option_words(replace(options, memory=None))
     return ["segment", *map(as_path, inputs), *given, *weights, *rest, *own]
 
@@ -82,6 +84,7 @@ def segment(
         from magnet_cli.cli.result_text import result_lines
 
         check_address_space()
+        from magnet_cli.masks.targets import plan_targets
         from magnet_cli.segmentation import api as segmentation
 
         stops = on_error == "fail"
@@ -94,10 +97,17 @@ def segment(
                 )
             words = _words(inputs, output, work, chosen, stops=stops)
             folder = segmentation.output_place(output, work)[1]
+            # Wrong inputs are refused here once, and not by every process.
+            is_one = len(plan_targets(inputs, folder)) == 1
             with Display(enabled=not no_progress) as display:
                 rows, code = run_on_devices(shared.devices, words, memory=chosen.memory, output=folder, events=display)
-            for row in joined_rows(rows):
-                listing.take(row)
+                rows = joined_rows(rows, is_one=is_one)
+                failed = sum(row["status"] == "failed" for row in rows)
+                display.images(Images(done=len(rows), total=max(1, len(rows)), failed=failed))
+                for row in rows:
+                    listing.take(row)
+                    if not json:
+                        display.describe(result_lines(row, verbose=VOLUME.verbose))
             return listing.exit_code or code
         with (
             Display(enabled=not no_progress) as display,

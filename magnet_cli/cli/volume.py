@@ -17,6 +17,7 @@ import typer
 from magnet_cli import __version__
 from magnet_cli.cli.parameters import MORE
 from magnet_cli.errors import OutputError, UsageError, redacted
+from magnet_cli.options.spelling import as_path
 from magnet_cli.system.characters import printable
 from magnet_cli.system.durable import writing
 from magnet_cli.system.regular_files import beginning, check_regular
@@ -39,6 +40,12 @@ class Volume:
     log_file: Path | None = None
     """The file to which all messages are appended. None for none."""
     _descriptor: int | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """The words of the command line that set the same volume for another process."""
+        log = [] if self.log_file is None else ["--log-file", as_path(str(self.log_file))]
+        return [*(["--quiet"] if self.quiet else []), *(["--verbose"] if self.verbose else []), *log]
 
     @contextmanager
     def applied(self) -> Iterator[None]:

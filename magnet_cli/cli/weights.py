@@ -119,12 +119,13 @@ def measure(name: Name, *, machine: Given[MachineOptions], engine: Given[EngineO
     bundle's own backbone or of its cascade, and kept in engines.json, from where --engine auto takes them.
     """
     with answering("bundles", json=json) as rows:
-        wanted = machine.value().device
+        wanted, chosen = machine.value().device, engine.value().engine
+        if chosen in ("onnxruntime", "openvino"):
+            _refuse_device(machine, "engines are measured beside PyTorch on the CPU")
         from magnet_cli.models.bundle import load_bundle, load_description
         from magnet_cli.models.device import resolve_device
         from magnet_cli.models.foreign import measurement
 
-        chosen = engine.value().engine
         if chosen in ("onnxruntime", "openvino"):
             rows.append(_measure_engine(load_description(name), chosen))
             return

@@ -6,7 +6,8 @@ import csv
 import io
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, cast
 
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.system import regular_files
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 COLUMNS = ("name", "image", "label", "roi", "mask", "corrections")
 NEEDED = ("image", "label")
 FILES = ("image", "label", "roi", "mask", "corrections")
+LIKENESS = 0.8
+"""Columns whose names are at least so similar, from 0 to 1 (`difflib`), are taken for misspelt."""
 UNFIT = frozenset('/\\:*?"<>|\0')
 """Characters that a file name may not contain on some system. Files are named after samples."""
 
@@ -42,10 +45,11 @@ class DatasetSample:
 def read_dataset(path: Path, names: Sequence[str] = ()) -> tuple[DatasetSample, ...]:
     """Read the samples of a CSV file.
 
-    It has the columns `image` and `label`, and optionally `name`, `roi`, `mask` and `corrections`.
+    It has the columns `image` and `label`, and optionally `name`, `roi`, `mask` and `corrections`, in capital or small
+    letters.
 
-    Paths are relative to the file's own folder; other columns are left alone. The name is the image's without suffix
-    where it is not given.
+    Paths are relative to the file's own folder; other columns are left alone, unless their names look misspelt. The
+    name is the image's without suffix where it is not given.
 
     Args:
         path: The CSV file.
@@ -87,20 +91,49 @@ def _rows(path: Path) -> list[tuple[int, Mapping[str, str]]]:
             # first name.
             text = io.TextIOWrapper(file, newline="", encoding="utf-8-sig")
             reader = csv.DictReader(text, skipinitialspace=True)
-            found = [name.strip() for name in reader.fieldnames or ()]
+            found = [name.strip().lower() for name in reader.fieldnames or ()]
             reader.fieldnames = found
             missing = [name for name in NEEDED if name not in found]
             if missing:
                 rule = f"needs the columns {' and '.join(NEEDED)}, and may have name, roi, mask and corrections"
                 advice = "Name them in the first line, with commas between them"
                 raise SourceError(rule, value=", ".join(found) or "an empty file", file=path, advice=advice)
-            return [
-                (reader.line_num, {name: (row.get(name) or "").strip() for name in COLUMNS})
-                for row in reader
-                if any(row.values())
-            ]
+            _refuse_doubtful(found, path)
+            rows: list[tuple[int, Mapping[str, str]]] = []
+            for row in reader:
+                # The values that have no column are listed under the key None.
+                if any(value.strip() for value in cast("Sequence[str]", row.get(None, ()))):
+                    raise SourceError(
+                        f"line {reader.line_num} has more values than the first line has columns",
+                        file=path,
+                        advice="Put values that hold commas, such as some paths, between quotation marks",
+                    )
+                if any(row.values()):
+                    rows.append((reader.line_num, {name: (row.get(name) or "").strip() for name in COLUMNS}))
+            return rows
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise SourceError(f"cannot be read as a CSV file: {exc}", file=path) from exc
+
+
+def _refuse_doubtful(found: Sequence[str], path: Path) -> None:
+    """Refuse a column that occurs twice, and one whose name is almost that of an optional column that is not there.
+
+    Raises:
+        SourceError: There is such a column. It would be left out, and pixels would count that should not.
+    """
+    twice = [name for name in COLUMNS if found.count(name) > 1]
+    if twice:
+        raise SourceError("a column occurs twice", value=twice[0], file=path, advice="Leave one of the two out")
+    absent = [name for name in COLUMNS if name not in found]
+    for name in found:
+        near = [] if name in COLUMNS else get_close_matches(name, absent, 1, cutoff=LIKENESS)
+        if near:
+            raise SourceError(
+                f"a column is named almost like the column {near[0]}, and would be left out",
+                value=repr(name),
+                file=path,
+                advice=f"Name it {near[0]}, or give a column for something else another name",
+            )
 
 
 def _sample(row: Mapping[str, str], line: int, path: Path) -> DatasetSample:

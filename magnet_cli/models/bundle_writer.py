@@ -224,6 +224,26 @@ def _write(
         raise OutputError(f"the bundle cannot be written: {exc}", file=folder) from exc
 
 
+def weights_digest(network: nn.Module | Mapping[str, Tensor], *, dtype: torch.dtype) -> str:
+    """Return the SHA-256 of the file that `write_bundle` writes of a network."""
+    return hashlib.sha256(save(stored(network, dtype=dtype))).hexdigest()
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return the description of a bundle as it stands on disk.
+
+    Raises:
+        WeightsError: It cannot be read.
+    """
+    try:
+        table: Any = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise WeightsError(f"cannot be read: {exc}", file=folder / DESCRIPTION) from exc
+    if not isinstance(table, dict) or not isinstance(table.get("networks"), dict):
+        raise WeightsError("the description of a bundle is an object with networks", file=folder / DESCRIPTION)
+    return table
+
+
 def stored(network: nn.Module | Mapping[str, Tensor], *, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return the tensors as they go to disk."""
     state = network.state_dict() if isinstance(network, nn.Module) else network

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from magnet_cli.errors import SourceError, UsageError
-from magnet_cli.models.bundle_writer import write_bundle
+from magnet_cli.models.bundle import load_bundle
+from magnet_cli.models.bundle_writer import read_description, weights_digest, write_bundle
 from magnet_cli.models.description import CARD, DESCRIPTION, SCHEMA, segmentation_bundle
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.models.schema import parse_object
-from magnet_cli.system import durable
+from magnet_cli.system import durable, regular_files
 from magnet_cli.train.batches import BatchSampler
-from magnet_cli.train.destination import real_path, training_folder
+from magnet_cli.train.destination import real_path, refuse_lost_networks, training_folder
 from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.evaluation_page import EVALUATION_FILE, evaluation_page, score_held_out
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 BACKBONE_FILE = "backbone.safetensors"
 CONFIG_FILE = "train.toml"
+DTYPE = torch.float16
+"""The dtype of a bundle's weights on disk, which take half the space of float32."""
 RGB = 3
 
 
@@ -246,6 +249,41 @@ def check(scenes: Sequence[LabelledScene], recipe: Recipe) -> None:
             )
 
 
+def check_classes(scenes: Sequence[LabelledScene], bundle: Bundle, *, ignore: int) -> str | None:
+    """Check that the scenes to train on have pixels of two classes at least.
+
+    Args:
+        scenes: The scenes to train on.
+        bundle: The bundle that is trained.
+        ignore: The label of pixels without a class.
+
+    Returns:
+        A note on the classes that no pixel has; None where there are none.
+
+    Raises:
+        SourceError: No pixel is labelled, or all labelled pixels have one class.
+    """
+    counts = counted([scene.labels.counts for scene in scenes], classes=len(bundle.classes), ignore=ignore)
+    names = [entry.name for entry in bundle.classes]
+    found = [name for name, count in zip(names, counts, strict=True) if count]
+    if len(found) <= 1:
+        raise SourceError(
+            "a network learns from pixels of two classes or more",
+            value=f"{found[0]} alone" if found else "no labelled pixel",
+            file=", ".join(scene.name for scene in scenes),
+            advice=f"Check the label maps, in which {ignore} and 255 mean unlabelled; where they store such a value "
+            "for a class, give the class in [data] label_values = { 255 = 1 }",
+        )
+    absent = [name for index, name in enumerate(names) if name not in found and index != ignore]
+    if not absent:
+        return None
+    return f"No pixel of the scenes to train on has {_listed(absent)}, so that the bundle will hardly ever find any."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"the class {names[0]}" if len(names) == 1 else f"one of the classes {', '.join(names)}"
+
+
 def train_backbone(
     data: Path, output: Path, config: TrainConfig, *, message: Message | None = None, **watch: Unpack[Watch]
 ) -> Bundle | None:
@@ -271,12 +309,16 @@ def train_backbone(
     # Weights that are missing or do not fit are refused here, before the scenes are decoded.
     weights = start.states()
     origin = recipe.origin()
-    with training_folder(output, ".training", (BACKBONE_FILE,)) as work:
+    with training_folder(output, ".training", (BACKBONE_FILE,), replaces=True) as work:
         files = Files(folder=work.path)
         names = [entry.name for entry in recipe.bundle.classes]
         read = load_scenes(data, config.data, work=files.folder, output=output, names=names, message=message)
         scenes, validation = split_scenes(read, config.data)
         work.depend_on([*scenes, *validation], weights=weights)
+        check([*scenes, *validation], recipe)
+        note = check_classes(scenes, recipe.bundle, ignore=config.data.ignore)
+        if note is not None and message is not None:
+            message(note)
         trainer = backbone_trainer(recipe, scenes, validation=validation, files=files)
         network = trainer.fit(**watch)
         if not trainer.done:
@@ -289,13 +331,52 @@ def train_backbone(
             keep_text(files.folder / EVALUATION_FILE, evaluation_page(scores, validator, curves=files.curves))
             network.cpu()
         work.refuse_change()
-        # Weights in float16 take half of the space.
-        bundle = write_bundle(output, description, {BACKBONE_FILE: network}, dtype=torch.float16)
+        is_same = has_backbone(output, network)
+        if is_same and is_complete(output, config):
+            # Others may have added networks, temperatures, figures and defaults since then.
+            return load_bundle(str(output.resolve()))
+        if is_same:
+            description = with_additions(description, read_description(output))
+        else:
+            refuse_lost_networks(output, (BACKBONE_FILE,))
+        bundle = write_bundle(output, description, {BACKBONE_FILE: network}, dtype=DTYPE)
         keep_text(output / CONFIG_FILE, config.text)
         # A card that a person has completed is not replaced.
         if not (output / CARD).exists():
             keep_text(output / CARD, card(bundle, config, network=network, scenes=scenes, origin=origin))
+        elif message is not None:
+            message(
+                f"{output / CARD} is kept: where it describes an earlier training, delete it and repeat the command."
+            )
         return bundle
+
+
+def has_backbone(output: Path, network: nn.Module) -> bool:
+    """Return whether a folder holds a bundle of this backbone, its file undamaged."""
+    if not (output / DESCRIPTION).is_file() or not (output / BACKBONE_FILE).is_file():
+        return False
+    digest = regular_files.sha256_of(output / BACKBONE_FILE)
+    backbone = read_description(output).get("networks", {}).get("backbone") or {}
+    return digest == backbone.get("sha256") == weights_digest(network, dtype=DTYPE)
+
+
+def is_complete(output: Path, config: TrainConfig) -> bool:
+    """Return whether a bundle has its card, and the text of this configuration."""
+    file = output / CONFIG_FILE
+    return (output / CARD).exists() and file.is_file() and file.read_bytes() == config.text.encode()
+
+
+def with_additions(description: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the description of a training, with what was added to the bundle of the same backbone since.
+
+    Args:
+        description: The description that the configuration leads to.
+        found: The description in the bundle's folder. Its refiners, selector, temperatures and figures are kept.
+    """
+    known = found["networks"]
+    backbone = {**description["networks"]["backbone"], "temperature": known["backbone"]["temperature"]}
+    metrics = description["metrics"] or found.get("metrics", {})
+    return {**found, **description, "metrics": metrics, "networks": {**known, "backbone": backbone}}
 
 
 def keep_text(path: Path, text: str) -> None:

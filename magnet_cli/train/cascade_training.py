@@ -167,7 +167,7 @@ def train_cascade(
     output = real_path(output)
     description = cascade_description(config)
     recipe = CascadeRecipe(bundle=cascade_of(description, folder=output), config=config)
-    with training_folder(output, ".training", (CASCADE_FILE,)) as work:
+    with training_folder(output, ".training", (CASCADE_FILE,), replaces=True) as work:
         files = Files(folder=work.path)
         read = load_scenes(data, config.data, work=files.folder, output=output, message=message)
         scenes, validation = split_scenes(read, config.data)

@@ -61,7 +61,8 @@ class DataConfig:
     grid: Annotated[tuple[int, int] | None, FieldRule("is two numbers, rows and columns")] = None
     """Rows and columns of the crops that make up a picture. It is for folders alone."""
     ignore: int = 255
-    """The label of unlabelled pixels. Loss, class weights and scores leave them out."""
+    """The label of unlabelled pixels, in addition to 255 and to the nodata value of a label map. Loss, class weights
+    and scores leave them out."""
     label_values: dict[str, int] = field(default_factory=dict)
     """Classes of stored values of the label maps that differ from their class: `{ 255 = 1 }`. They are applied before
     `roi`."""

@@ -7,8 +7,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import OutputError, SourceError
+from magnet_cli.errors import OutputError, SourceError, WeightsError
 from magnet_cli.images import InputStates
+from magnet_cli.models.bundle_writer import read_description
 from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.system import durable
 
@@ -72,7 +73,7 @@ def real_path(output: Path) -> Path:
 
 
 @contextmanager
-def training_folder(output: Path, ending: str, files: Sequence[str]) -> Iterator[HeldFolder]:
+def training_folder(output: Path, ending: str, files: Sequence[str], *, replaces: bool = False) -> Iterator[HeldFolder]:
     """Hold the folder `<output><ending>` of checkpoints and logs for one training until the block ends.
 
     Where the block ends by an exception and an input has changed by then, whatever was learnt may be of the old content
@@ -82,10 +83,11 @@ def training_folder(output: Path, ending: str, files: Sequence[str]) -> Iterator
         output: The bundle's folder, made at the end of the training.
         ending: Ending that is added to the bundle's name.
         files: Names of the files that the training will write into the bundle.
+        replaces: Whether the training makes the whole bundle anew, and does not add to one that is there.
 
     Raises:
-        OutputError: The bundle cannot be written there, another training writes it, or files are in the way that belong
-            to no bundle.
+        OutputError: The bundle cannot be written there, another training writes it, files are in the way that belong to
+            no bundle, or a bundle would lose networks that the training does not make.
         SourceError: An input has changed; it is raised in place of any other exception but an interruption.
     """
     folder = output.with_name(f"{output.name}{ending}")
@@ -93,6 +95,8 @@ def training_folder(output: Path, ending: str, files: Sequence[str]) -> Iterator
     # bundle that it was killed while writing.
     if not (folder / CHECKPOINT).is_file():
         check_bundle_folder(output, files)
+        if replaces:
+            refuse_lost_networks(output, files)
     with ExitStack() as held:
         with durable.writing(folder):
             held.callback(os.close, _locked(folder))
@@ -158,3 +162,32 @@ def check_bundle_folder(output: Path, files: Sequence[str]) -> None:
                 file=output / name,
                 advice="Choose another -o, or move the file away",
             )
+
+
+def refuse_lost_networks(output: Path, files: Sequence[str]) -> None:
+    """Refuse to replace a bundle that has networks which a training does not make, such as refiners.
+
+    Args:
+        output: The bundle's folder, which may be missing.
+        files: Names of the files that the training writes.
+
+    Raises:
+        OutputError: The bundle has other networks. They fit its present backbone alone, or it is of another kind.
+    """
+    if not (output / DESCRIPTION).is_file():
+        return
+    try:
+        networks = read_description(output)["networks"]
+    except WeightsError:
+        # Nothing can be lost of a bundle that cannot be read.
+        return
+    entries = [entry for found in networks.values() for entry in (found if isinstance(found, list) else [found])]
+    names = [entry.get("file", entry.get("kind")) for entry in entries if isinstance(entry, dict)]
+    lost = sorted({str(name) for name in names} - set(files))
+    if lost:
+        raise OutputError(
+            "the bundle that would be replaced has networks that this training does not make",
+            value=", ".join(lost),
+            file=output,
+            advice="Move the bundle away and give the same command again, or choose another -o",
+        )

@@ -171,8 +171,8 @@ def evaluation_page(scores: HeldOutScores, validator: Validator, *, curves: Path
         scenes=[
             {
                 "name": scene.name,
-                "by_scale": [_percent(mean_iou(counts)) for counts in scene.by_scale],
-                "all": _percent(mean_iou(scene.all)),
+                "by_scale": [_mean_share(counts) for counts in scene.by_scale],
+                "all": _mean_share(scene.all),
             }
             for scene in scores.scenes
         ],
@@ -199,6 +199,11 @@ def evaluation_page(scores: HeldOutScores, validator: Validator, *, curves: Path
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
+
+
+def _mean_share(counts: Tensor) -> str:
+    """Return the mean IoU of counts in percent, or `none` where no pixel is labelled."""
+    return _percent(mean_iou(counts)) if counts.any() else "none"
 
 
 def _class_iou(counts: Tensor, index: int) -> str:

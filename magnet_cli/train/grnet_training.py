@@ -20,6 +20,7 @@ from magnet_cli.train.backbone_training import (
     bundle_description,
     bundle_of,
     check,
+    check_classes,
     keep_text,
 )
 from magnet_cli.train.destination import real_path, training_folder
@@ -219,12 +220,15 @@ def train_grnet(
     bundle = bundle_of(description, folder=output)
     words = (config.network.encoder_weights, config.grnet.local.encoder_weights)
     weights = InputStates.joined(EncoderStart(words=each, folder=config.folder).states() for each in words)
-    with training_folder(output, ".training", (BACKBONE_FILE, LOCAL_FILE, SELECTOR_FILE)) as work:
+    with training_folder(output, ".training", (BACKBONE_FILE, LOCAL_FILE, SELECTOR_FILE), replaces=True) as work:
         files = Files(folder=work.path)
         names = [entry.name for entry in bundle.classes]
         read = load_scenes(data, config.data, work=files.folder, output=output, names=names, message=message)
         scenes, validation = split_scenes(read, config.data)
         work.depend_on([*scenes, *validation], weights=weights)
+        note = check_classes(scenes, bundle, ignore=config.data.ignore)
+        if note is not None and message is not None:
+            message(note)
         trainer = alternating_trainer(bundle, config, scenes, validation, files=files)
         network = trainer.fit(**watch)
         if not trainer.done:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from magnet_cli.errors import UsageError, WeightsError
+from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box
 from magnet_cli.models.bundle import Bundle, load_bundle
-from magnet_cli.models.bundle_writer import write_bundle
-from magnet_cli.models.description import DESCRIPTION
+from magnet_cli.models.bundle_writer import read_description, write_bundle
 from magnet_cli.models.registry import build_refiner
 from magnet_cli.train.backbone_training import keep_text
 from magnet_cli.train.destination import real_path, training_folder
@@ -354,12 +353,3 @@ def score_report(
         }
         said["refiner_scored_by"] = "refiners of the other folds" if config.folds.cross else "the refiner itself"
     return {**said, "miou": {key: round(100 * value, 2) for key, value in scores.items()}}
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """Return the description of a bundle as it stands on disk."""
-    try:
-        table: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise WeightsError(f"cannot be read: {exc}", file=folder / DESCRIPTION) from exc
-    return table

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -145,17 +146,32 @@ def pairs_in(folder: Path, config: DataConfig) -> list[tuple[Path, Path]]:
     """Return the pictures of a folder with their label maps, by stem, sorted by name.
 
     Raises:
-        SourceError: A folder or a label map is missing.
+        SourceError: A folder or a label map is missing, or a picture has several label maps.
     """
     try:
         images = sorted(path for path in (folder / config.images).iterdir() if is_raster(path))
-        labels = {stem(path): path for path in (folder / config.labels).iterdir() if is_raster(path)}
+        labels: defaultdict[str, list[Path]] = defaultdict(list)
+        for path in sorted((folder / config.labels).iterdir()):
+            if is_raster(path):
+                labels[stem(path)].append(path)
     except OSError as exc:
         raise SourceError(f"needs the folders {config.images} and {config.labels}: {exc}", file=folder) from exc
     for image in images:
-        if stem(image) not in labels:
-            raise SourceError("this picture has no label map", file=image)
-    return [(image, labels[stem(image)]) for image in images]
+        found = labels[stem(image)]
+        if not found:
+            raise SourceError(
+                "this picture has no label map",
+                file=image,
+                advice=f"Put one into {folder / config.labels}; polygons (.geojson) are named as labels in a CSV file",
+            )
+        if len(found) > 1:
+            raise SourceError(
+                "this picture has several label maps",
+                value=", ".join(path.name for path in found),
+                file=image,
+                advice="Move the wrong ones away, or name the right one in a CSV file",
+            )
+    return [(image, labels[stem(image)][0]) for image in images]
 
 
 def cache_in(work: Path) -> CacheBudget:

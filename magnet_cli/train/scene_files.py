@@ -14,7 +14,7 @@ from magnet_cli import images
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.images.labels import open_labels, open_region
-from magnet_cli.images.protocol import Request
+from magnet_cli.images.protocol import NODATA, Request
 from magnet_cli.options.regions import is_geojson
 from magnet_cli.system.closing import Closing
 from magnet_cli.train.streams import chunks, spooled_levels
@@ -178,6 +178,8 @@ def lay_out(
             with opened(path) as raster:
                 if raster.size != size:
                     raise SourceError(f"the size must be that of {name}, {size}", value=raster.size, file=path)
+                if len(infos) == 1:
+                    images.check_place(raster.info, infos[0])
     known = None if names is None else tuple(names)
     notes = tuple(note for _, said in inspected for note in said)
     return SceneLayout(name=name, parts=parts, size=size, roi=roi, mask=mask, names=known, notes=notes)
@@ -315,6 +317,9 @@ def labels_of(
         region = None if layout.roi is None else stack.enter_context(open_region(layout.roi))
         for box in chunks(layout.size, pixel=WIDEST):
             labels = paste(box, maps).astype(np.uint8, copy=False)
+            # No class has this index: a mask has it where nothing was computed, and readers give it where a label map
+            # has no data.
+            labels[labels == NODATA] = ignore
             if region is not None:
                 labels[~region.read_nonzero(box)] = ignore
             # Validity costs a decoding of the picture, which parts without labels do not need.

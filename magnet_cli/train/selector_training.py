@@ -11,7 +11,7 @@ import torch
 
 from magnet_cli.errors import UsageError
 from magnet_cli.models.bundle import Bundle, load_bundle
-from magnet_cli.models.bundle_writer import write_bundle
+from magnet_cli.models.bundle_writer import read_description, write_bundle
 from magnet_cli.models.registry import build_selector
 from magnet_cli.models.weights_file import fill
 from magnet_cli.train.backbone_training import Recipe, check, keep_text
@@ -20,7 +20,6 @@ from magnet_cli.train.folds import scene_views
 from magnet_cli.train.gains import PairSampler, census, pairs_of
 from magnet_cli.train.loop import Files, Trainer, seeded
 from magnet_cli.train.proposals import FieldObjective, GainObjective, SelectorObjective
-from magnet_cli.train.refiner_training import read_description
 from magnet_cli.train.scene_data import load_scenes
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -90,6 +90,68 @@ def test_other_commands_take_one_gpu(image: Path, bundle: Path) -> None:
     result = invoke("plan", image, "--weights", bundle, "--gpu", "0,1")
     assert result.exit_code == 2
     assert "--device is auto, cpu, cuda, cuda:N or mps (got 'cuda:0,cuda:1')" in result.stderr
+
+
+def answering(rows: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Let processes answer with these rows at once, and return a list that gets the words that start them."""
+    started: list[list[str]] = []
+
+    def run(devices: list[str], words: list[str], **_: object) -> tuple[list[dict[str, object]], int]:
+        started.extend([words] * len(devices))
+        return rows, 0
+
+    monkeypatch.setattr("magnet_cli.cli.segment.run_on_devices", run)
+    return started
+
+
+def test_private_images_of_one_name_stay_two(here: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--private` rows have names without folders: here one of `a/x.tif`, and the failed one of `b/x.tif`."""
+    for name in ("a", "b"):
+        write_image(here / "in" / name / "x.tif")
+    one: dict[str, object] = {"image": "x.tif", "mask": "x.tif", "status": "done"}
+    other: dict[str, object] = {**one, "status": "failed", "exit_code": 3}
+    answering([one, other], monkeypatch)
+    words = (
+        "segment",
+        here / "in",
+        "--weights",
+        bundle,
+        "-o",
+        here / "out",
+        "--devices",
+        "cpu:2",
+        "--private",
+        "--json",
+    )
+    found = invoke(*words)
+    assert found.exit_code == 7
+    assert [row["status"] for row in json.loads(found.stdout)["images"]] == ["done", "failed"]
+
+
+def test_processes_of_devices_have_the_volume_of_their_command(
+    image: Path, bundle: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: Any = {"image": str(image), "mask": "m.tif", "status": "done", "report": None}
+    mask = here / "m.tif"
+    assert invoke("segment", image, "--weights", bundle, "-o", mask).exit_code == 0
+    done["report"] = read_report(here / "m.json")
+    started = answering([{**done, "status": "part done", "report": None}, done], monkeypatch)
+    line = ("segment", image, "--weights", bundle, "-o", mask, "--devices", "cpu:2")
+    loud = invoke(*line, "--verbose", "--log-file", here / "a.log")
+    assert started.pop()[-3:] == ["--verbose", "--log-file", str(here / "a.log")]
+    assert "m.json is the report" in loud.stderr
+    assert "time by activity" in (here / "a.log").read_text()
+    quiet = invoke(*line, "--quiet")
+    assert started.pop()[-1] == "--quiet"
+    assert quiet.stderr == quiet.stdout == ""
+
+
+def test_wrong_inputs_are_refused_once(here: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = answering([], monkeypatch)
+    found = invoke("segment", here / "none.tif", "--weights", bundle, "--devices", "cpu:2")
+    assert found.exit_code == 3
+    assert found.stderr.count("none.tif") == 1
+    assert not started
 
 
 @pytest.mark.full

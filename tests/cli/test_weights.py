@@ -273,6 +273,13 @@ def test_wrong_use(here: Path, words: list[str], message: str) -> None:
     assert message in one_failure(result)
 
 
+@pytest.mark.parametrize("words", [("--gpu", "0"), ("--device", "cuda:0")])
+def test_an_engine_is_measured_on_the_cpu_alone(shipped: Path, words: tuple[str, str]) -> None:
+    result = invoke("weights", "measure", shipped, "--engine", "openvino", *words)
+    assert result.exit_code == 2
+    assert "engines are measured beside PyTorch on the CPU" in one_failure(result)
+
+
 @pytest.fixture
 def sharp(tmp_path: Path) -> Path:
     """Write a bundle that refines masks."""

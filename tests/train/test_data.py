@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import imagecodecs
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -110,11 +111,48 @@ def test_scenes_to_validate_on_are_known_and_leave_something() -> None:
         ("image,label\nimages/p_001.png,labels/p_001.png\nsub/p_001.png,labels/p_002.png", "own name.*got p_001, 2"),
         ("image,label\nimages/p_001.png", "line 2 has nothing in the column label"),
         ("image,label\n,labels/p_001.png", "line 2 has nothing in the column image"),
+        ("image,label,rois\nimages/p_001.png,labels/p_001.png,", "almost like the column roi.*got 'rois'.*Name it roi"),
+        ("image,label,correction\nimages/p_001.png,labels/p_001.png,", "almost like the column corrections"),
+        ("image,label,Label\nimages/p_001.png,labels/p_001.png,x", "a column occurs twice .got label"),
+        ("image,label\nimages/p_001.png,labels/p_001.png,roi.png", "line 2 has more values than the first line"),
     ],
 )
 def test_a_list_that_is_not_clear_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         load_scenes(listing(tmp_path, text), DataConfig())
+
+
+def test_columns_may_have_capitals_and_others_are_left_alone(tmp_path: Path) -> None:
+    text = "Image,LABEL,labels,image_id,\nimages/p_001.png,labels/p_001.png,7,8,"
+    (found,) = load_scenes(listing(tmp_path, text), DataConfig())
+    assert found.name == "p_001"
+
+
+@pytest.mark.parametrize("column", ["roi", "mask"])
+def test_a_raster_of_another_place_is_refused(tmp_path: Path, column: str) -> None:
+    values = np.ones((20, 20), np.uint8)
+    for name, left in (("image", 500_000.0), ("label", 500_000.0), ("roi", 500_007.0), ("mask", 500_007.0)):
+        place = rasterio.Affine(1, 0, left, 0, -1, 4_000_000.0)
+        shape = {"width": 20, "height": 20, "count": 1, "dtype": "uint8", "crs": "EPSG:32633", "transform": place}
+        with rasterio.open(tmp_path / f"{name}.tif", "w", driver="GTiff", **shape) as file:
+            file.write(values, 1)
+    (tmp_path / "s.csv").write_text(f"image,label,{column}\nimage.tif,label.tif,{column}.tif\n")
+    with pytest.raises(SourceError, match=rf"{column}\.tif: by its georeference this does not lie where .*image\.tif"):
+        load_scenes(tmp_path / "s.csv", DataConfig())
+
+
+@pytest.mark.parametrize("memory", ["2GiB", "1B"])
+def test_nodata_and_255_are_unlabelled_whatever_else_is(tmp_path: Path, memory: str) -> None:
+    """A mask of this program has 255 where nothing was computed, and a label map may have a nodata value."""
+    stored = np.random.default_rng(3).choice(np.array([0, 1, 2, 9, 255], np.uint8), (20, 20))
+    imagecodecs.imwrite(tmp_path / "s.png", picture(20, 20))
+    place = rasterio.Affine(1, 0, 7, 0, -1, 9)
+    shape = {"width": 20, "height": 20, "count": 1, "dtype": "uint8", "nodata": 2, "transform": place}
+    with rasterio.open(tmp_path / "l.tif", "w", driver="GTiff", **shape) as file:
+        file.write(stored, 1)
+    (tmp_path / "s.csv").write_text("image,label\ns.png,l.tif\n")
+    (found,) = load_scenes(tmp_path / "s.csv", DataConfig(ignore=9, memory=memory), work=tmp_path / "work")
+    np.testing.assert_array_equal(labels_of(found), np.where(np.isin(stored, (2, 255)), 9, stored))
 
 
 def test_stored_values_become_classes_then_the_region_is_cut_out(tmp_path: Path) -> None:
@@ -167,6 +205,13 @@ def test_parts_of_one_name_in_two_folders_are_two_scenes(tmp_path: Path) -> None
         save_parts(tmp_path / town, picture(20, 20), rows=1, columns=1)
     found = load_scenes(tmp_path, DataConfig(scenes=("north", "south")))
     assert [scene.name for scene in found] == ["north/p_001", "south/p_001"]
+
+
+def test_two_label_maps_of_one_picture_are_refused(tmp_path: Path) -> None:
+    save_parts(tmp_path, picture(20, 20), rows=1, columns=1)
+    imagecodecs.imwrite(tmp_path / "labels" / "p_001.tif", np.zeros((20, 20), np.uint8))
+    with pytest.raises(SourceError, match=r"p_001\.png: this picture has several label maps.*p_001\.png, p_001\.tif"):
+        load_scenes(tmp_path, DataConfig())
 
 
 def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import shutil
+from pathlib import Path
+from typing import Any
 
+import imagecodecs
+import numpy as np
 import pytest
 
 from magnet_cli.errors import OutputError, SourceError, UsageError
+from magnet_cli.models.bundle_writer import read_description, write_bundle
+from magnet_cli.models.registry import build_refiner
 from magnet_cli.train.backbone_training import train_backbone
+from magnet_cli.train.cascade_training import train_cascade
 from magnet_cli.train.config import TrainConfig
 from magnet_cli.train.destination import training_folder
 from tests.train.support import CONFIG, make_data
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_two_trainings_cannot_write_one_output(tmp_path: Path) -> None:
@@ -72,3 +76,78 @@ def test_a_training_may_read_the_configuration_of_the_bundle_that_it_makes_again
     assert train_backbone(data, config.parent, TrainConfig.read(config)) is not None
     after = config.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def short(text: str = CONFIG) -> TrainConfig:
+    return TrainConfig.parse(text.replace("iterations = 40", "iterations = 2"))
+
+
+def with_refiner(folder: Path) -> dict[str, Any]:
+    """Add to a bundle what a training of a refiner adds, and return the description."""
+    description = read_description(folder)
+    entry: dict[str, Any] = {
+        "scale": None,
+        "architecture": "conv",
+        "options": {},
+        "input": "own-first",
+        "temperature": 1.0,
+    }
+    description["networks"]["refiners"] = [{**entry, "file": "refiner.safetensors"}]
+    description["networks"]["backbone"]["temperature"] = {"16x16": 1.5, "32x32": 2.0}
+    description["metrics"] = {"own_scenes": {"miou": 50.0}}
+    description["magnet"]["merge"] = "refiner"
+    write_bundle(folder, description, {"refiner.safetensors": build_refiner("conv", classes=2, options={})})
+    return read_description(folder)
+
+
+def test_a_training_that_is_done_leaves_what_was_added_to_its_bundle(tmp_path: Path) -> None:
+    data, output = make_data(tmp_path / "data"), tmp_path / "tiny"
+    train_backbone(data, output, short())
+    added = with_refiner(output)
+    assert train_backbone(data, output, short()) is not None
+    assert read_description(output) == added
+    messages: list[str] = []
+    other = short(CONFIG.replace('"tiny"', '"small"'))
+    bundle = train_backbone(data, output, other, message=messages.append)
+    assert bundle is not None
+    assert (bundle.name, len(bundle.refiners), bundle.magnet.merge) == ("small", 1, "mean")
+    assert read_description(output)["networks"] == added["networks"]
+    assert read_description(output)["metrics"] == added["metrics"]
+    assert [f"{output / 'README.md'} is kept" in line for line in messages] == [True]
+
+
+def test_a_bundle_does_not_lose_networks_to_another_training(tmp_path: Path) -> None:
+    data, output = make_data(tmp_path / "data"), tmp_path / "tiny"
+    train_backbone(data, output, short())
+    added = with_refiner(output)
+    shutil.rmtree(tmp_path / "tiny.training")
+    with pytest.raises(OutputError, match=r"networks that this training does not make \(got refiner\.safetensors"):
+        train_backbone(data, output, short(CONFIG.replace("rate = 0.2", "rate = 0.1")))
+    assert not (tmp_path / "tiny.training").exists()
+    cascade = TrainConfig.parse((Path(__file__).parents[2] / "weights/paper-cascade.toml").read_text(encoding="utf-8"))
+    with pytest.raises(OutputError, match=r"got backbone\.safetensors, refiner\.safetensors"):
+        train_cascade(data, output, cascade)
+    assert read_description(output) == added
+
+
+def test_scenes_of_one_class_teach_nothing(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data")
+    for path in (data / "labels").iterdir():
+        imagecodecs.imwrite(path, np.where(imagecodecs.imread(path) == 1, np.uint8(255), np.uint8(0)))
+    with pytest.raises(SourceError, match=r"a, b: .*two classes or more \(got dark alone\).*255 = 1"):
+        train_backbone(data, tmp_path / "tiny", short())
+    mapped = short(CONFIG.replace("colour = 0.0", "colour = 0.0\nlabel_values = { 255 = 1 }"))
+    assert train_backbone(data, tmp_path / "tiny", mapped, until=1) is None
+    for path in (data / "labels").iterdir():
+        imagecodecs.imwrite(path, np.full_like(imagecodecs.imread(path), 255))
+    with pytest.raises(SourceError, match="got no labelled pixel"):
+        train_backbone(data, tmp_path / "other", short())
+
+
+def test_a_class_that_no_scene_has_is_named(tmp_path: Path) -> None:
+    data, messages = make_data(tmp_path / "data"), list[str]()
+    text = CONFIG.replace('"#FFFFFF" }', '"#FFFFFF" }, { name = "red", color = "#FF0000" }')
+    assert train_backbone(data, tmp_path / "tiny", short(text), message=messages.append, until=1) is None
+    assert messages == [
+        "No pixel of the scenes to train on has the class red, so that the bundle will hardly ever find any."
+    ]

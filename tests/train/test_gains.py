@@ -18,14 +18,13 @@ from magnet_cli.geometry import Box
 from magnet_cli.models.architectures.ppn import ppn_small
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.bundle_check import verify_bundle
-from magnet_cli.models.bundle_writer import write_bundle
+from magnet_cli.models.bundle_writer import read_description, write_bundle
 from magnet_cli.models.networks import load_networks
 from magnet_cli.train.config import TrainConfig
 from magnet_cli.train.gains import GainRow, PairSampler, Symmetry, WindowPair, census, pairs_of
 from magnet_cli.train.loop import Files
 from magnet_cli.train.precision import Arithmetic
 from magnet_cli.train.proposals import FieldObjective, GainObjective
-from magnet_cli.train.refiner_training import read_description
 from magnet_cli.train.scene_data import load_scenes
 from magnet_cli.train.scene_fields import windows_of
 from magnet_cli.train.scenes import LabelledScene
