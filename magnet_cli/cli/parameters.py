@@ -187,7 +187,7 @@ class Given(Generic[OptionsT]):
             if self.typed(name) and self.given(name) in words:
                 return False
         rivals = (other.name for other in self.entries() if entry.rival is not None and other.rival == entry.rival)
-        return not any(self.typed(name) for name in rivals)
+        return not any(self.typed(name) for name in rivals if name != entry.partner)
 
     def _holds(self, name: str, word: str, options: type[DataclassInstance]) -> bool:
         entry = next(entry for entry in options_in(options) if entry.name == name)

@@ -35,6 +35,32 @@ def _words(inputs: list[str], output: str | None, work: Path, options: SegmentOp
     return ["segment", *map(as_path, inputs), *given, *weights, *rest, *own]
 
 
+def _placed(options: Given[SegmentOptions], parts: Given[PartOptions]) -> tuple[SegmentOptions, PartOptions]:
+    """Return the options of a run, which name one device or several.
+
+    Raises:
+        UsageError: Both one device and several are named, both on the command line or both in the environment.
+    """
+    chosen, shared = options.value(), parts.value()
+    if shared.devices is not None and chosen.device != "auto":
+        is_one, are_several = options.typed("device") or options.typed("gpu"), parts.typed("devices")
+        if is_one is are_several:
+            several = "," in chosen.device
+            raise UsageError(
+                "--gpu with several numbers is short for --devices"
+                if several
+                else "--devices and --device each say where to compute",
+                value=chosen.device,
+                advice=f"Give {'--gpu' if several else '--device'} or --devices, not both",
+            )
+        # Words of the command line come before variables of the environment.
+        chosen = replace(chosen, device="auto") if are_several else chosen
+        shared = replace(shared, devices=None) if is_one else shared
+    if "," in chosen.device:
+        return replace(chosen, device="auto"), replace(shared, devices=chosen.device)
+    return chosen, shared
+
+
 @command
 @takes(options=Group(options=SegmentOptions), parts=Group(options=PartOptions))
 def segment(
@@ -70,15 +96,7 @@ def segment(
 ) -> int:
     """Segment images of any size, and write a mask and a report for each."""
     with Listing(json=json) as listing:
-        chosen, shared = options.value(), parts.value()
-        if "," in chosen.device:
-            if shared.devices is not None:
-                raise UsageError(
-                    "--gpu with several numbers is short for --devices",
-                    value=chosen.device,
-                    advice="Give --gpu or --devices, not both",
-                )
-            chosen, shared = replace(chosen, device="auto"), replace(shared, devices=chosen.device)
+        chosen, shared = _placed(options, parts)
         part = shared.part(os.environ)
         from magnet_cli.cli.progress import Display
         from magnet_cli.cli.result_text import result_lines
@@ -89,12 +107,6 @@ def segment(
 
         stops = on_error == "fail"
         if shared.devices is not None:
-            if chosen.device != "auto":
-                raise UsageError(
-                    "--devices and --device each say where to compute",
-                    value=chosen.device,
-                    advice="Give --device or --devices, not both",
-                )
             words = _words(inputs, output, work, chosen, stops=stops)
             folder = segmentation.output_place(output, work)[1]
             # Wrong inputs are refused here once, and not by every process.

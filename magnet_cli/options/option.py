@@ -124,6 +124,7 @@ class Option(Generic[T]):
             None takes what the option's group needs.
         rival: A name shared by options that exclude each other. Where one of them is typed on the command line, the
             environment variables of the others are ignored.
+        partner: The name of the rival that goes together with this option, and excludes the others as it does.
         unless: The name of another option and some of its texts. Where one of these is typed on the command line, the
             environment variable of this option is ignored.
         shorthand: An option of the command line that sets this one.
@@ -147,6 +148,7 @@ class Option(Generic[T]):
         least: int | None = None,
         needs: tuple[str, str] | None = None,
         rival: str | None = None,
+        partner: str | None = None,
         unless: tuple[str, tuple[str, ...]] | None = None,
         shorthand: Shorthand | None = None,
         group: type[DataclassInstance] | None = None,
@@ -166,6 +168,7 @@ class Option(Generic[T]):
         self.least = least
         self.needs = needs
         self.rival = rival
+        self.partner = partner
         self.unless = unless
         self.shorthand = shorthand
         self.group = group

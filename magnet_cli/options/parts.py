@@ -20,6 +20,8 @@ T = TypeVar("T")
 Count = int | Literal["auto"] | None
 
 MOST_PARTS = 100_000
+SHARING = "sharing"
+"""Options that each say who shares a run have this rival."""
 SLURM = "SLURM_ARRAY_TASK_ID"
 BATCH = "AWS_BATCH_JOB_ARRAY_INDEX"
 KUBERNETES = "JOB_COMPLETION_INDEX"
@@ -153,6 +155,8 @@ class PartOptions(OptionGroup, panel="Several jobs or devices", of_one_run=True)
         about="Share the run between N jobs, each started with the same words and its own --part-id. Several images "
         "are shared out, and the blocks of a single one. auto reads both from a job array of SLURM or AWS Batch.",
         least=1,
+        rival=SHARING,
+        partner="part_id",
     )
     """Number of parts of the run. None means that the run is not shared."""
     part_id: Option[Count] = Option(
@@ -160,6 +164,8 @@ class PartOptions(OptionGroup, panel="Several jobs or devices", of_one_run=True)
         WHOLE_OR_AUTO,
         about="Number of this job's part, from 0. auto reads it from a job array of SLURM, AWS Batch or Kubernetes.",
         least=0,
+        rival=SHARING,
+        partner="num_parts",
     )
     """Number of the part that this run computes, from 0."""
 
@@ -168,6 +174,7 @@ class PartOptions(OptionGroup, panel="Several jobs or devices", of_one_run=True)
         DEVICES,
         about="Start a process on each of several devices of this machine, and share the run between them: "
         "cuda:0,cuda:1, or for short 0,1; cpu:2 are two processes on the processor.",
+        rival=SHARING,
     )
     """Devices of this machine that share the run, by name. None runs on one device, in this process."""
 
@@ -176,10 +183,11 @@ class PartOptions(OptionGroup, panel="Several jobs or devices", of_one_run=True)
         CLUSTER,
         about="Share the run with the workers of a Dask cluster: local:4 starts four workers on this machine, "
         "tcp://127.0.0.1:8786 or tls://host:8786 is a scheduler that runs already. Needs the extra dask.",
+        rival=SHARING,
     )
     """Workers of Dask that share the run: `local:N`, or the address of a scheduler. None uses no cluster."""
     scheduler_file: PathOption[Path | None] = PathOption(
-        None, FILE, about="File in which a Dask scheduler has left its address, in place of --cluster."
+        None, FILE, about="File in which a Dask scheduler has left its address, in place of --cluster.", rival=SHARING
     )
     """JSON file that `dask scheduler --scheduler-file` has written."""
 

@@ -92,6 +92,42 @@ def test_other_commands_take_one_gpu(image: Path, bundle: Path) -> None:
     assert "--device is auto, cpu, cuda, cuda:N or mps (got 'cuda:0,cuda:1')" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "env", "expected"),
+    [
+        ((), {"MAGNET_DEVICES": "cpu:2"}, ["cpu", "cpu"]),
+        (("--devices", "cpu:3"), {"MAGNET_DEVICE": "cuda:0", "MAGNET_CLUSTER": "local:2"}, ["cpu"] * 3),
+        (("--devices", "cpu:3"), {"MAGNET_NUM_PARTS": "2", "MAGNET_PART_ID": "1", "MAGNET_GPU": "0"}, ["cpu"] * 3),
+        (("--gpu", "0,1"), {"MAGNET_DEVICES": "cpu:2"}, ["cuda:0", "cuda:1"]),
+        (("--device", "cpu"), {"MAGNET_DEVICES": "cpu:2"}, None),
+        (("--num-parts", "1", "--part-id", "0"), {"MAGNET_DEVICES": "cpu:2", "MAGNET_CLUSTER": "local:2"}, None),
+        (("--num-parts", "1"), {"MAGNET_PART_ID": "0"}, None),
+    ],
+)
+def test_words_come_before_variables(
+    here: Path,
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    words: tuple[str, ...],
+    env: dict[str, str],
+    expected: list[str] | None,
+) -> None:
+    """Processes that `MAGNET_DEVICES` starts have the variable, too, and words that name their part."""
+    started: list[list[str]] = []
+
+    def run(devices: list[str], _words: list[str], **_: object) -> tuple[list[dict[str, object]], int]:
+        started.append(list(devices))
+        return [], 0
+
+    monkeypatch.setattr("magnet_cli.cli.segment.run_on_devices", run)
+    mask = here / "m.tif"
+    found = invoke("segment", write_image(here / "s.tif"), "--weights", bundle, "-o", mask, *words, env=env)
+    assert found.exit_code == 0, found.stderr
+    assert started == ([] if expected is None else [expected])
+    assert mask.exists() is (expected is None)
+
+
 def answering(rows: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Let processes answer with these rows at once, and return a list that gets the words that start them."""
     started: list[list[str]] = []
