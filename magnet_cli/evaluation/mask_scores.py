@@ -460,7 +460,12 @@ class _Pair:
         return (*self.notes, *self.mask.notes, *self.truth.notes)
 
     def _doubts(self, classes: tuple[ClassScore, ...]) -> tuple[str, ...]:
-        return (*self._doubts_excluded(classes), *self._doubts_nodata(), *self._doubts_labelled(classes))
+        return (
+            *self._doubts_excluded(classes),
+            *self._doubts_nodata(),
+            *self._doubts_labelled(classes),
+            *self._doubts_stray(classes),
+        )
 
     def _doubts_nodata(self) -> tuple[str, ...]:
         nodata = self.truth.nodata
@@ -477,6 +482,21 @@ class _Pair:
         if [entry.index for entry in classes if entry.truth] != [0] or not stores_values:
             return ()
         return (f"{self.truth.path}: class 0 alone is labelled. {self._advice()}",)
+
+    def _doubts_stray(self, classes: tuple[ClassScore, ...]) -> tuple[str, ...]:
+        # Truths that keep 0 for unlabelled pixels number their classes from 1, and show it by one label too many.
+        count = len(self.names or classes)
+        strays = [entry.index for entry in classes if self.names and entry.truth and entry.index >= count]
+        if not strays:
+            return ()
+        first, last = strays[0], strays[-1]
+        which = f"label {first} is" if first == last else f"labels {', '.join(map(str, strays))} are"
+        text = (
+            f"{self.truth.path}: {which} no class of the mask, whose classes are 0 to {count - 1}, and lower the mean "
+            f"by an IoU of 0. Add --ignore {first} where it means unlabelled, or --truth-values where the truth "
+            "numbers its classes in another way"
+        )
+        return (text,)
 
     def _left_out(self, kept: int) -> tuple[str, ...]:
         wanted = self.options.boundary

@@ -321,12 +321,14 @@ class PythonNetwork:
         mean, std = (np.array(values, np.float32) for values in (self.bundle.input.mean, self.bundle.input.std))
         patch = torch.from_numpy((noise - mean) / std).permute(0, 3, 1, 2).to(networks.device)
         with torch.inference_mode():
+            # A network may return the same array each time, so its first result is kept apart from the second one.
             if isinstance(network, nn.Module):
                 with largest_tensors(network) as found:
-                    first = networks.predict(patch, size)
+                    first = networks.predict(patch, size).clone()
                 taken = found.bytes
             else:
-                first, taken = _measured(networks, patch, size)
+                found_once, taken = _measured(networks, patch, size)
+                first = found_once.clone()
             again = networks.predict(patch, size)
         whole = first.sum(dim=1)
         if not bool(torch.isfinite(first).all()):
@@ -344,7 +346,8 @@ class PythonNetwork:
             raise WeightsError(
                 "the network gives another result for the same patch when it is called again",
                 value=f"{given.name}, probabilities up to {apart:.3g} apart",
-                advice="Switch dropout and other randomness off: a mask has to be the same when it is computed again",
+                advice="Switch dropout and other randomness off, and change no patch in place: a mask has to be the "
+                "same when it is computed again",
             )
         return max(taken, 4 * (patch.numel() + first.numel()))
 

@@ -76,7 +76,13 @@ def segment_array(
 
 def _written(pixels: NDArray[Any], path: Path) -> Path:
     """Write an array as a tiled TIFF and return its path."""
-    if pixels.ndim not in (2, 3) or not pixels.size or pixels.dtype.kind not in KINDS:
+    if pixels.dtype.kind not in KINDS:
+        raise UsageError(
+            "an image is an array of whole numbers or floating-point numbers",
+            value=pixels.dtype,
+            advice="Convert it, as array.astype('uint8') does",
+        )
+    if pixels.ndim not in (2, 3) or not pixels.size:
         raise UsageError(
             "an image is an array (height, width) or (height, width, bands) of numbers",
             value=f"{pixels.shape} of {pixels.dtype}",

@@ -19,6 +19,9 @@ from magnet_cli.evaluation.boundary import BoundaryCounts, add_block, boundary_r
 from magnet_cli.evaluation.mask_scores import Evaluation, check_inputs, evaluate
 from magnet_cli.geometry import Box, Size
 from magnet_cli.options.evaluate import EvaluationOptions
+from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.segmentation.api import segment
+from tests.cli.support import write_colours_bundle, write_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -341,3 +344,17 @@ def test_a_truth_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkey
     with pytest.raises(SourceError, match="changed while it was read") as caught:
         evaluate(paths["mask"], paths["truth"])
     assert caught.value.file == str(paths["truth"])
+
+
+def test_labels_of_the_truth_that_are_no_class_of_the_mask_are_named(tmp_path: Path) -> None:
+    """The truth numbers its classes from 1, and the mask from 0."""
+    colours = write_colours_bundle(tmp_path / "colours")
+    options = SegmentOptions(weights=str(colours), device="cpu", tissue="none")
+    (made,) = segment(write_image(tmp_path / "i.tif"), tmp_path / "m.tif", options)
+    shifted = write(tmp_path, truth=made.array() + np.uint8(1))["truth"]
+    found = evaluate(tmp_path / "m.tif", shifted)
+    assert [(entry.name, entry.iou) for entry in found.classes] == [("r", 0), ("g", 0), ("b", 0), ("3", 0)]
+    (note,) = found.notes
+    assert "label 3 is no class of the mask, whose classes are 0 to 2, and lower the mean by" in note
+    right = evaluate(tmp_path / "m.tif", shifted, EvaluationOptions(truth_values={1: 0, 2: 1, 3: 2}))
+    assert (right.miou, right.notes) == (1.0, ())

@@ -171,6 +171,14 @@ def test_scores_become_probabilities_at_the_size_of_the_patch() -> None:
     torch.testing.assert_close((found - found[16])[2:-2], 0.2 * torch.arange(-14.0, 14.0), atol=1e-3, rtol=0)
 
 
+def reused(patches: Tensor, kept: list[Tensor] = []) -> Tensor:  # noqa: B006 - the list outlives the calls
+    """Return random probabilities in the same tensor each time."""
+    kept += [] if kept else [torch.empty(1, 2, *patches.shape[2:])]
+    chance = torch.rand_like(kept[0][:, :1])
+    kept[0].copy_(torch.cat((chance, 1 - chance), dim=1))
+    return kept[0]
+
+
 @pytest.mark.parametrize(
     ("network", "more", "rule"),
     [
@@ -184,6 +192,8 @@ def test_scores_become_probabilities_at_the_size_of_the_patch() -> None:
         (lambda x: x, {"activation": "none"}, "probabilities, from 0 to 1, whose sum is 1"),
         (lambda x: x.sigmoid(), {"activation": "none"}, "whose sum is 1"),
         (lambda x: x + torch.rand_like(x), {}, "another result for the same patch"),
+        (lambda x: x.mul_(2), {}, "another result for the same patch.*change no patch in place"),
+        (reused, {"activation": "none", "classes": 2}, "another result for the same patch"),
     ],
 )
 def test_networks_whose_mask_would_mislead(network: Callable[[Tensor], Any], more: dict[str, Any], rule: str) -> None:
