@@ -33,6 +33,13 @@ PAIRS_AT_ONCE = 1_000_000
 """Pairs of edges that are looked for at once, so that few of them are in memory."""
 MOST_CORNERS = 200_000
 """The areas of a page have at most this many corners, because the page draws each of them again at every move."""
+EDGE_ERROR = 0.02
+"""Pixels by which an edge may lie beside the curve that it becomes in the image's reference system."""
+CHECKED = (0.25, 0.5, 0.75)
+"""Places along an edge where that is measured, as shares of its length."""
+MOST_HALVINGS = 16
+MOST_ADDED = 1_000_000
+"""Corners that are added to polygons at most, so that they follow such curves."""
 LONGEST_NAME = 120
 LONGEST_RULE = 400
 LARGEST_SIDE = 1 << 31
@@ -558,6 +565,8 @@ def _on_map(polygons: list[Any], crs: str, own: str, placed: Geotransform, info:
         convert = converter(crs, own)
         if convert is None:
             return None
+        near = None if turn(own) is not None else (info.size.width, info.size.height)
+        geometry = _bent(geometry, lambda corners: placed.pixels(convert(corners)), near=near)
         geometry = shapely.transform(geometry, convert)
         if not np.isfinite(shapely.get_coordinates(geometry)).all():
             return None
@@ -572,6 +581,47 @@ def _on_map(polygons: list[Any], crs: str, own: str, placed: Geotransform, info:
     ]
     hits = [shapely.intersects(each, whole) for each in shifted]
     return np.where(~hits[0] & hits[1], shifted[1], np.where(~hits[0] & hits[2], shifted[2], shifted[0]))
+
+
+def _bent(geometry: Any, pixels: Callable[[Any], Any], *, near: tuple[int, int] | None) -> Any:
+    """Return polygons with more corners on edges that become curves on the image.
+
+    An edge is straight in the reference system of its file. In UTM, 110 km of the parallel of 60 degrees lie up to
+    400 m beside the straight line between the two ends.
+
+    Args:
+        geometry: Polygons, in coordinates of their file.
+        pixels: Function from these coordinates to pixels of level 0, both `(n, 2)`.
+        near: Width and height of the image, where edges that lie elsewhere are left alone; None bends all of them.
+    """
+    rings, owners = shapely.get_rings(geometry, return_index=True)
+    corners, ring = shapely.get_coordinates(rings, return_index=True)
+    first = len(corners)
+    for _ in range(MOST_HALVINGS):
+        placed = pixels(corners)
+        start, step = placed[:-1], np.diff(placed, axis=0)
+        error = np.zeros(len(step))
+        low, high = np.minimum(start, placed[1:]), np.maximum(start, placed[1:])
+        with np.errstate(invalid="ignore"):  # places that have no coordinates on the map are infinite
+            for share in CHECKED:
+                between = pixels(corners[:-1] + share * np.diff(corners, axis=0))
+                error = np.maximum(error, np.abs(between - (start + share * step)).max(axis=1))
+                low, high = np.minimum(low, between), np.maximum(high, between)
+            bent = (ring[:-1] == ring[1:]) & (error > EDGE_ERROR) & np.isfinite(error)
+            if near is not None:
+                bent &= ((high >= 0) & (low <= near)).all(axis=1)
+        if not bent.any() or len(corners) - first + np.count_nonzero(bent) > MOST_ADDED:
+            break
+        where = np.flatnonzero(bent) + 1
+        corners = np.insert(corners, where, (corners[where - 1] + corners[where]) / 2, axis=0)
+        ring = np.insert(ring, where, ring[where])
+    if len(corners) == first:
+        return geometry
+    found = geometry.copy()
+    present = np.unique(owners)
+    made = shapely.polygons(shapely.linearrings(corners, indices=ring), indices=np.searchsorted(present, owners))
+    found[present] = made
+    return found
 
 
 def _from_either(polygons: list[Any], info: ImageInfo, path: str) -> tuple[Any, tuple[str, ...]]:

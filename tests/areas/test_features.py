@@ -9,6 +9,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import rasterio.warp
 import shapely
 import tifffile
 
@@ -108,6 +109,25 @@ def test_polygons_of_any_system(image: Path, system: str, tmp_path: Path) -> Non
         geometry.to_file(tmp_path / "a.geojson", driver="GeoJSON")
         roi = tmp_path / "a.geojson"
     assert close(covered(roi, image), wanted(image, on_map(image)))
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:3413", "EPSG:3857"])
+def test_edges_are_straight_in_the_system_of_the_file(crs: str, tmp_path: Path) -> None:
+    """The longitude and latitude of each pixel's centre say whether it lies in the box, whose edges are curves here."""
+    x, y = (found[0] for found in rasterio.warp.transform("EPSG:4326", crs, [15.5], [60.2]))
+    placed = rasterio.Affine(700, 0, x - 700 * WIDTH / 2, 0, -700, y + 700 * HEIGHT / 2)
+    facts = {"height": HEIGHT, "width": WIDTH, "count": 1, "dtype": "uint8", "crs": crs, "transform": placed}
+    with rasterio.open(tmp_path / "s.tif", "w", driver="GTiff", **facts) as file:
+        file.write(np.ones((1, HEIGHT, WIDTH), np.uint8))
+    hole = shapely.box(15.4, 60.1, 15.9, 60.3)
+    box = shapely.box(14.91, 60.01, 16.83, 60.37).difference(hole)
+    far = shapely.box(-60, 10, -50, 20)
+    columns, rows = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
+    places = rasterio.warp.transform(crs, "EPSG:4326", *(placed @ (columns.ravel(), rows.ravel())))
+    inside = shapely.contains_xy(box, *map(np.asarray, places)).reshape(HEIGHT, WIDTH)
+    found = covered(plain(tmp_path / "roi.geojson", shapely.MultiPolygon([far, box])), tmp_path / "s.tif")
+    assert inside.sum() > 1000
+    assert np.count_nonzero(found != inside) < 0.002 * inside.sum()
 
 
 def test_longitude_and_latitude_without_a_name(image: Path, tmp_path: Path) -> None:
