@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
 
 LARGEST_LABEL = 255
+JPEG_MAGIC = b"\xff\xd8\xff"
+LOSSY_ADVICE = (
+    "Save the labels as PNG or TIFF without JPEG compression, from their source: what JPEG has changed cannot be undone"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,8 @@ class OpenedLabels:
     """Whether the file has a palette, so that its samples can only be indices."""
     bounds: Box | None = None
     """The scanned part of the slide that a mask of this program was made of, from whose corner QuPath counts pixels."""
+    is_jpeg: bool = False
+    """Whether the pixels were compressed by JPEG, which puts other values beside the borders of labels."""
 
 
 class LabelImage(Closing):
@@ -62,6 +68,7 @@ class LabelImage(Closing):
         self.path = path
         self.classes = opened.classes
         self.indexed = opened.indexed
+        self.is_jpeg = opened.is_jpeg
         self._bounds = opened.bounds
         self._image = opened.image
         self._step = opened.step
@@ -174,7 +181,7 @@ def open_labels(source: str | Path, *, values: Mapping[int, int] | None = None) 
             the file calls it its nodata value.
 
     Raises:
-        SourceError: It is missing, damaged, has several bands, or values that are no whole numbers.
+        SourceError: It is missing, damaged, has several bands, values that are no whole numbers, or JPEG compression.
     """
     found = _open(source, values or {})
     info = found._image.info  # noqa: SLF001 - its own module
@@ -186,11 +193,35 @@ def open_labels(source: str | Path, *, values: Mapping[int, int] | None = None) 
             file=found.path,
             advice="Turn colours or probabilities into class indices first",
         )
+    if found.is_jpeg:
+        found.close()
+        raise SourceError(
+            "JPEG compression changes values near the borders of classes, so a JPEG file holds no exact labels",
+            file=found.path,
+            advice=LOSSY_ADVICE,
+        )
     return found
 
 
 def open_region(source: str | Path) -> LabelImage:
-    """Return a raster of any kind for `read_nonzero` and `read_stored`. Its first band marks what is inside.
+    """Return a raster of any kind for `read_nonzero`. Its first band marks what is inside.
+
+    Raises:
+        SourceError: It is missing or damaged, or has JPEG compression.
+    """
+    found = open_stored(source)
+    if found.is_jpeg:
+        found.close()
+        raise SourceError(
+            "JPEG compression leaves values other than 0 beside an area, so a JPEG file marks no exact area",
+            file=found.path,
+            advice="Save the area as PNG or TIFF without JPEG compression; of a JPEG file take the values above 127",
+        )
+    return found
+
+
+def open_stored(source: str | Path) -> LabelImage:
+    """Return a raster of any kind for `read_stored`.
 
     Raises:
         SourceError: It is missing or damaged.
@@ -220,7 +251,11 @@ def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> OpenedLab
                 classes=found.classes,
                 indexed=found.indexed,
                 bounds=found.bounds,
+                is_jpeg=found.is_jpeg,
             )
+        from magnet_cli.images.labels_tiff import is_jpeg_tiff  # noqa: PLC0415 - as above
+
+        return OpenedLabels(image=images.open_image(text, cache=cache), is_jpeg=is_jpeg_tiff(text))
     if head.startswith(PNG_MAGIC):
         header = read_png_header(text)
         if header.has_indices:
@@ -236,7 +271,7 @@ def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> OpenedLab
         from magnet_cli.images.gdal_image import is_indexed  # noqa: PLC0415 - an extra
 
         return OpenedLabels(image=image, indexed=is_indexed(text))
-    return OpenedLabels(image=images.open_image(text, cache=cache))
+    return OpenedLabels(image=images.open_image(text, cache=cache), is_jpeg=head.startswith(JPEG_MAGIC))
 
 
 def _head(text: str) -> bytes:

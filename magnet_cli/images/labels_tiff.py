@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
 """A colour of a class as a mask of this program names it."""
 BOX_SIDES = 4
+JPEG = (6, 7)
+"""Values of the tag Compression: JPEG as TIFF 6.0 first defined it, and as it is now."""
 BILEVEL_STEP = 255
 """Value that the readers give a bilevel sample that is not 0."""
 
@@ -58,6 +60,8 @@ class TiffLabels:
     """Whether the page has a palette."""
     bounds: Box | None = None
     """The scanned part of the slide that a mask of this program was made of, as the mask states it."""
+    is_jpeg: bool = False
+    """Whether the page has JPEG compression."""
 
 
 def open_tiff_labels(path: str, *, labels: Collection[int] = ()) -> TiffLabels | None:
@@ -123,7 +127,22 @@ def _opened(file: tifffile.TiffFile, path: str, blob: Blob, labels: Collection[i
         classes=classes_of(page),
         indexed=page.photometric == tifffile.PHOTOMETRIC.PALETTE,
         bounds=bounds_of(mask_description(page) or {}),
+        is_jpeg=page.compression in JPEG,
     )
+
+
+def is_jpeg_tiff(path: str) -> bool:
+    """Return whether level 0 of a TIFF file has JPEG compression.
+
+    Raises:
+        SourceError: The file is damaged.
+    """
+    advice = "Copy or export the file again"
+    with (
+        naming(path, "the TIFF file cannot be understood", advice=advice),
+        tifffile.TiffFile(path, _multifile=False) as file,
+    ):
+        return full_layer(find_contents(file, path).image(None, path)[1]).pages[0].compression in JPEG
 
 
 def _regional(page: TiffPage) -> bool:

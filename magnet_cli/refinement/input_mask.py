@@ -9,7 +9,7 @@ import numpy as np
 
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import Box, Size
-from magnet_cli.images.labels import open_region
+from magnet_cli.images.labels import LOSSY_ADVICE, open_stored
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks.spec import parts
 from magnet_cli.refinement.mask_kinds import Reading, Stored, decide
@@ -156,7 +156,7 @@ def open_mask(
         UsageError: A threshold was given and the mask holds no probability, or a class is unknown.
     """
     with ExitStack() as stack:
-        raster = stack.enter_context(open_region(source))
+        raster = stack.enter_context(open_stored(source))
         if raster.bands != 1:
             raise SourceError(
                 "a mask has one band",
@@ -170,6 +170,13 @@ def open_mask(
         if objects or only or not stored.is_zero_and_one:
             stored = stored.named(names)
         reading = decide(stored, kind, objects, only)
+        if raster.is_jpeg and reading.kind != "probability" and not stored.is_full_scale:
+            raise SourceError(
+                f"JPEG compression changes values near borders, so a JPEG file cannot be read as {reading.kind}",
+                file=raster.path,
+                advice=f"{LOSSY_ADVICE}. Of one object give --mask-kind probability, which takes the values above the "
+                "middle",
+            )
         if is_given and reading.kind != "probability":
             raise UsageError(
                 "--threshold is for probabilities",

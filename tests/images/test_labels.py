@@ -157,6 +157,32 @@ def test_inside_is_what_the_first_band_says(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.read_nonzero(Box.whole(found.size)), labels(2) == 1)
 
 
+def half() -> NDArray[np.uint8]:
+    """Return a raster whose right part is 2, which JPEG compression blurs at the border."""
+    values = np.zeros(SHAPE, np.uint8)
+    values[:, 21:] = 2
+    return values
+
+
+def jpeg(path: Path) -> None:
+    Image.fromarray(half()).save(path, format="jpeg")
+
+
+def jpeg_tiff(path: Path) -> None:
+    tifffile.imwrite(path, half(), compression="jpeg", tile=(16, 16))
+
+
+def jpeg_colours(path: Path) -> None:
+    tifffile.imwrite(path, np.dstack([half()] * 3) * 127, photometric="rgb", compression="jpeg", tile=(16, 16))
+
+
+@pytest.mark.parametrize("write", [jpeg, jpeg_tiff, jpeg_colours])
+def test_values_that_jpeg_has_changed_mark_no_area(tmp_path: Path, write: Any) -> None:
+    write(tmp_path / "x.tif")
+    with pytest.raises(SourceError, match="JPEG compression leaves values other than 0"):
+        open_region(tmp_path / "x.tif")
+
+
 def rgb(path: Path) -> None:
     Image.fromarray(np.dstack([labels()] * 3)).save(path)
 
@@ -187,6 +213,8 @@ def header(path: Path) -> None:
         (rgb, "one band of whole numbers.*3 bands of uint8"),
         (floats, "one band of whole numbers.*float32"),
         (large, r"from 0 to 255 \(got 304\)"),
+        (jpeg, "JPEG file holds no exact labels"),
+        (jpeg_tiff, "JPEG file holds no exact labels"),
         (truncated, "cannot be decoded"),
         (header, "PNG header is damaged"),
         (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n"), "PNG header is damaged"),

@@ -119,6 +119,15 @@ def test_grey_that_may_be_either_is_not_guessed(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path / "m.tif", "binary"), grey != 0)
 
 
+def test_a_jpeg_is_a_probability_and_nothing_else(tmp_path: Path) -> None:
+    Image.fromarray(disc().astype(np.uint8) * np.uint8(255)).save(tmp_path / "m.jpg", quality=60)
+    assert (np.asarray(Image.open(tmp_path / "m.jpg")) != 0).sum() > disc().sum()
+    for kind in ("binary", "labels"):
+        with pytest.raises(SourceError, match=f"cannot be read as {kind}.*--mask-kind probability"):
+            read(tmp_path / "m.jpg", kind)
+    assert np.array_equal(read(tmp_path / "m.jpg", "probability"), disc())
+
+
 def test_wrong_masks_are_refused_by_name(tmp_path: Path) -> None:
     scores = tiff(tmp_path / "scores.tif", disc() * np.float32(7))
     with pytest.raises(SourceError, match="0 to 1"):
