@@ -125,7 +125,16 @@ class OpenImage(Closing):
                 advice="Read at a level",
             )
         side, unit = _um(pixel_size, info.resolution.unit), UM_OF[info.resolution.unit]
-        return Pitch(x=side / (info.resolution.x * unit), y=side / (info.resolution.y * unit))
+        pitch = Pitch(x=side / (info.resolution.x * unit), y=side / (info.resolution.y * unit))
+        # A pixel that reaches far beyond the image would be a mean over countless reflections of it.
+        if max(pitch.x, pitch.y) > max(info.size.width, info.size.height):
+            raise UsageError(
+                "a pixel may not be larger than the image",
+                value=f"pixel_size={pixel_size!r}, {float(max(pitch.x, pitch.y)):,.0f} pixels of {info.size}",
+                file=info.path,
+                advice="Check the unit of pixel_size, as in 0.5um",
+            )
+        return pitch
 
     def _bands(self, bands: str | Sequence[int | str] | None) -> tuple[int, ...] | None:
         if bands is None:

@@ -69,9 +69,9 @@ def check_bands(info: ImageInfo, facts: InputFacts, named: Sequence[str] | None 
             )
         return tuple(_position(info, word) for word in named)
     # Names go before positions: a file with the bands in another order would give a plausible mask from wrong colours.
-    positions = {name.casefold(): index for index, name in enumerate(info.bands)}
-    if all(name.casefold() in positions for name in facts.bands):
-        return tuple(positions[name.casefold()] for name in facts.bands)
+    positions = positions_by_name(info, facts.bands)
+    if positions is not None:
+        return positions
     if len(info.bands) == len(facts.bands):
         return tuple(range(len(facts.bands)))
     raise WeightsError(
@@ -79,6 +79,14 @@ def check_bands(info: ImageInfo, facts: InputFacts, named: Sequence[str] | None 
         file=info.path,
         advice="Name the image's bands in the bundle's order with --bands, by number or name, or take another bundle",
     )
+
+
+def positions_by_name(info: ImageInfo, bands: Sequence[str]) -> tuple[int, ...] | None:
+    """Return where an image has bands of these names, in their order; None where it lacks one."""
+    positions = {name.casefold(): index for index, name in enumerate(info.bands)}
+    if not all(name.casefold() in positions for name in bands):
+        return None
+    return tuple(positions[name.casefold()] for name in bands)
 
 
 def inspect_bands(image: str | Path, options: BandOptions) -> ImageInfo:

@@ -312,7 +312,15 @@ def train_backbone(
     with training_folder(output, ".training", (BACKBONE_FILE,), replaces=True) as work:
         files = Files(folder=work.path)
         names = [entry.name for entry in recipe.bundle.classes]
-        read = load_scenes(data, config.data, work=files.folder, output=output, names=names, message=message)
+        read = load_scenes(
+            data,
+            config.data,
+            work=files.folder,
+            output=output,
+            names=names,
+            bands=recipe.bundle.input.bands,
+            message=message,
+        )
         scenes, validation = split_scenes(read, config.data)
         work.depend_on([*scenes, *validation], weights=weights)
         check([*scenes, *validation], recipe)

@@ -169,7 +169,9 @@ def train_cascade(
     recipe = CascadeRecipe(bundle=cascade_of(description, folder=output), config=config)
     with training_folder(output, ".training", (CASCADE_FILE,), replaces=True) as work:
         files = Files(folder=work.path)
-        read = load_scenes(data, config.data, work=files.folder, output=output, message=message)
+        read = load_scenes(
+            data, config.data, work=files.folder, output=output, bands=recipe.bundle.input.bands, message=message
+        )
         scenes, validation = split_scenes(read, config.data)
         work.depend_on([*scenes, *validation])
         trainer = recipe.trainer(scenes, validation=validation, files=files)

@@ -39,7 +39,8 @@ class DataConfig:
     """The scenes that a network learns from, and how windows of them are drawn.
 
     A scene is one picture of any size with its label map. Both may be of any format that `magnet_cli.images` reads, and
-    the picture has 8 bits a band. Pixels without data teach nothing. In a folder without `scenes`, each file of the
+    the picture has 8 bits a band. Bands are found by the names of `[bundle.input]`, where the picture has all of them;
+    else the first ones are read. Pixels without data teach nothing. In a folder without `scenes`, each file of the
     subfolder `images` is a scene, and the file of the same stem in `labels` is its label map. With `scenes`, each name
     is a subfolder that has `images` and `labels`, and each of its files is a scene, `subfolder/stem`. With `grid`, its
     files, sorted by name, are adjacent crops of one picture, row by row.

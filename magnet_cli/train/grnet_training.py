@@ -223,7 +223,9 @@ def train_grnet(
     with training_folder(output, ".training", (BACKBONE_FILE, LOCAL_FILE, SELECTOR_FILE), replaces=True) as work:
         files = Files(folder=work.path)
         names = [entry.name for entry in bundle.classes]
-        read = load_scenes(data, config.data, work=files.folder, output=output, names=names, message=message)
+        read = load_scenes(
+            data, config.data, work=files.folder, output=output, names=names, bands=bundle.input.bands, message=message
+        )
         scenes, validation = split_scenes(read, config.data)
         work.depend_on([*scenes, *validation], weights=weights)
         note = check_classes(scenes, bundle, ignore=config.data.ignore)

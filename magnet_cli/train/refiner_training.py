@@ -201,7 +201,9 @@ def train_refiner(
     with training_folder(output, ".refiner-training", ()) as work:
         folder = work.path
         names = [entry.name for entry in bundle.classes]
-        scenes = load_scenes(data, config.data, work=folder, output=output, names=names, message=message)
+        scenes = load_scenes(
+            data, config.data, work=folder, output=output, names=names, bands=bundle.input.bands, message=message
+        )
         work.depend_on(scenes)
         folds = scene_views(scenes, bundle=bundle, config=config, folder=folder, progress=progress)
         views = [view for fold in folds for view in fold]

@@ -51,6 +51,7 @@ def load_scenes(
     work: Path | None = None,
     output: Path | None = None,
     names: Sequence[str] | None = None,
+    bands: Sequence[str] | None = None,
     message: Callable[[str], None] | None = None,
 ) -> list[LabelledScene]:
     """Return every scene, those to validate on included, below a folder or of a CSV file; see `DataConfig`.
@@ -64,7 +65,9 @@ def load_scenes(
         work: Folder for what is decoded once; made where missing. The system's own for temporary files where None.
         output: The folder of the bundle that is trained, whose files no scene may read.
         names: The names of the classes, by label, for polygons that name theirs. None where they are not known.
-        message: Receives messages about the files of polygons that a user should read.
+        bands: The names of the bundle's bands, by which those of images are found as `magnet segment` finds them. None
+            reads the first three bands.
+        message: Receives messages about the files that a user should read.
 
     Raises:
         SourceError: A file is missing, cannot be decoded, or does not fit its label map.
@@ -72,7 +75,7 @@ def load_scenes(
             file of a scene.
         OutputError: The disk has no room for what has to be decoded once.
     """
-    layouts = list(layouts_in(data, config, names))
+    layouts = list(layouts_in(data, config, names, bands))
     if not layouts:
         raise UsageError("there is nothing to train on", file=data)
     refuse_twice([layout.name for layout in layouts], file=data)
@@ -115,7 +118,9 @@ def is_replaced(entry: Path) -> bool:
     return entry.name in {DESCRIPTION, CARD, CHECKPOINT, *TRAINING_FILES} or entry.suffix == ".safetensors"
 
 
-def layouts_in(data: Path, config: DataConfig, names: Sequence[str] | None = None) -> Iterator[SceneLayout]:
+def layouts_in(
+    data: Path, config: DataConfig, names: Sequence[str] | None = None, bands: Sequence[str] | None = None
+) -> Iterator[SceneLayout]:
     """Yield the layout of every scene."""
     if data.suffix.lower() == ".csv":
         for sample in read_dataset(data, config.scenes):
@@ -126,15 +131,16 @@ def layouts_in(data: Path, config: DataConfig, names: Sequence[str] | None = Non
                 mask=sample.mask,
                 corrections=sample.corrections,
                 names=names,
+                bands=bands,
             )
     elif config.scenes and config.grid:
         for name in config.scenes:
-            yield lay_out(name, pairs_in(data / name, config), grid=config.grid)
+            yield lay_out(name, pairs_in(data / name, config), grid=config.grid, bands=bands)
     else:
         for name in config.scenes or ("",):
             prefix = f"{name}/" if name else ""
             for image, label in pairs_in(data / name, config):
-                yield lay_out(f"{prefix}{stem(image)}", [(image, label)])
+                yield lay_out(f"{prefix}{stem(image)}", [(image, label)], bands=bands)
 
 
 def is_raster(path: Path) -> bool:
@@ -263,11 +269,13 @@ def stream_scene(layout: SceneLayout, config: DataConfig, *, spool: Spool, shelf
             content.update(labels.data)
             plane.write(box.y, labels[..., None] ^ np.uint8(config.ignore))
         whole = layout.whole
-        source = pictures.read if whole is None else Original(shelf=shelf, path=whole.image)
+        source = pictures.read if whole is None else Original(shelf=shelf, path=whole.image, bands=whole.bands)
         pixels = spool_pixels(spool, layout.size, bands=layout.bands, levels=layout.spooled, level0=source)
     mask = stream_mask(layout, spool)
     states.refuse_change()
     said = [str(layout.size), layout.bands, layout.fingerprint(), content.hexdigest()]
+    if any(part.positions != tuple(range(layout.bands)) for part in layout.parts):
+        said.append([part.positions for part in layout.parts])
     if layout.mask is not None:
         said.append(images.fingerprint(layout.mask))
     return LabelledScene(

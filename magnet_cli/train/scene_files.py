@@ -16,6 +16,7 @@ from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.images.labels import open_labels, open_region
 from magnet_cli.images.protocol import NODATA, Request
 from magnet_cli.options.regions import is_geojson
+from magnet_cli.plan.bands import positions_by_name
 from magnet_cli.system.closing import Closing
 from magnet_cli.train.streams import chunks, spooled_levels
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     Reader = Callable[[Box], NDArray[np.generic]]
 
 RGB = 3
-"""Largest number of bands that a training uses: the first ones of an image."""
+"""Number of bands that are read of an image, where no names of bands are known: the first ones."""
 WIDEST = 4
 """About the bytes that a pixel takes while labels, region and validity are read together."""
 
@@ -47,8 +48,15 @@ class ScenePart:
     """The info of the picture."""
     box: Box
     """The part's box in the scene."""
+    positions: tuple[int, ...]
+    """Positions of the bands that are read, in the order of the bundle's."""
     corrections: Path | None = None
     """A GeoJSON file of polygons whose classes count in place of those of the label map."""
+
+    @property
+    def bands(self) -> tuple[int, ...] | None:
+        """The positions of the bands that are read, or None for all bands as they are stored."""
+        return None if self.positions == tuple(range(len(self.info.bands))) else self.positions
 
     def open_labels(
         self, stack: ExitStack, *, names: Sequence[str] | None, values: Mapping[int, int], ignore: int
@@ -93,8 +101,8 @@ class SceneLayout:
 
     @property
     def bands(self) -> int:
-        """The number of bands that are trained on: the first three of the image, or all where it has fewer."""
-        return min(RGB, len(self.parts[0].info.bands))
+        """The number of bands that are trained on."""
+        return len(self.parts[0].positions)
 
     @property
     def maps(self) -> int:
@@ -144,6 +152,7 @@ def lay_out(
     mask: Path | None = None,
     corrections: Path | None = None,
     names: Sequence[str] | None = None,
+    bands: Sequence[str] | None = None,
 ) -> SceneLayout:
     """Return the layout of adjacent pictures with their label maps, row by row.
 
@@ -155,6 +164,8 @@ def lay_out(
         mask: Class indices of the scene's size that something else found in it.
         corrections: Polygons over the label map of a scene of one part.
         names: The names of the classes, by label, for polygons that name theirs.
+        bands: The names of the bundle's bands. Images that have all of them are read in their order, and the first
+            bands of others.
 
     Raises:
         SourceError: A file is missing, cannot be read or has other than 8 bits; a label map differs in size from its
@@ -169,7 +180,14 @@ def lay_out(
     if len({len(info.bands) for info in infos}) > 1:
         raise SourceError("the parts differ in their bands", file=pairs[0][0])
     parts = tuple(
-        ScenePart(image=image, label=label, info=info, box=box, corrections=corrections)
+        ScenePart(
+            image=image,
+            label=label,
+            info=info,
+            box=box,
+            positions=_positions(info, bands),
+            corrections=corrections,
+        )
         for (image, label), info, box in zip(pairs, infos, boxes, strict=True)
     )
     size = Size(width=max(box.right for box in boxes), height=max(box.bottom for box in boxes))
@@ -181,8 +199,26 @@ def lay_out(
                 if len(infos) == 1:
                     images.check_place(raster.info, infos[0])
     known = None if names is None else tuple(names)
-    notes = tuple(note for _, said in inspected for note in said)
+    notes = tuple(note for info, said in inspected for note in (*said, *_band_notes(info, bands)))
     return SceneLayout(name=name, parts=parts, size=size, roi=roi, mask=mask, names=known, notes=notes)
+
+
+def _positions(info: ImageInfo, bands: Sequence[str] | None) -> tuple[int, ...]:
+    """Return the positions of the bands that are read, as `magnet segment` reads them where names or counts agree."""
+    found = None if bands is None else positions_by_name(info, bands)
+    return tuple(range(min(len(info.bands), RGB if bands is None else len(bands)))) if found is None else found
+
+
+def _band_notes(info: ImageInfo, bands: Sequence[str] | None) -> tuple[str, ...]:
+    """Return a note on an image of which some bands are read because they are the first ones."""
+    if bands is None or len(info.bands) <= len(bands) or positions_by_name(info, bands) is not None:
+        return ()
+    numbers = ",".join(map(str, range(1, len(bands) + 1)))
+    text = (
+        f"Images with the bands {', '.join(info.bands)} are read as {', '.join(bands)} by their first bands. "
+        f"'magnet segment' reads such images the same way with --bands {numbers}."
+    )
+    return (text,)
 
 
 def _inspected(
@@ -259,18 +295,17 @@ class Pictures(Closing):
     """
 
     def __init__(self, layout: SceneLayout, *, cache: CacheBudget) -> None:
-        self._bands = layout.bands
         self._stack = ExitStack()
         with ExitStack() as stack:
             self._images = [
-                (part.box, stack.enter_context(images.open_image(part.image, cache=cache))) for part in layout.parts
+                (part, stack.enter_context(images.open_image(part.image, cache=cache))) for part in layout.parts
             ]
             self._stack = stack.pop_all()
 
     def read(self, box: Box) -> Pixels:
         """Return level 0 in a box, `(box.height, box.width, bands)`."""
-        parts = [(where, _reader(image, lambda region: region.pixels)) for where, image in self._images]
-        return paste(box, parts)[..., : self._bands].astype(np.uint8, copy=False)
+        parts = [(part.box, _reader(image, part, lambda region: region.pixels)) for part, image in self._images]
+        return paste(box, parts).astype(np.uint8, copy=False)
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
         """Return `(box.height, box.width)`, True where there is data.
@@ -279,7 +314,7 @@ class Pictures(Closing):
         """
         if not any(image.info.has_mask for _, image in self._images):
             return None
-        parts = [(where, _reader(image, _validity)) for where, image in self._images]
+        parts = [(part.box, _reader(image, part, _validity)) for part, image in self._images]
         return paste(box, parts).astype(np.bool_, copy=False)
 
     def close(self) -> None:
@@ -287,8 +322,8 @@ class Pictures(Closing):
         self._stack.close()
 
 
-def _reader(image: Image, chosen: Callable[[images.Region], NDArray[np.generic]]) -> Reader:
-    return lambda box: chosen(image.read([Request(pitch=LEVEL0, box=box)])[0])
+def _reader(image: Image, part: ScenePart, chosen: Callable[[images.Region], NDArray[np.generic]]) -> Reader:
+    return lambda box: chosen(image.read([Request(pitch=LEVEL0, box=box, bands=part.bands)])[0])
 
 
 def _validity(region: images.Region) -> NDArray[np.generic]:

@@ -92,7 +92,9 @@ def train_selector(
     with training_folder(output, ".selector-training", (SELECTOR_FILE,)) as work:
         files = Files(folder=work.path)
         names = [entry.name for entry in bundle.classes]
-        scenes = load_scenes(data, config.data, work=files.folder, output=output, names=names, message=message)
+        scenes = load_scenes(
+            data, config.data, work=files.folder, output=output, names=names, bands=bundle.input.bands, message=message
+        )
         work.depend_on(scenes)
         trainer, lesson = selector_trainer(bundle, config, scenes, files=files, progress=watch.get("progress"))
         network = trainer.fit(**watch)

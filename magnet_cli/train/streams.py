@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -84,10 +84,12 @@ class Original:
 
     shelf: Shelf
     path: Path
+    bands: tuple[int, ...] | None = None
+    """Positions of the bands that are read; None for all."""
 
     def read(self, request: Request) -> Pixels:
-        """Read all bands of a region of the image."""
-        return self.shelf.read(self.path, request)
+        """Read the bands of a region of the image."""
+        return self.shelf.read(self.path, replace(request, bands=self.bands))
 
 
 class StreamedPixels:
@@ -95,7 +97,7 @@ class StreamedPixels:
 
     Args:
         size: The size of level 0.
-        bands: Number of bands, the image's first.
+        bands: Number of bands.
         planes: Levels that were spooled.
         original: The image that has the other levels; None where there are none.
     """
@@ -120,7 +122,7 @@ class StreamedPixels:
         if self._original is None:
             message = f"no level serves {request}"
             raise LookupError(message)
-        return self._original.read(request)[..., : self.bands]
+        return self._original.read(request)
 
     @cached_property
     def _spooled(self) -> PyramidImage:

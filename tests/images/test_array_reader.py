@@ -104,6 +104,7 @@ def test_bands_are_chosen_by_number_or_name(slide: Path, pixels: NDArray[np.uint
         ({"pixel_size": "64"}, ["positive length"]),
         ({"pixel_size": "1x2um"}, ["positive length"]),
         ({"pixel_size": True}, ["positive length"]),
+        ({"pixel_size": "1m"}, ["larger than the image", "4,000,000 pixels of 131x97", "Check the unit"]),
         ({"bands": "4"}, ["no such band", "'4'", "red, green, blue"]),
         ({"bands": "nir"}, ["no such band", "'nir'"]),
     ],
