@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.backends import HEAD_BYTES as MAGIC_BYTES
@@ -21,6 +22,7 @@ from magnet_cli.system.regular_files import is_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from magnet_cli.images.protocol import Image
 
@@ -44,13 +46,47 @@ WITH_PIXELS = (".msk", ".MSK", ".msk.ovr", ".ovr", ".OVR")
 """Endings of the files beside an image from which pixels or their validity are read."""
 
 
-def fingerprint(path: str | Path) -> str:
+@dataclass(frozen=True, kw_only=True)
+class InputFiles:
+    """The files from which an input on this machine is read; of those of a folder, the ones that are hashed."""
+
+    sampled: tuple[tuple[Path, str], ...]
+    """Files of which all bytes or many samples are hashed, each with its place in the folder. The place is empty for
+    the input itself."""
+    companions: tuple[Path, ...]
+    """Files of which few bytes are hashed."""
+    beside: tuple[Path, ...]
+    """Files of which what they say of the place and of missing pixels is hashed."""
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Find the files of an input.
+
+        Args:
+            path: A file, or the folder of a zarr image.
+
+        Raises:
+            SourceError: The input cannot be read.
+        """
+        with _reading(path):
+            sampled, companions = _files(path), _companions(path)
+            beside = [] if path.is_dir() else sidecar_files(path, world=world_endings(path.suffix))
+        return cls(sampled=tuple(sampled), companions=tuple(companions), beside=tuple(beside))
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files, each once."""
+        return list(dict.fromkeys([*(file for file, _ in self.sampled), *self.companions, *self.beside]))
+
+
+def fingerprint(path: str | Path, files: InputFiles | None = None) -> str:
     """Return a SHA-256 (hexadecimal) over the size of an input and its bytes, or samples of them where it is large.
 
     For a URL, over the size, what the server calls its version (ETag, else time of the last change), and few samples.
 
     Args:
         path: A file, the folder of a zarr image, or the URL of either.
+        files: The files of the input, if they are known already.
 
     Raises:
         SourceError: The input cannot be read.
@@ -58,14 +94,15 @@ def fingerprint(path: str | Path) -> str:
     if is_url(str(path)):
         return _remote(str(path))
     path = Path(path)
+    files = InputFiles.of(path) if files is None else files
     digest = hashlib.sha256()
-    with naming(path, "the input cannot be read", advice="Check that it exists and that you may read it"):
-        for file, name in _files(path):
+    with _reading(path):
+        for file, name in files.sampled:
             size = file.stat().st_size
             digest.update(f"{name}\0{size}\0".encode() if name else f"{size}\0".encode())
             with regular_files.opened(file) as stream:
                 _hash(digest, stream, size)
-        for file in _companions(path):
+        for file in files.companions:
             size = file.stat().st_size
             digest.update(f"{file.name}\0{size}\0".encode())
             with regular_files.opened(file) as stream:
@@ -75,25 +112,14 @@ def fingerprint(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def input_files(path: Path) -> list[Path]:
-    """Return the files from which an input is read, of those of a folder the ones that are hashed.
-
-    Args:
-        path: A file, or the folder of a zarr image.
-
-    Raises:
-        SourceError: The input cannot be read.
-    """
-    with naming(path, "the input cannot be read", advice="Check that it exists and that you may read it"):
-        found = [*(file for file, _ in _files(path)), *_companions(path)]
-        beside = [] if path.is_dir() else sidecar_files(path, world=world_endings(path.suffix))
-    return list(dict.fromkeys([*found, *beside]))
-
-
-def is_hashed_whole(source: str | Path) -> bool:
+def is_hashed_whole(source: str | Path, files: InputFiles | None = None) -> bool:
     """Return whether the fingerprint of an input depends on each byte of all its files.
 
     It does not for a mosaic and for a raster with a header file, of whose other files a few bytes alone are hashed.
+
+    Args:
+        source: The path or URL of the input.
+        files: Its files, if they are known already.
 
     Raises:
         SourceError: The input cannot be read.
@@ -101,8 +127,13 @@ def is_hashed_whole(source: str | Path) -> bool:
     path = Path(source)
     if is_url(str(source)) or not path.is_file():
         return False
-    with naming(path, "the input cannot be read", advice="Check that it exists and that you may read it"):
-        return not _companions(path) and all(file.stat().st_size <= SMALL_BYTES for file, _ in _files(path))
+    files = InputFiles.of(path) if files is None else files
+    with _reading(path):
+        return not files.companions and all(file.stat().st_size <= SMALL_BYTES for file, _ in files.sampled)
+
+
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return naming(path, "the input cannot be read", advice="Check that it exists and that you may read it")
 
 
 def _placement(path: Path) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from magnet_cli.errors import SourceError
-from magnet_cli.images.fingerprint import fingerprint, input_files, is_hashed_whole
+from magnet_cli.images.fingerprint import InputFiles, fingerprint, is_hashed_whole
 from magnet_cli.images.urls import is_url
 
 if TYPE_CHECKING:
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from magnet_cli.images.protocol import ImageInfo
 
 CHANGED = "the input changed while it was read"
+SETTLING = 2_000_000_000
+"""Nanoseconds after which a change of a file has another time than the one before. Clocks of file systems tick every
+few milliseconds, and some only every two seconds."""
 ADVICE = "Wait until the file is copied whole and nothing writes to it, then run the same command again"
 
 
@@ -26,6 +31,9 @@ class FileState:
     size: int
     modified: int
     """Time of the last change, in nanoseconds."""
+    identity: tuple[int, ...] | None = field(default=None, compare=False)
+    """Device and number of the file, and the time of the last change of its content, name or rights, which no program
+    can set. None where the system has no such time, and for a file that has just changed."""
 
     @classmethod
     def of(cls, file: Path) -> Self | None:
@@ -34,7 +42,9 @@ class FileState:
             found = file.stat()
         except OSError:
             return None
-        return cls(size=found.st_size, modified=found.st_mtime_ns)
+        is_known = sys.platform != "win32" and time.time_ns() >= found.st_ctime_ns + SETTLING
+        identity = (found.st_dev, found.st_ino, found.st_ctime_ns) if is_known else None
+        return cls(size=found.st_size, modified=found.st_mtime_ns, identity=identity)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +57,8 @@ class InputState:
     digest: str | None
     """Fingerprint of the input; for a URL it includes size and version as the server states them. None where only what
     the file system says is compared."""
+    is_hashed_whole: bool = False
+    """Whether the fingerprint depends on each byte of all files."""
 
     @classmethod
     def of(cls, source: str | Path, *, content: bool = True) -> Self:
@@ -60,8 +72,27 @@ class InputState:
             SourceError: The input cannot be read.
         """
         text = str(source)
-        files = {} if is_url(text) else {file: FileState.of(file) for file in input_files(Path(text))}
-        return cls(source=text, files=files, digest=fingerprint(text) if content else None)
+        found = None if is_url(text) else InputFiles.of(Path(text))
+        states = {} if found is None else {file: FileState.of(file) for file in found.paths}
+        return cls(
+            source=text,
+            files=states,
+            digest=fingerprint(text, found) if content else None,
+            is_hashed_whole=content and is_hashed_whole(text, found),
+        )
+
+    def is_untouched(self) -> bool:
+        """Return whether all bytes of the input were hashed, and nothing has written to, replaced or renamed a file.
+
+        False where the system does not say so.
+        """
+        if not (self.is_hashed_whole and self.files):
+            return False
+        for file, before in self.files.items():
+            now = FileState.of(file)
+            if now is None or now != before or now.identity is None or now.identity != before.identity:
+                return False
+        return True
 
     def difference(self, *, quick: bool = False) -> str:
         """Return in words what has changed since; an empty text where nothing has.
@@ -123,6 +154,10 @@ class InputStates:
     def digest(self, source: str | Path) -> str:
         """Return the fingerprint of an input, which was noted."""
         return next(state.digest or "" for state in self.states if state.source == str(source))
+
+    def is_untouched(self, source: str | Path) -> bool:
+        """Return whether nothing has written to an input since it was noted; False where that is not certain."""
+        return any(state.source == str(source) and state.is_untouched() for state in self.states)
 
     def image_hashes(self, info: ImageInfo) -> dict[str, str]:
         """Return hashes that identify an image: of its input, which was noted, and of a chosen series or alpha."""

@@ -255,13 +255,16 @@ class MaskRun:
     def refuse_changed_pixels(self, samples: ReadSamples) -> None:
         """Compare a few reads with what the image gives when it is opened anew.
 
-        An image that is decoded once, or that takes much memory to be opened twice, is known by its fingerprint alone.
+        An image that is decoded once, or that takes much memory to be opened twice, is known by its fingerprint alone,
+        and so is one whose every byte is hashed again and which the system says was not written to.
 
         Raises:
             SourceError: The pixels have changed.
         """
         info = self.job.image
         if info.cache_bytes or info.backend == "vips" or info.resident_bytes > LARGEST_SECOND_IMAGE:
+            return
+        if self.inputs.is_untouched(info.path):
             return
         with images.reopen(info) as again:
             samples.refuse_difference(again)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from fractions import Fraction
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,47 @@ def test_other_bytes_of_the_same_length_and_time_are_noticed(tmp_path: Path) -> 
     assert states.change(quick=True) is None
     with pytest.raises(SourceError, match="its content is another"):
         states.refuse_change()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no time of the last change that nobody can set")
+def test_a_file_is_untouched_as_long_as_nothing_writes_to_it_or_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = 20_000_000
+    monkeypatch.setattr("magnet_cli.images.input_states.SETTLING", ticks)
+
+    def noted() -> InputStates:
+        time.sleep(2 * ticks / 1e9)
+        return InputStates.of([source])
+
+    source = plain(tmp_path)
+    data, before = source.read_bytes(), source.stat()
+    other = tmp_path / "other.tif"
+    other.write_bytes(data)
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    states = noted()
+    source.read_bytes()
+    assert states.is_untouched(source)
+    assert not states.is_untouched(other)
+    assert not InputStates.of([source], content=False).is_untouched(source)
+    source.write_bytes(data)
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert states.change() is None
+    assert not states.is_untouched(source), "its bytes were others for a moment, perhaps"
+    states = noted()
+    other.replace(source)
+    assert states.change() is None
+    assert not states.is_untouched(source)
+    states = noted()
+    (tmp_path / "a.tif.msk").write_bytes(data)
+    (tmp_path / "a.tif.msk").unlink()
+    assert states.is_untouched(source)
+    with monkeypatch.context() as patched:
+        patched.setattr("magnet_cli.images.input_states.SETTLING", 1 << 62)
+        assert not noted().is_untouched(source), "the clock of the file system may not have ticked since"
+    for name in ("SMALL_BYTES", "HEAD_BYTES", "SAMPLE_BYTES"):
+        monkeypatch.setattr(sys.modules["magnet_cli.images.fingerprint"], name, 16)
+    assert not InputStates.of([source]).is_untouched(source), "of a large file, samples are hashed"
 
 
 def test_a_large_file_that_was_written_to_is_refused_though_its_samples_agree(

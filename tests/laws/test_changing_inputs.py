@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from typing_extensions import override
 from magnet_cli.errors import SourceError
 from magnet_cli.events import Events, Step
 from magnet_cli.geometry import Size
+from magnet_cli.images.read_samples import ReadSamples
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.refinement.api import refine
@@ -117,9 +119,22 @@ def test_no_mask_is_made_of_an_image_that_changes(
 def test_pixels_are_compared_where_the_fingerprint_sees_no_change(
     bundle: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("magnet_cli.images.input_states.fingerprint", lambda _: "the same")
+    monkeypatch.setattr("magnet_cli.images.input_states.fingerprint", lambda *_: "the same")
     error = refused(image, tmp_path / "out", options(bundle), Meddling(lambda: modify(image)))
     assert "the pixels in box" in str(error)
+
+
+def test_an_image_that_nothing_has_written_to_is_not_opened_again(
+    bundle: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[object] = []
+    monkeypatch.setattr("magnet_cli.images.input_states.SETTLING", 20_000_000)
+    time.sleep(0.04)
+    monkeypatch.setattr(ReadSamples, "refuse_difference", lambda _, again: compared.append(again))
+    segment(image, tmp_path / "a.tif", options(bundle))
+    assert not compared
+    segment(image, tmp_path / "b.tif", options(bundle), events=Meddling(image.touch))
+    assert len(compared) == 1
 
 
 def test_an_image_that_is_removed_is_refused(bundle: Path, image: Path, tmp_path: Path) -> None:

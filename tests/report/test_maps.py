@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from fractions import Fraction
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,6 +120,22 @@ def test_a_map_stays_small() -> None:
     assert found.values[-1, -1] == NOTHING
     assert found.pixel[0] * found.values.shape[1] >= 1_000_000
     assert found.pixel[0] == found.cell[0] * (-(-stage.cells.width // MOST))
+
+
+def test_pixels_of_a_map_are_means_of_what_is_known() -> None:
+    """Pieces of any size may share pixels of the map, and some of their values may be unknown."""
+    size, rng = Size(width=3 * MOST - 5, height=211), np.random.default_rng(4)
+    whole = rng.random((size.height, size.width))
+    known = rng.random(whole.shape) < 0.9
+    grid = _Means(size)
+    for rows, columns in product((slice(0, 100), slice(100, 211)), (slice(0, 7), slice(7, 200), slice(200, 283))):
+        grid.add(rows.start, columns.start, whole[rows, columns], known[rows, columns])
+    found = grid.map(stage_of(size), parts=1).values
+    assert found.shape == (71, 95)
+    for row, column in ((0, 0), (33, 2), (33, 66), (70, 94)):
+        part = (slice(3 * row, 3 * row + 3), slice(3 * column, 3 * column + 3))
+        expected = whole[part][known[part]].mean() * STEPS
+        assert abs(int(found[row, column]) - expected) <= 4.001
 
 
 def test_four_maps_of_noise_take_less_than_a_small_mask() -> None:
