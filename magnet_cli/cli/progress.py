@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+from typing_extensions import override
 
 from magnet_cli.cli.outcome import failure_lines, shown_details
 from magnet_cli.cli.volume import VOLUME
@@ -44,9 +45,10 @@ class TimeLeft(TimeRemainingColumn):
         return super().render(task) + Text(" left", style="progress.remaining")
 
 
-class _Console(Console):
+class MessageConsole(Console):
     """A console that becomes silent when the reader of a pipe closes it, so that the run continues."""
 
+    @override
     def on_broken_pipe(self) -> None:
         self.quiet = True
 
@@ -84,7 +86,7 @@ class Display(Events, BarDisplay):
     """
 
     def __init__(self, *, enabled: bool) -> None:
-        self._console = _Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        self._console = MessageConsole(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
         columns = (DESCRIPTION, BarColumn(), TaskProgressColumn(), TimeLeft())
         self._bar = transient_bar(self._console, *columns, enabled=enabled)
         self._task: TaskID | None = None

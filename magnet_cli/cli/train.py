@@ -93,6 +93,7 @@ def cascade(data: Data, *, output: Output, config: Config, no_progress: NoProgre
 
 
 @train_app.command(cls=PanelCommand)
+@speaking
 @command
 def refiner(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
     """Train a refiner for a bundle that has a backbone, and add it to the bundle."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TimeRemainingColumn
 
-from magnet_cli.cli.progress import DESCRIPTION, BarDisplay, transient_bar
+from magnet_cli.cli.progress import DESCRIPTION, BarDisplay, MessageConsole, transient_bar
+from magnet_cli.cli.volume import VOLUME
 
 if TYPE_CHECKING:
     from magnet_cli.train.log import Line
@@ -25,7 +26,7 @@ class TrainingDisplay(BarDisplay):
     """
 
     def __init__(self, *, enabled: bool = True) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        self._console = MessageConsole(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
         columns = (BarColumn(), MofNCompleteColumn(), DESCRIPTION, TimeRemainingColumn())
         self._bar = transient_bar(self._console, *columns, enabled=enabled)
         self._task: TaskID | None = None
@@ -33,11 +34,15 @@ class TrainingDisplay(BarDisplay):
         self._score = ""
 
     def line(self, line: Line) -> None:
-        """Print a line of the log. Where the bar is shown, only validations are printed."""
+        """Print a line of the log. Where the bar is shown, only validations are printed; with `--quiet`, nothing is."""
+        text = "  ".join(f"{key} {value:g}" for key, value in line.items())
+        VOLUME.record(text)
         if "validation_miou" in line:
             self._score = f"  mIoU {line['validation_miou']:.3f}, best {line['best_miou']:.3f}"
-        if self._task is None or "validation_miou" in line:
-            self._console.print("  ".join(f"{key} {value:g}" for key, value in line.items()))
+        if not VOLUME.quiet and (self._task is None or "validation_miou" in line):
+            # A training goes on where nobody reads its messages any more, or the disk that takes them is full.
+            with suppress(OSError):
+                self._console.print(text)
 
     def tick(self, tick: Tick) -> None:
         """Move the bar after an iteration."""

@@ -22,7 +22,7 @@ from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.evaluation_page import EVALUATION_FILE, evaluation_page, score_held_out
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
-from magnet_cli.train.scene_data import load_scenes, split_scenes
+from magnet_cli.train.scene_data import load_scenes, refuse_range, split_scenes
 from magnet_cli.train.training_card import card
 from magnet_cli.train.validation import Validator
 
@@ -309,6 +309,7 @@ def train_backbone(
     # Weights that are missing or do not fit are refused here, before the scenes are decoded.
     weights = start.states()
     origin = recipe.origin()
+    refuse_range(recipe.bundle.input.range)
     with training_folder(output, ".training", (BACKBONE_FILE,), replaces=True) as work:
         files = Files(folder=work.path)
         names = [entry.name for entry in recipe.bundle.classes]

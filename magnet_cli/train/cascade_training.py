@@ -24,7 +24,7 @@ from magnet_cli.train.destination import real_path, training_folder
 from magnet_cli.train.loop import Files, Trainer, seeded
 from magnet_cli.train.mask_samples import MaskSampler, MaskValidator
 from magnet_cli.train.perturbation import Perturbation
-from magnet_cli.train.scene_data import load_scenes, split_scenes
+from magnet_cli.train.scene_data import load_scenes, refuse_range, split_scenes
 from magnet_cli.train.spoilage import Spoiling
 
 if TYPE_CHECKING:
@@ -167,6 +167,7 @@ def train_cascade(
     output = real_path(output)
     description = cascade_description(config)
     recipe = CascadeRecipe(bundle=cascade_of(description, folder=output), config=config)
+    refuse_range(recipe.bundle.input.range)
     with training_folder(output, ".training", (CASCADE_FILE,), replaces=True) as work:
         files = Files(folder=work.path)
         read = load_scenes(

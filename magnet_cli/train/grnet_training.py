@@ -27,7 +27,7 @@ from magnet_cli.train.destination import real_path, training_folder
 from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.grnet_parts import GRNet, TurnObjective, turn_at
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
-from magnet_cli.train.scene_data import load_scenes, split_scenes
+from magnet_cli.train.scene_data import load_scenes, refuse_range, split_scenes
 from magnet_cli.train.selector_training import SELECTOR_FILE, refuse_unequal
 from magnet_cli.train.validation import Validator
 
@@ -220,6 +220,7 @@ def train_grnet(
     bundle = bundle_of(description, folder=output)
     words = (config.network.encoder_weights, config.grnet.local.encoder_weights)
     weights = InputStates.joined(EncoderStart(words=each, folder=config.folder).states() for each in words)
+    refuse_range(bundle.input.range)
     with training_folder(output, ".training", (BACKBONE_FILE, LOCAL_FILE, SELECTOR_FILE), replaces=True) as work:
         files = Files(folder=work.path)
         names = [entry.name for entry in bundle.classes]

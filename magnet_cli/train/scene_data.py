@@ -20,6 +20,7 @@ from magnet_cli.images.dataset import read_dataset
 from magnet_cli.images.inputs import is_image
 from magnet_cli.images.labels import open_labels
 from magnet_cli.models.description import CARD, DESCRIPTION
+from magnet_cli.plan.bands import stored_as
 from magnet_cli.system.durable import writing
 from magnet_cli.system.memory import format_bytes, parse_bytes
 from magnet_cli.system.spool import Spool, SpooledRaster, raster_bytes
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
+DTYPE = "uint8"
+"""The type of the pictures that trainings read."""
 UNREADABLE = frozenset({".bmp"})
 """Suffixes of pictures that cannot be read, and are refused rather than left out of a folder."""
 
@@ -95,6 +98,21 @@ def load_scenes(
         work.mkdir(parents=True, exist_ok=True)
     spool, shelf = Spool(work), Shelf(memory)
     return [stream_scene(layout, config, spool=spool, shelf=shelf) for layout in layouts]
+
+
+def refuse_range(span: tuple[float, float]) -> None:
+    """Check that pictures of 8 bits fit a bundle's range of stored values.
+
+    Raises:
+        UsageError: `magnet segment` would refuse the pictures of the training for this range.
+    """
+    if DTYPE not in stored_as(span):
+        raise UsageError(
+            f"a training reads pictures of 8 bits a band, stored as {DTYPE}, which 'magnet segment' would refuse for "
+            "this range of the bundle",
+            value=f"[bundle.input] range = [{span[0]:g}, {span[1]:g}]",
+            advice="Write range = [0, 255]: values are divided by 255 before mean and std",
+        )
 
 
 def refuse_replaced(layouts: Sequence[SceneLayout], *, data: Path, folders: Sequence[Path]) -> None:

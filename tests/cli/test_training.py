@@ -13,6 +13,7 @@ from magnet_cli.cli.app import app
 from magnet_cli.cli.training_progress import TrainingDisplay
 from magnet_cli.train.loop import Tick
 from tests.areas.drawn import annotation, square, write_drawn
+from tests.cli.support import invoke
 from tests.train.grnet import GRNET, SELECTOR
 from tests.train.support import CONFIG, make_data, validating
 
@@ -44,6 +45,34 @@ def test_where_nobody_looks_the_lines_of_the_log_are_told(tmp_path: Path) -> Non
     assert "validation_miou" in lines[2]
     assert lines[-1] == f"{tmp_path / 'tiny'}: bundle 'tiny', 2 classes"
     assert result.stdout == ""
+
+
+def test_quiet_prints_nothing_and_the_log_file_has_all_lines(tmp_path: Path) -> None:
+    make_data(tmp_path / "data")
+    (tmp_path / "tiny.toml").write_text(validating(CONFIG, every=20))
+    words = ("train", "backbone", tmp_path / "data", "-o", tmp_path / "tiny", "--config", tmp_path / "tiny.toml")
+    result = invoke(*words, "--quiet", "--log-file", tmp_path / "a.log")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    lines = [line.partition(" ")[2] for line in (tmp_path / "a.log").read_text().splitlines()]
+    assert [line.split()[:2] for line in lines[1:3]] == [["iteration", "10"], ["iteration", "20"]]
+    assert "validation_miou" in lines[3]
+    assert lines[-1] == f"{tmp_path / 'tiny'}: bundle 'tiny', 2 classes"
+
+
+class Closed(io.StringIO):
+    """A pipe whose reader has gone after the first line."""
+
+    def write(self, text: str) -> int:
+        if self.tell():
+            raise BrokenPipeError
+        return super().write(text)
+
+
+def test_a_training_goes_on_where_nobody_reads_its_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Closed())
+    with TrainingDisplay() as display:
+        for iteration in (10, 20, 30):
+            display.line({"iteration": iteration, "loss": 1.0})
 
 
 def test_notes_on_polygons_are_printed(tmp_path: Path) -> None:

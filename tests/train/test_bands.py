@@ -10,6 +10,7 @@ import pytest
 import rasterio
 import tifffile
 
+from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.array import segment_array
@@ -79,6 +80,13 @@ def test_a_bundle_knows_colours_whatever_the_order_of_bands_was(tmp_path: Path) 
     pixels[:, 16:, 0], pixels[:, 16:, 2] = 200, 55
     options = SegmentOptions(weights=str(tmp_path / "tiny"), device="cpu", scales="16")
     np.testing.assert_array_equal(segment_array(pixels, options)[16], np.repeat([0, 1], 16))
+
+
+@pytest.mark.parametrize("span", ["[0, 1]", "[0, 10000]", "[-1, 255]"])
+def test_a_range_of_other_pictures_than_those_of_8_bits_is_refused(tmp_path: Path, span: str) -> None:
+    text = CONFIG.replace("range = [0, 255]", f"range = {span}")
+    with pytest.raises(UsageError, match=r"stored as uint8, which 'magnet segment' would refuse.*range = \[0, 255\]"):
+        train_backbone(tmp_path / "data", tmp_path / "tiny", TrainConfig.parse(text))
 
 
 def test_a_bundle_of_four_bands_is_trained_and_validated(tmp_path: Path) -> None:
