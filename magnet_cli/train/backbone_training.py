@@ -22,7 +22,7 @@ from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.evaluation_page import EVALUATION_FILE, evaluation_page, score_held_out
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
-from magnet_cli.train.scene_data import load_scenes, refuse_range, split_scenes
+from magnet_cli.train.scene_data import load_scenes, refuse_preparation, refuse_range, split_scenes
 from magnet_cli.train.training_card import card
 from magnet_cli.train.validation import Validator
 
@@ -135,6 +135,7 @@ def bundle_description(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
 
     Raises:
         WeightsError: A key is missing, unknown or wrong.
+        UsageError: Runs of the bundle would prepare colours.
     """
     entry = {
         "architecture": config.network.architecture,
@@ -151,7 +152,7 @@ def bundle_description(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
     pixels = description.get("input")
     if isinstance(pixels, dict) and config.network.encoder_weights:
         description["input"] = {**_encoder_pixels(config, pixels), **pixels}
-    bundle_of(description, folder=folder)
+    refuse_preparation(bundle_of(description, folder=folder))
     return description
 
 

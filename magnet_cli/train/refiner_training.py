@@ -20,7 +20,7 @@ from magnet_cli.train.destination import real_path, training_folder
 from magnet_cli.train.folds import scene_views, with_marks
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
-from magnet_cli.train.scene_data import load_scenes
+from magnet_cli.train.scene_data import load_scenes, refuse_preparation
 from magnet_cli.train.scene_fields import short_hash
 from magnet_cli.train.snapshots import identity
 from magnet_cli.train.stage_runs import Refiners, accumulated_runs, direct_runs, ending_of, fit_at, mean_iou
@@ -244,6 +244,7 @@ def train_refiner(
 
 def check_configuration(bundle: Bundle, config: TrainConfig) -> None:
     """Refuse a configuration that cannot be trained, before any work."""
+    refuse_preparation(bundle)
     if config.loop.validate_every:
         raise UsageError(
             "a refiner is not validated while it is fitted",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from magnet_cli.models.bundle import Bundle
     from magnet_cli.train.config import DataConfig
     from magnet_cli.train.scene_files import SceneLayout
 
@@ -112,6 +113,20 @@ def refuse_range(span: tuple[float, float]) -> None:
             "this range of the bundle",
             value=f"[bundle.input] range = [{span[0]:g}, {span[1]:g}]",
             advice="Write range = [0, 255]: values are divided by 255 before mean and std",
+        )
+
+
+def refuse_preparation(bundle: Bundle) -> None:
+    """Check that runs of a bundle do not prepare the colours of images, which trainings read as they are stored.
+
+    Raises:
+        UsageError: The bundle's network would be trained on other colours than it gets in a run.
+    """
+    if bundle.preparation != "none":
+        raise UsageError(
+            "a training reads colours as they are stored, and runs of this bundle would prepare them",
+            value=f"preparation = {bundle.preparation!r}",
+            advice="Leave preparation out of the bundle",
         )
 
 

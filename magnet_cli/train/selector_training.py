@@ -20,7 +20,7 @@ from magnet_cli.train.folds import scene_views
 from magnet_cli.train.gains import PairSampler, census, pairs_of
 from magnet_cli.train.loop import Files, Trainer, seeded
 from magnet_cli.train.proposals import FieldObjective, GainObjective, SelectorObjective
-from magnet_cli.train.scene_data import load_scenes
+from magnet_cli.train.scene_data import load_scenes, refuse_preparation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -290,6 +290,7 @@ def coarsest(bundle: Bundle) -> Size:
 
 def check_configuration(bundle: Bundle, config: TrainConfig) -> None:
     """Refuse a configuration that cannot be trained, before any work."""
+    refuse_preparation(bundle)
     options, gain = config.network.options, config.selector.labels == "gain"
     field, held_out = options.get("sees") == "image+field", bool(config.folds.held_out)
     for holds, rule, value, advice in (

@@ -12,13 +12,20 @@ import tifffile
 
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box
+from magnet_cli.models.bundle import load_bundle
+from magnet_cli.models.engines.quantised_graph import refuse_quantising
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.array import segment_array
 from magnet_cli.train.backbone_training import train_backbone
 from magnet_cli.train.config import DataConfig, TrainConfig
+from magnet_cli.train.refiner_training import train_refiner
 from magnet_cli.train.scene_data import load_scenes
+from magnet_cli.train.selector_training import train_selector
 from magnet_cli.train.stores import halved
+from tests.train.fields import make_bundle
+from tests.train.grnet import SELECTOR
 from tests.train.support import CONFIG, make_data, pixels_of, validating
+from tests.train.test_refiner import CONFIG as REFINER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +94,20 @@ def test_a_range_of_other_pictures_than_those_of_8_bits_is_refused(tmp_path: Pat
     text = CONFIG.replace("range = [0, 255]", f"range = {span}")
     with pytest.raises(UsageError, match=r"stored as uint8, which 'magnet segment' would refuse.*range = \[0, 255\]"):
         train_backbone(tmp_path / "data", tmp_path / "tiny", TrainConfig.parse(text))
+
+
+def test_prepared_colours_are_refused(tmp_path: Path) -> None:
+    """Runs would separate stains before the network, which a training does not do."""
+    text = CONFIG.replace("[bundle]", '[bundle]\npreparation = "macenko"')
+    with pytest.raises(UsageError, match=r"reads colours as they are stored.*got preparation = 'macenko'"):
+        train_backbone(tmp_path / "data", tmp_path / "tiny", TrainConfig.parse(text))
+    folder = make_bundle(tmp_path / "bundle", preparation="reinhard")
+    with pytest.raises(UsageError, match="reads colours as they are stored"):
+        train_refiner(tmp_path / "data", folder, TrainConfig.parse(REFINER))
+    with pytest.raises(UsageError, match="reads colours as they are stored"):
+        train_selector(tmp_path / "data", folder, TrainConfig.parse(SELECTOR))
+    with pytest.raises(UsageError, match="are found on colours as they are stored"):
+        refuse_quantising(load_bundle(str(folder)))
 
 
 def test_a_bundle_of_four_bands_is_trained_and_validated(tmp_path: Path) -> None:

@@ -138,8 +138,16 @@ def refuse_quantising(bundle: Bundle) -> None:
     """Check that the backbone of a bundle can be quantised.
 
     Raises:
-        UsageError: The network is not of the program's own architectures, or is a GRNet, which PyTorch alone computes.
+        UsageError: The network is not of the program's own architectures, is a GRNet, which PyTorch alone computes, or
+            gets prepared colours.
     """
+    if bundle.preparation != "none":
+        raise UsageError(
+            "ranges of activations are found on colours as they are stored, and runs of this bundle prepare them",
+            value=f"{bundle.name}, preparation {bundle.preparation}",
+            file=bundle.folder,
+            advice="Take --precision float32",
+        )
     if bundle.foreign is not None or bundle.local is not None:
         raise UsageError(
             "8 bits are for backbones of the program's own architectures, and not for a GRNet",
