@@ -45,6 +45,19 @@ class Nothing:
         return {"task": task, "job": "x" * 2000}
 
 
+def local_cluster(workers: int) -> distributed.LocalCluster:
+    """Start workers in this process that are spoken to as those of other machines, with a thread each."""
+    return distributed.LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.CRITICAL,
+    )
+
+
 def main() -> None:
     """Measure, and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -53,15 +66,7 @@ def main() -> None:
     given = parser.parse_args()
     vars(crew_module)["answer"] = answer_nothing
     with (
-        distributed.LocalCluster(
-            n_workers=given.workers,
-            threads_per_worker=1,
-            processes=False,
-            protocol="tcp",
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
+        local_cluster(given.workers) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         crew = Crew(client=client, events=Events())

@@ -63,15 +63,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[LocalCluster]:
     """Return a cluster in this process, whose workers come and go."""
-    with distributed.LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        processes=False,
-        protocol="tcp",
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        silence_logs=logging.CRITICAL,
-    ) as cluster:
+    from benchmarks.scheduler import local_cluster  # noqa: PLC0415 - it imports an extra
+
+    with local_cluster(1) as cluster:
         yield cluster
 
 
