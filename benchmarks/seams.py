@@ -310,17 +310,26 @@ def image_of(path: str, box: Box | None) -> NDArray[Any]:
     return pixels if box is None else pixels[box.slices]
 
 
-def main() -> None:
-    """Measure what the command line asks for and print a line of JSON for each method and image, and for all images."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(description: str | None, *, size: int, options: str) -> argparse.ArgumentParser:
+    """Return a parser with the arguments that say what is segmented and how.
+
+    Args:
+        description: The description of the command.
+        size: Side of generated scenes unless another is given.
+        options: Options of `segment` unless others are given.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", action="append", default=[], help="a TIFF file; without it scenes are generated")
     parser.add_argument("--box", action="append", default=[], help="x,y,width,height of the image named at its place")
-    parser.add_argument("--size", type=int, default=1700, help="side of generated scenes")
+    parser.add_argument("--size", type=int, default=size, help="side of generated scenes")
     parser.add_argument("--seeds", default="3,4", help="seeds of generated scenes")
-    parser.add_argument("--methods", default="patch,magnet")
     parser.add_argument("--weights", default="aerial")
-    parser.add_argument("--options", default="", help="further options of segment: name=value;name=value")
-    given = parser.parse_args()
+    parser.add_argument("--options", default=options, help="options of segment: name=value;name=value")
+    return parser
+
+
+def images_of(given: argparse.Namespace) -> dict[str, NDArray[np.uint8]]:
+    """Return the images that the arguments of `parser_of` name, `(height, width, 3)` each, by what they are called."""
     images: dict[str, NDArray[np.uint8]] = {}
     for number, path in enumerate(given.image):
         box = None
@@ -328,11 +337,25 @@ def main() -> None:
             x, y, width, height = (int(value) for value in given.box[number].split(","))
             box = Box(x=x, y=y, width=width, height=height)
         images[f"{Path(path).name} {box or ''}".strip()] = image_of(path, box)
-    if not images:
-        images = {f"scene {given.size} {seed}": scene_of(given.size, int(seed)) for seed in given.seeds.split(",")}
+    if images:
+        return images
+    return {f"scene {given.size} {seed}": scene_of(given.size, int(seed)) for seed in given.seeds.split(",")}
+
+
+def words_of(given: argparse.Namespace, *, method: str) -> dict[str, Any]:
+    """Return the options of `segment` that the arguments of `parser_of` ask for."""
     more = dict(part.split("=", 1) for part in given.options.split(";") if part)
+    return {"method": method, "weights": given.weights, "tissue": "none", **more}
+
+
+def main() -> None:
+    """Measure what the command line asks for and print a line of JSON for each method and image, and for all images."""
+    parser = parser_of(__doc__, size=1700, options="")
+    parser.add_argument("--methods", default="patch,magnet")
+    given = parser.parse_args()
+    images = images_of(given)
     for method in given.methods.split(","):
-        words: dict[str, Any] = {"method": method, "weights": given.weights, "tissue": "none", **more}
+        words = words_of(given, method=method)
         total = Measured()
         for what, pixels in images.items():
             with TemporaryDirectory() as folder:

@@ -16,7 +16,6 @@ five neighbouring distances from the border at which it is highest.
 
 from __future__ import annotations
 
-import argparse
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from unittest.mock import patch
 import numpy as np
 import tifffile
 
-from benchmarks.seams import BAND, cuts_of, image_of, scene_of
+from benchmarks.seams import BAND, cuts_of, images_of, parser_of, words_of
 from magnet_cli.geometry import Box, Size
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.options.segment import SegmentOptions
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-STEPS = 64
-"""Weights are rounded to this many steps where labels are made with a weight that does not fall."""
 FARTHEST = 128
 """Pixels from a border that are counted."""
 NEIGHBOURS = 5
@@ -137,11 +134,17 @@ class Mixed:
         if down:
             before, after, weight = before.swapaxes(1, 2), after.swapaxes(1, 2), weight.T
         change = (after - before) / np.where(weight > 0, weight, 1)
-        steps = np.rint((weight + np.roll(weight, 1, axis=1)) / 2 * STEPS).astype(int)
-        level = np.zeros(weight.shape, np.bool_)
-        for step in np.unique(steps):
-            level |= changes_of((before + step / STEPS * change).argmax(axis=0)) & (steps == step)
-        return changes_of(after.argmax(axis=0)), level, weight != np.roll(weight, 1, axis=1)
+        falls, changes, level = (np.zeros(weight.shape, np.bool_) for _ in range(3))
+        falls[:, 1:] = weight[:, 1:] != weight[:, :-1]
+        labels = after.argmax(axis=0)
+        changes[:, 1:] = labels[:, 1:] != labels[:, :-1]
+        middle = (weight[:, 1:] + weight[:, :-1]) / 2
+        first, second = (
+            (before[:, :, part] + middle * change[:, :, part]).argmax(axis=0)
+            for part in (slice(None, -1), slice(1, None))
+        )
+        level[:, 1:] = first != second
+        return changes, level, falls
 
     def _borders(self, *, down: bool) -> Iterator[tuple[int, slice, int]]:
         """Yield borders of cells: their place, the pixels along them, and 1 if the computed cell comes first, or -1."""
@@ -152,13 +155,6 @@ class Mixed:
                 yield (
                     (box.bottom, slice(box.x, box.right), sign) if down else (box.right, slice(box.y, box.bottom), sign)
                 )
-
-
-def changes_of(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return where the class of a pixel differs from that of the one before it in its row."""
-    found = np.zeros(labels.shape, np.bool_)
-    found[:, 1:] = labels[:, 1:] != labels[:, :-1]
-    return found
 
 
 @contextmanager
@@ -220,26 +216,8 @@ def measure_selected(pixels: NDArray[np.uint8], options: SegmentOptions, folder:
 
 def main() -> None:
     """Measure what the command line asks for and print a line of JSON for each image, and for all images."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image", action="append", default=[], help="a TIFF file; without it scenes are generated")
-    parser.add_argument("--box", action="append", default=[], help="x,y,width,height of the image named at its place")
-    parser.add_argument("--size", type=int, default=1500, help="side of generated scenes")
-    parser.add_argument("--seeds", default="3,4", help="seeds of generated scenes")
-    parser.add_argument("--weights", default="aerial")
-    parser.add_argument("--options", default="patches=40%", help="options of segment: name=value;name=value")
-    given = parser.parse_args()
-    images: dict[str, NDArray[np.uint8]] = {}
-    for path, text in zip(given.image, [*given.box, *[None] * len(given.image)], strict=False):
-        box = (
-            None
-            if text is None
-            else Box(**dict(zip(("x", "y", "width", "height"), map(int, text.split(",")), strict=True)))
-        )
-        images[f"{Path(path).name} {box or ''}".strip()] = image_of(path, box)
-    if not images:
-        images = {f"scene {given.size} {seed}": scene_of(given.size, int(seed)) for seed in given.seeds.split(",")}
-    words: dict[str, Any] = {"method": "magnet-fast", "weights": given.weights, "tissue": "none"}
-    words |= dict(part.split("=", 1) for part in given.options.split(";") if part)
+    given = parser_of(__doc__, size=1500, options="patches=40%").parse_args()
+    images, words = images_of(given), words_of(given, method="magnet-fast")
     total = Slope()
     for what, pixels in images.items():
         with TemporaryDirectory() as folder:
