@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PASS_SPAN = 8
 """Widest ratio between the scales of one pass; it bounds a block's canvas at `(8 * cell)^2` pixels."""
 
-FALL = 3
+FALL = 4
 """How many times as far before a border as between computed windows a weight begins to fall towards a window that is
 not computed. A fine result meets a coarser one there, and they disagree more often (docs/method.md, section 4)."""
 

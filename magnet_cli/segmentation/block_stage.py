@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 STRIP = 256
 """Rows of Y' that are resampled at a time, because a whole canvas of float32 probabilities takes twice the memory of
 the canvas itself."""
+LEAST_WEIGHT = 1e-12
+"""A number below all weights that are not 0, by which sums of 0 can be divided."""
 
 
 class BlockStage:
@@ -326,12 +328,17 @@ class BlockStage:
         return None if share is None else share > 0
 
     def _chosen(self, score: Tensor) -> Tensor:
-        """Return which pixels of the canvas take the stage's result, `(height, width)` bool."""
+        """Return which pixels of the canvas take the stage's result, `(height, width)` bool.
+
+        Args:
+            score: Q, summed by the weights of the computed windows, `(height, width)` float32. It is overwritten.
+        """
         bound = self.state.bound
+        covered = self._unweighted(score)
         if self._valid is not None:
             score.masked_fill_(~self._valid, 0)
         smoothed = SmoothedScore(score=score, side=bound.settings.median)
-        covered, rule = self._covered(), bound.settings.points
+        rule = bound.settings.points
         if rule.kind == "threshold":
             chosen = smoothed.above(float(rule.values[0]))
             return chosen if covered is None else chosen & covered
@@ -339,6 +346,25 @@ class BlockStage:
         # ranked in the neighbouring blocks.
         own = bound.step.own(self.state.pixels.block, self.stage)
         return choose_points(smoothed, self._points(own), ranked=self._local(own).slices, allowed=covered)
+
+    def _unweighted(self, score: Tensor) -> Tensor | None:
+        """Divide a sum over computed windows by the sum of their weights, and return where these are not 0.
+
+        Weights that fall towards windows that were left out would lower Q too, and fewer points would be chosen there:
+        the result would change at once where Q crosses the cut, and not by the slope of the weight.
+
+        Args:
+            score: The sum, `(height, width)` float32 in [0, 1]. It is overwritten.
+
+        Returns:
+            `(height, width)` bool. None where the weights sum to 1 everywhere.
+        """
+        share = self.share()
+        if share is None:
+            return None
+        for rows, _ in self._strips():
+            score[rows].div_(share[rows].clamp_min(LEAST_WEIGHT)).clamp_max_(1)
+        return share > 0
 
     def _points(self, own: Box) -> int:
         """Return how many points the block may choose.

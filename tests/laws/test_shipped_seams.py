@@ -60,20 +60,23 @@ def test_borders_of_an_earlier_pass_do_not_show(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("fall", "least", "most"), [(None, 0.9, LIMIT), (1, LIMIT, 2)])
+@pytest.mark.parametrize(
+    ("patches", "fall", "bounds"), [("40%", None, (0.9, LIMIT)), ("20%", None, (0.9, LIMIT)), ("40%", 1, (LIMIT, 2))]
+)
 def test_borders_of_selected_windows_do_not_show(
-    fall: int | None, least: float, most: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    patches: str, fall: int | None, bounds: tuple[float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Towards windows that are not computed a weight has to fall further than between computed ones."""
     if fall is not None:
         monkeypatch.setattr("magnet_cli.plan.windows.FALL", fall)
-    options, total = SegmentOptions(weights="aerial", tissue="none", method="magnet-fast", patches="40%"), Slope()
+    options, total = SegmentOptions(weights="aerial", tissue="none", method="magnet-fast", patches=patches), Slope()
     for seed in SEEDS:
         (tmp_path / str(seed)).mkdir()
         total.add(measure_selected(scene_of(SIZE, seed), options, tmp_path / str(seed)))
-    assert total.describe()["changes"] > FEWEST
-    assert least < total.border < most
-    assert least < total.fall < most
+    found = total.describe()
+    assert found["changes"] > FEWEST
+    assert bounds[0] < total.border < bounds[1], found
+    assert bounds[0] < total.fall < bounds[1], found
 
 
 @pytest.mark.full

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from magnet_cli.geometry import LEVEL0, Box, Size
-from magnet_cli.options.rules import ALL, parse_patches
+from magnet_cli.options.rules import ALL, parse_patches, parse_points
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan.windows import FALL, Pass, Sides, Stage
 from tests.segmentation.support import ArrayImage, CodedNetworks, computed, facts, run, sides
@@ -76,6 +76,14 @@ class Opposed(CodedNetworks):
         return torch.stack((first, 1 - first), dim=1)
 
 
+def falling(blend: str) -> NDArray[np.float64]:
+    """Return the weights of a window across the end of its cell beside a window that is not computed."""
+    away = np.arange(-CELL // 2, MARGIN) + 0.5
+    share = (MARGIN - away) / (MARGIN + min(FALL * MARGIN, CELL // 2))
+    straight, blended = (1 - ramp(np.arange(-CELL // 2, MARGIN), 0, name) for name in ("linear", blend))
+    return share**1.5 * blended / straight
+
+
 SELECTIONS: dict[str, dict[str, Any]] = {
     "count": {"patches": parse_patches("1")},
     "share": {"patches": parse_patches("30%")},
@@ -88,7 +96,6 @@ SELECTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("blend", ["linear", "spline", "none"])
 def test_a_window_that_is_computed_leaves_no_edge_beside_others(blend: str, rule: str) -> None:
     """The weight of a window falls to nothing beside one that was not selected, also at the border of a block."""
-    wide = 2 * MARGIN / (MARGIN + min(FALL * MARGIN, CELL // 2))
     words: dict[str, Any] = {
         "overlap": 2 * MARGIN,
         "blend": blend,
@@ -110,9 +117,10 @@ def test_a_window_that_is_computed_leaves_no_edge_beside_others(blend: str, rule
         if beside(chosen, row, column)
     ]
     steepest = {"linear": 1.0, "spline": 1.5, "none": 2.0 * MARGIN}[blend] / (2 * MARGIN)
+    far = np.abs(np.diff(falling(blend))).max() if blend != "none" else 0
     if blend != "none":
         # Between a block and another one, whose choice it does not know, the weight falls as between all windows.
-        steepest *= wide if rule == "budget" else 1
+        steepest = far if rule == "budget" else steepest
     # In the middle of cells, where no corner of a third one lies.
     middles = np.arange(4) * CELL + CELL // 2
     lines = np.concatenate((second[middles], second[:, middles].T))
@@ -120,11 +128,26 @@ def test_a_window_that_is_computed_leaves_no_edge_beside_others(blend: str, rule
     assert largest.max() == pytest.approx(steepest * max(gaps), rel=0.1)
     inside = np.abs(np.arange(1, 4 * CELL) - 2 * CELL) > MARGIN
     if blend != "none" and largest[inside].max() > 0.01:
-        assert largest[inside].max() <= 1.1 * wide * max(gaps) * {"linear": 1.0, "spline": 1.5}[blend] / (2 * MARGIN)
+        assert largest[inside].max() <= 1.1 * far * max(gaps)
+
+
+def test_points_are_chosen_by_scores_that_no_weight_lowers() -> None:
+    """Where every pixel of a window passes, the result has its slope beside other windows, and no edge inside of it."""
+    image = np.broadcast_to(np.linspace(0, 255, 4 * CELL)[None, :, None], (4 * CELL, 4 * CELL, 3)).astype(np.uint8)
+    words: dict[str, Any] = {"overlap": 2 * MARGIN, "probabilities": True, "num_workers": 0, "median": 1}
+    fields = []
+    for rule in (ALL, parse_points("q>0.06")):
+        options = SegmentOptions(
+            scales=sides(2 * INPUT, INPUT), method="magnet-fast", points=rule, patches=parse_patches("1"), **words
+        )
+        outcome = run(ArrayImage(image), facts(2, input_side=INPUT), options, Opposed(2))
+        assert 0 < computed(outcome, 2).sum() < 16
+        fields.append(field_of(outcome))
+    np.testing.assert_allclose(fields[1], fields[0], atol=0.002)
 
 
 def test_a_weight_falls_far_towards_a_window_that_is_not_computed() -> None:
-    """It falls in a straight line to the end of the window, from three times as far as between computed windows."""
+    """It falls to the end of the window, from four times as far as between computed windows, and last most slowly."""
     stage = Stage(
         number=1,
         scale=Size(width=256, height=256),
@@ -139,7 +162,7 @@ def test_a_weight_falls_far_towards_a_window_that_is_not_computed() -> None:
     rows, columns = window.weights_beside(Sides(right=True, top=True))
     away = window.own.right - (window.reach.x + np.arange(256) + 0.5)
     assert np.array_equal(columns[:100], window.weights[1][:100])
-    np.testing.assert_allclose(columns[100:], np.clip((16 + away[100:]) / 64, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(columns[100:], np.clip((16 + away[100:]) / 80, 0, 1) ** 1.5, atol=1e-6)
     np.testing.assert_allclose(rows, columns[::-1], atol=1e-6)
     small = replace(stage, margin=64)
     assert (small.fade, small.fall) == (64, 64)
