@@ -15,7 +15,7 @@ from tests.laws.support import blurry_bundle, digest, report_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCENE = Size(width=1000, height=760)
+SCENE = Size(width=700, height=560)
 METHOD = ("--scales=512,256,128,64,32", "--overlap=4", "--batch-size=1", "--probabilities")
 
 

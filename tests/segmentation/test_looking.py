@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from magnet_cli.plan import Plan
     from magnet_cli.plan.windows import Pass, Stage, Window
 
-WIDTH, HEIGHT = 300, 200
+WIDTH, HEIGHT = 220, 160
 
 
 def chosen(plan: Plan, step: Pass, area: Polygons) -> dict[tuple[Index, int], list[Window]]:
@@ -50,7 +50,7 @@ def reads(stage: Stage, window: Window, coarse: Stage, rim: int) -> Box:
 
 @pytest.mark.parametrize("scales", ["32,64", "32,48,72", "32,72"])
 @pytest.mark.parametrize(("points", "median"), [("all", 3), ("q>0.1", 11)])
-@pytest.mark.parametrize("roi", [(150, 100, 151, 101), (0, 190, 20, 200)])
+@pytest.mark.parametrize("roi", [(110, 80, 111, 81), (0, 150, 20, 160)])
 def test_whatever_a_chosen_window_reads_is_computed(
     scales: str, points: str, median: int, roi: tuple[int, int, int, int]
 ) -> None:
