@@ -91,12 +91,19 @@ def inspect(source: str | Path, *, series: str | int | None = None, alpha: Alpha
     Raises:
         SourceError: It is missing, no image, or damaged; or it holds no such series.
     """
+    with examine(source, series=series, alpha=alpha) as image:
+        return image.info
+
+
+def examine(source: str | Path, *, series: str | int | None = None, alpha: Alpha | None = None) -> Image:
+    """Open an image for its facts, whatever disk a decode would need. `inspect` describes arguments and errors.
+
+    Pixels are read only of an image that can be read by region (`ImageInfo.cache_bytes` is 0).
+    """
     from magnet_cli.images.cache import CacheBudget  # noqa: PLC0415
 
     # Nothing is decoded for the facts, so a budget without a limit reserves no disk.
-    cache = CacheBudget(folder=Path(), max_bytes=1 << 62)
-    with open_image(source, cache=cache, series=series, alpha=alpha) as image:
-        return image.info
+    return open_image(source, cache=CacheBudget(folder=Path(), max_bytes=1 << 62), series=series, alpha=alpha)
 
 
 def _is_folder(text: str) -> bool:

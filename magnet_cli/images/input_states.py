@@ -155,6 +155,21 @@ class InputStates:
         """Return the fingerprint of an input, which was noted."""
         return next(state.digest or "" for state in self.states if state.source == str(source))
 
+    def is_same_file(self, source: str | Path, before: FileState | None) -> bool:
+        """Return whether an input was noted as a single file that was the same before.
+
+        Args:
+            source: The path of the input.
+            before: The state of that file before it was noted. None where it is no file.
+        """
+        if before is None or before.identity is None:
+            return False
+        for state in self.states:
+            noted = state.files.get(Path(source))
+            if state.source == str(source) and noted is not None:
+                return len(state.files) == 1 and noted == before and noted.identity == before.identity
+        return False
+
     def is_untouched(self, source: str | Path) -> bool:
         """Return whether nothing has written to an input since it was noted; False where that is not certain."""
         return any(state.source == str(source) and state.is_untouched() for state in self.states)

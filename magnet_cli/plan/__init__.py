@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from magnet_cli.plan.bands import InputFacts, check_bands, check_values, describe_bands, inspect_bands, needs_clamp
+from magnet_cli.plan.bands import (
+    InputFacts,
+    check_bands,
+    check_values,
+    describe_bands,
+    examine_bands,
+    inspect_bands,
+    needs_clamp,
+)
 from magnet_cli.plan.defaults import resolve_scales
 from magnet_cli.plan.domains import check_domain
 from magnet_cli.plan.footprint import host_memory_plan, output_side
@@ -32,6 +40,7 @@ __all__ = [
     "check_domain",
     "check_values",
     "describe_bands",
+    "examine_bands",
     "host_memory_plan",
     "inspect_bands",
     "make_plan",

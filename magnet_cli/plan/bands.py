@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from magnet_cli.images.protocol import ImageInfo
+    from magnet_cli.images.protocol import Image, ImageInfo
     from magnet_cli.options.shared import BandOptions
     from magnet_cli.options.values import ValueRange
 
@@ -95,13 +96,29 @@ def inspect_bands(image: str | Path, options: BandOptions) -> ImageInfo:
     Raises:
         SourceError: It is missing, no image, or damaged; or it holds no such series.
     """
-    info = images.inspect(image, series=options.series, alpha=options.alpha)
+    with examine_bands(image, options) as opened:
+        return opened.info
+
+
+def examine_bands(image: str | Path, options: BandOptions) -> Image:
+    """Open an image for its facts, as `inspect_bands` reads it.
+
+    Raises:
+        SourceError: It is missing, no image, or damaged; or it holds no such series.
+    """
+    opened = images.examine(image, series=options.series, alpha=options.alpha)
+    info = opened.info
     if info.alpha != "mask" or options.alpha is not None or options.bands is None:
-        return info
+        return opened
     # Only a name that no other band has shows that the alpha channel is meant. Otherwise it stays the mask it mostly
     # is.
-    as_band = images.inspect(image, series=options.series, alpha="band")
-    return as_band if _has(as_band, options.bands) and not _has(info, options.bands) else info
+    with ExitStack() as stack:
+        stack.callback(opened.close)
+        as_band = images.examine(image, series=options.series, alpha="band")
+        stack.pop_all()
+    is_band = _has(as_band.info, options.bands) and not _has(info, options.bands)
+    (opened if is_band else as_band).close()
+    return as_band if is_band else opened
 
 
 def _has(info: ImageInfo, words: Sequence[str]) -> bool:

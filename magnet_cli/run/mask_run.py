@@ -63,6 +63,8 @@ class MaskRun:
     overwrite: bool
     """Whether a journal or mask of other inputs or options is replaced."""
     events: Events
+    image: images.Image | None = None
+    """The image, if it is open already; it is closed with the run. None opens it."""
     private: PrivateNames | None = None
     """Names that the report and the mask's metadata leave out."""
     pieces: PieceFolder | None = None
@@ -270,13 +272,14 @@ class MaskRun:
             samples.refuse_difference(again)
 
     def _image(self) -> images.Image:
-        """Open the image, with the number of reading processes that the plan has.
+        """Return the open image, with the number of reading processes that the plan has.
 
         Raises:
             SourceError: The image cannot be opened, or has changed since the run was planned.
         """
-        planned = self.job.image
-        image = images.reopen(planned, cache=images.CacheBudget.within(self.paths.mask.parent))
+        planned, image = self.job.image, self.image
+        if image is None:
+            image = images.reopen(planned, cache=images.CacheBudget.within(self.paths.mask.parent))
         if (image.info.size, image.info.levels, image.info.dtype) != (planned.size, planned.levels, planned.dtype):
             image.close()
             raise changed(planned.path, f"it had {planned.size} pixels and has {image.info.size}")

@@ -131,7 +131,13 @@ class Planner:
 
 
 def plan_image(
-    image: str | Path, facts: ModelFacts, options: SegmentOptions, machine: Machine, *, folder: Path | None = None
+    image: str | Path,
+    facts: ModelFacts,
+    options: SegmentOptions,
+    machine: Machine,
+    *,
+    folder: Path | None = None,
+    info: images.ImageInfo | None = None,
 ) -> Plan:
     """Plan a run over one image.
 
@@ -144,11 +150,12 @@ def plan_image(
         machine: The device and the memory of the run.
         folder: Folder for the decoded copy of an image that cannot be read by region. None is the system's folder for
             temporary files.
+        info: The facts about the image, if they are known already. None opens the image for them.
 
     Raises:
         MagnetError: The image cannot be segmented with these options.
     """
-    info = inspect_bands(image, options)
+    info = inspect_bands(image, options) if info is None else info
     measured, given = None, options.value_range
     if given is not None and given.kind == "percentiles":
         bands = check_bands(info, facts, options.bands)

@@ -17,18 +17,21 @@ from magnet_cli.events import Step
 from magnet_cli.exports.destinations import default_files
 from magnet_cli.geometry import Box
 from magnet_cli.images.labels import open_labels
+from magnet_cli.images.urls import is_url
 from magnet_cli.masks.journal import drop_journal
 from magnet_cli.masks.output import OutputPaths, OutputState, output_state
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.masks.targets import Target
 from magnet_cli.models.python_network import PYTHON
 from magnet_cli.options.spelling import segment_words
+from magnet_cli.plan import examine_bands
 from magnet_cli.run.clock import Clock
 from magnet_cli.run.mask_run import MaskRun, check_private, refuse_public
 from magnet_cli.segmentation.announcement import announcement
 from magnet_cli.segmentation.computer import Normalisation
 from magnet_cli.segmentation.image_files import bucket_output, written_files
 from magnet_cli.segmentation.image_planner import plan_image
+from magnet_cli.segmentation.kept_image import KeptImage
 from magnet_cli.segmentation.published_job import PublishedJob
 from magnet_cli.segmentation.segment_job import SegmentJob, options_hash
 from magnet_cli.system.private_names import PrivateNames
@@ -141,6 +144,13 @@ class PreparedImage:
     run: ImageRun
     plan: Plan
     inputs: images.InputStates
+    kept: KeptImage | None = None
+    """The image, if it can stay open until its run. None lets the run open it again."""
+
+    def close(self) -> None:
+        """Close the image, whose turn does not come."""
+        if self.kept is not None:
+            self.kept.close()
 
     def opened(self, *, ahead: bool = False) -> OpenedImage:
         """Open the image and its journal.
@@ -152,7 +162,8 @@ class PreparedImage:
         Raises:
             MagnetError: The image or an output cannot be opened.
         """
-        return self.run.opened(self.plan, self.inputs, ahead=ahead)
+        image = None if self.kept is None else self.kept.take()
+        return self.run.opened(self.plan, self.inputs, image, ahead=ahead)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +267,18 @@ class ImageRun:
             MagnetError: The image cannot be segmented with these options, or an output cannot be written.
         """
         self.check_outputs()
-        return PreparedImage(run=self, plan=self.plan(), inputs=self.inputs())
+        source = self.target.image
+        before = None if is_url(source) else images.FileState.of(Path(source))
+        with ExitStack() as stack:
+            image = stack.enter_context(examine_bands(source, self.options))
+            plan, inputs = self.plan(image.info), self.inputs()
+            kept = None
+            # What was opened has to be what was noted afterwards. A TIFF that is one file is one handle, and was not
+            # written to or replaced in between; of other formats the libraries open files themselves.
+            if image.info.backend == "tiff" and not image.info.cache_bytes and inputs.is_same_file(source, before):
+                kept = KeptImage(image)
+                stack.pop_all()
+        return PreparedImage(run=self, plan=plan, inputs=inputs, kept=kept)
 
     def completed(self, result: ImageResult) -> ImageResult:
         """Make the outputs besides the mask that the options ask for.
@@ -279,21 +301,31 @@ class ImageRun:
         roi = self.options.roi if isinstance(self.options.roi, Path) else None
         return images.InputStates.of((self.target.image, roi, self.options.mask))
 
-    def plan(self) -> Plan:
+    def plan(self, info: images.ImageInfo | None = None) -> Plan:
         """Plan the run.
+
+        Args:
+            info: The facts about the image. None opens the image for them.
 
         Raises:
             MagnetError: The image cannot be segmented with these options.
         """
-        folder = self.target.mask.parent
-        return plan_image(self.target.image, self.model.facts, self.options, self.model.machine, folder=folder)
+        return plan_image(
+            self.target.image,
+            self.model.facts,
+            self.options,
+            self.model.machine,
+            folder=self.target.mask.parent,
+            info=info,
+        )
 
-    def run(self, plan: Plan, inputs: images.InputStates | None = None) -> MaskRun:
+    def run(self, plan: Plan, inputs: images.InputStates | None = None, image: images.Image | None = None) -> MaskRun:
         """Return the run that makes the mask of a plan.
 
         Args:
             plan: The plan.
             inputs: State of the files that the run reads. None notes it now.
+            image: The image, if it is open already.
         """
         bundle, job = self.model.bundle, PublishedJob if plan.settings.compat != "paper" else SegmentJob
         inputs = self.inputs() if inputs is None else inputs
@@ -312,6 +344,7 @@ class ImageRun:
                 **({} if self.model.runtime is None else {"runtime": self.model.runtime}),
             },
             inputs=inputs,
+            image=image,
             private=self.private,
             workers=self.options.num_workers,
             resume=self.options.resume,
@@ -329,18 +362,34 @@ class ImageRun:
         """
         return self.opened(plan).computed().write()
 
-    def opened(self, plan: Plan, inputs: images.InputStates | None = None, *, ahead: bool = False) -> OpenedImage:
+    def opened(
+        self,
+        plan: Plan,
+        inputs: images.InputStates | None = None,
+        image: images.Image | None = None,
+        *,
+        ahead: bool = False,
+    ) -> OpenedImage:
         """Open the image of a plan and the journal of its mask, if anything is missing of the mask.
 
         Args:
             plan: The plan.
             inputs: State of the files that the run reads. None notes it now.
+            image: The image, if it is open already. It is closed where the result is no open mask.
             ahead: Whether another image is still being computed, as in `PreparedImage.opened`.
 
         Raises:
             MagnetError: The image or an output cannot be opened.
         """
-        run = self.run(plan, inputs)
+        with ExitStack() as stack:
+            if image is not None:
+                stack.callback(image.close)
+            found = self._opened(plan, self.run(plan, inputs, image), ahead=ahead)
+            if not isinstance(found.mask, ComputedImage):
+                stack.pop_all()
+            return found
+
+    def _opened(self, plan: Plan, run: MaskRun, *, ahead: bool) -> OpenedImage:
         stored = self._in_bucket(run)
         if stored is not None:
             finished = ComputedImage(run=self, write=lambda: stored, is_complete=True)

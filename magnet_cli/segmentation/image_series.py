@@ -164,11 +164,15 @@ class ImageAhead:
 
     def close(self) -> None:
         """Close the image, whose turn does not come."""
-        if self._opened is None or self._opened.cancel():
+        if self._planned.cancel():
             return
-        found = self._opened.result()
-        if isinstance(found, OpenedImage):
-            found.close()
+        if self._opened is not None and not self._opened.cancel():
+            found = self._opened.result()
+            if isinstance(found, OpenedImage):
+                found.close()
+        planned = self._planned.result()
+        if isinstance(planned, PreparedImage):
+            planned.close()
 
     def _opened_beside(
         self, before: MemoryPlan, pending: Future[ImageResult] | None
@@ -287,8 +291,7 @@ class ImageSeries:
             if pending is not None and memory.total + FINISHING_BYTES > memory.budget:
                 pending.exception()
         except KeyboardInterrupt:
-            if isinstance(found, OpenedImage):
-                found.close()
+            found.close()
             raise
         try:
             opened = found.opened() if isinstance(found, PreparedImage) else found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,11 +15,13 @@ from typing_extensions import override
 from magnet_cli.errors import SourceError
 from magnet_cli.events import Events, Step
 from magnet_cli.geometry import Size
+from magnet_cli.images import InputStates, tiff
 from magnet_cli.images.read_samples import ReadSamples
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.refinement.api import refine
 from magnet_cli.segmentation.api import segment
+from magnet_cli.segmentation.image_run import ImageRun
 from tests.files import tree
 from tests.laws.support import coded, labels_in, random_labels, sides, template_bundle
 
@@ -103,11 +105,26 @@ def modify(path: Path) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+def settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the image be so old that its time of change tells of every later one. It then stays open from its plan on."""
+    monkeypatch.setattr("magnet_cli.images.input_states.SETTLING", 20_000_000)
+    time.sleep(0.04)
+
+
+@pytest.mark.parametrize("is_settled", [False, True])
 @pytest.mark.parametrize("meddle", [grow, replace, modify])
 def test_no_mask_is_made_of_an_image_that_changes(
-    bundle: Path, image: Path, tmp_path: Path, meddle: Callable[[Path], None]
+    bundle: Path,
+    image: Path,
+    tmp_path: Path,
+    meddle: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_settled: bool,
 ) -> None:
     out = tmp_path / "out"
+    if is_settled:
+        settle(monkeypatch)
     error = refused(image, out, options(bundle), Meddling(lambda: meddle(image)))
     assert error.file == str(image)
     if meddle is replace:
@@ -128,13 +145,41 @@ def test_an_image_that_nothing_has_written_to_is_not_opened_again(
     bundle: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[object] = []
-    monkeypatch.setattr("magnet_cli.images.input_states.SETTLING", 20_000_000)
-    time.sleep(0.04)
+    settle(monkeypatch)
     monkeypatch.setattr(ReadSamples, "refuse_difference", lambda _, again: compared.append(again))
     segment(image, tmp_path / "a.tif", options(bundle))
     assert not compared
     segment(image, tmp_path / "b.tif", options(bundle), events=Meddling(image.touch))
     assert len(compared) == 1
+
+
+@pytest.mark.parametrize("meddle", [None, replace, modify])
+def test_an_image_is_opened_once_unless_it_changes_before_it_is_noted(
+    bundle: Path,
+    image: Path,
+    tmp_path: Path,
+    meddle: Callable[[Path], None] | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settle(monkeypatch)
+    opened: list[object] = []
+    note, open_tiff = ImageRun.inputs, tiff.open_tiff
+
+    def noted(run: ImageRun) -> InputStates:
+        if meddle is not None:
+            meddle(image)
+        return note(run)
+
+    def counted(*given: Any, **how: Any) -> Any:
+        opened.append(given)
+        return open_tiff(*given, **how)
+
+    monkeypatch.setattr(ImageRun, "inputs", noted)
+    monkeypatch.setattr(tiff, "open_tiff", counted)
+    (result,) = segment(image, tmp_path / "m.tif", options(bundle))
+    assert result.error is None
+    np.testing.assert_array_equal(labels_in(result.mask), random_labels(SIZE, seed=0 if meddle is None else 1))
+    assert (len(opened) == 1) is (meddle is None)
 
 
 def test_an_image_that_is_removed_is_refused(bundle: Path, image: Path, tmp_path: Path) -> None:
