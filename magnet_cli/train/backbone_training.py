@@ -321,6 +321,7 @@ def train_backbone(
             output=output,
             names=names,
             bands=recipe.bundle.input.bands,
+            resolution=recipe.bundle.resolution,
             message=message,
         )
         scenes, validation = split_scenes(read, config.data)

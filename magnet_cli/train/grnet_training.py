@@ -225,7 +225,14 @@ def train_grnet(
         files = Files(folder=work.path)
         names = [entry.name for entry in bundle.classes]
         read = load_scenes(
-            data, config.data, work=files.folder, output=output, names=names, bands=bundle.input.bands, message=message
+            data,
+            config.data,
+            work=files.folder,
+            output=output,
+            names=names,
+            bands=bundle.input.bands,
+            resolution=bundle.resolution,
+            message=message,
         )
         scenes, validation = split_scenes(read, config.data)
         work.depend_on([*scenes, *validation], weights=weights)

@@ -202,7 +202,14 @@ def train_refiner(
         folder = work.path
         names = [entry.name for entry in bundle.classes]
         scenes = load_scenes(
-            data, config.data, work=folder, output=output, names=names, bands=bundle.input.bands, message=message
+            data,
+            config.data,
+            work=folder,
+            output=output,
+            names=names,
+            bands=bundle.input.bands,
+            resolution=bundle.resolution,
+            message=message,
         )
         work.depend_on(scenes)
         folds = scene_views(scenes, bundle=bundle, config=config, folder=folder, progress=progress)

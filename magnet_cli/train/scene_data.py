@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.models.bundle import Bundle
+    from magnet_cli.models.network_spec import PixelSize
     from magnet_cli.train.config import DataConfig
     from magnet_cli.train.scene_files import SceneLayout
 
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 DTYPE = "uint8"
 """The type of the pictures that trainings read."""
+MOST_OTHER = 1.05
+"""Largest ratio between the pixels of a scene and those of its bundle. Windows vary more than that, by [data]
+jitter."""
 UNREADABLE = frozenset({".bmp"})
 """Suffixes of pictures that cannot be read, and are refused rather than left out of a folder."""
 
@@ -56,6 +60,7 @@ def load_scenes(
     output: Path | None = None,
     names: Sequence[str] | None = None,
     bands: Sequence[str] | None = None,
+    resolution: PixelSize | None = None,
     message: Callable[[str], None] | None = None,
 ) -> list[LabelledScene]:
     """Return every scene, those to validate on included, below a folder or of a CSV file; see `DataConfig`.
@@ -71,6 +76,7 @@ def load_scenes(
         names: The names of the classes, by label, for polygons that name theirs. None where they are not known.
         bands: The names of the bundle's bands, by which those of images are found as `magnet segment` finds them. None
             reads the first three bands.
+        resolution: The size of a pixel that the bundle states. None where it states none, or runs do not use it.
         message: Receives messages about the files that a user should read.
 
     Raises:
@@ -83,6 +89,9 @@ def load_scenes(
     if not layouts:
         raise UsageError("there is nothing to train on", file=data)
     refuse_twice([layout.name for layout in layouts], file=data)
+    if resolution is not None:
+        for layout in layouts:
+            refuse_other_pixels(layout, resolution)
     if message is not None:
         # One file may be named by several scenes.
         for note in dict.fromkeys(note for layout in layouts for note in layout.notes):
@@ -128,6 +137,27 @@ def refuse_preparation(bundle: Bundle) -> None:
             value=f"preparation = {bundle.preparation!r}",
             advice="Leave preparation out of the bundle",
         )
+
+
+def refuse_other_pixels(layout: SceneLayout, resolution: PixelSize) -> None:
+    """Check that the pixels of a scene have the size that its bundle states, where the pictures state theirs.
+
+    Raises:
+        SourceError: Runs would resample such a picture, and the network would see objects of another size.
+    """
+    for part in layout.parts:
+        found = part.info.resolution
+        if found is None:
+            continue
+        shares = (float(side / resolution.value) for side in (found.x, found.y))
+        if found.unit != resolution.unit or any(max(share, 1 / share) > MOST_OTHER for share in shares):
+            raise SourceError(
+                f"a training reads pictures as they are, and 'magnet segment' reads them at the "
+                f"{float(resolution.value):g} {resolution.unit} a pixel of [bundle] resolution",
+                value=f"{float(found.x):.4g} x {float(found.y):.4g} {found.unit} a pixel",
+                file=part.image,
+                advice="Resample picture and label map to that size, or state the size of these pixels in resolution",
+            )
 
 
 def refuse_replaced(layouts: Sequence[SceneLayout], *, data: Path, folders: Sequence[Path]) -> None:

@@ -93,7 +93,14 @@ def train_selector(
         files = Files(folder=work.path)
         names = [entry.name for entry in bundle.classes]
         scenes = load_scenes(
-            data, config.data, work=files.folder, output=output, names=names, bands=bundle.input.bands, message=message
+            data,
+            config.data,
+            work=files.folder,
+            output=output,
+            names=names,
+            bands=bundle.input.bands,
+            resolution=bundle.resolution,
+            message=message,
         )
         work.depend_on(scenes)
         trainer, lesson = selector_trainer(bundle, config, scenes, files=files, progress=watch.get("progress"))

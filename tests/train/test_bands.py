@@ -1,4 +1,4 @@
-"""Trainings find the bands of pictures by name, as runs do, so that a bundle gets the colours that it knows."""
+"""A training reads pictures as runs of its bundle do - bands, values, sizes of pixels - or refuses them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import rasterio
 import tifffile
 
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import Box
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.engines.quantised_graph import refuse_quantising
@@ -94,6 +94,29 @@ def test_a_range_of_other_pictures_than_those_of_8_bits_is_refused(tmp_path: Pat
     text = CONFIG.replace("range = [0, 255]", f"range = {span}")
     with pytest.raises(UsageError, match=r"stored as uint8, which 'magnet segment' would refuse.*range = \[0, 255\]"):
         train_backbone(tmp_path / "data", tmp_path / "tiny", TrainConfig.parse(text))
+
+
+@pytest.mark.parametrize(
+    ("side", "unit", "is_refused"), [(0.5, "m", False), (0.51, "m", False), (0.3, "m", True), (0.5, "um", True)]
+)
+def test_pixels_of_another_size_than_the_bundles_are_refused(
+    tmp_path: Path, *, side: float, unit: str, is_refused: bool
+) -> None:
+    """A run would read such pictures at the bundle's size, and a training reads them as they are."""
+    data = make_data(tmp_path / "data")
+    place = rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 4_000_000)
+    for path in sorted((data / "images").iterdir()):
+        shape = {"width": 40, "height": 48, "count": 3, "dtype": "uint8", "transform": place, "crs": "EPSG:32633"}
+        with rasterio.open(path.with_suffix(".tif"), "w", driver="GTiff", **shape) as file:
+            file.write(imagecodecs.imread(path).transpose(2, 0, 1))
+        path.unlink()
+    text = CONFIG.replace("[bundle]", f'[bundle]\nresolution = {{ value = {side}, unit = "{unit}" }}')
+    config = TrainConfig.parse(text)
+    if is_refused:
+        with pytest.raises(SourceError, match=r"a\.tif: a training reads pictures as they.*got 0.5 x 0.5 m a pixel"):
+            train_backbone(data, tmp_path / "tiny", config)
+    else:
+        assert train_backbone(data, tmp_path / "tiny", config, until=1) is None
 
 
 def test_prepared_colours_are_refused(tmp_path: Path) -> None:
