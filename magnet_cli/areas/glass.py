@@ -72,14 +72,33 @@ class Glass:
         return found
 
 
-def smoothed(pixels: NDArray[np.uint8], rows: slice) -> NDArray[np.float32]:
-    """Return the mean colour around each pixel in some rows of an overview, `(height, width, 3)`."""
+def smoothed(pixels: NDArray[np.uint8], usable: Mask, rows: slice) -> NDArray[np.float32]:
+    """Return the mean colour of the usable pixels around each pixel in some rows of an overview.
+
+    Args:
+        pixels: `(height, width, 3)`, the overview.
+        usable: `(height, width)`, False where a pixel holds no data, or nothing that was scanned: black beside glass
+            would make the glass look dark.
+        rows: The rows that are returned.
+
+    Returns:
+        `(rows, width, 3)`, in 0..255; 0 where no pixel around is usable.
+    """
     from scipy.ndimage import uniform_filter  # noqa: PLC0415 - takes long to import, and only slides need it
 
     top, bottom = max(0, rows.start - SMOOTH_RADIUS), min(len(pixels), rows.stop + SMOOTH_RADIUS)
+    inner = slice(rows.start - top, rows.stop - top)
     side = 2 * SMOOTH_RADIUS + 1
-    mean: NDArray[np.float32] = uniform_filter(pixels[top:bottom].astype(np.float32), (side, side, 1), mode="nearest")
-    return mean[rows.start - top : rows.stop - top]
+    values, counted = pixels[top:bottom].astype(np.float32), usable[top:bottom]
+    if counted.all():
+        mean: NDArray[np.float32] = uniform_filter(values, (side, side, 1), mode="nearest")
+        return mean[inner]
+    values[~counted] = 0
+    mean = uniform_filter(values, (side, side, 1), mode="nearest")[inner]
+    share = uniform_filter(counted.astype(np.float32), side, mode="nearest")[inner, :, None]
+    # Sums that run along a row leave rounding errors behind where no pixel is usable.
+    np.divide(mean, share, out=mean, where=share > 1 / (2 * side * side))
+    return mean
 
 
 def find_glass(pixels: NDArray[np.uint8], usable: Mask) -> Glass | None:
@@ -143,7 +162,7 @@ def _samples(pixels: NDArray[np.uint8], usable: Mask) -> tuple[Floats, Floats, F
     side = 2 * SMOOTH_RADIUS + 1
     for top in range(0, height, 256):
         rows = slice(top, min(top + 256, height))
-        mean = smoothed(pixels, rows)
+        mean = smoothed(pixels, usable, rows)
         first = -top % step
         y, x = np.meshgrid(np.arange(top + first, rows.stop, step), np.arange(0, width, step), indexing="ij")
         grey = pixels[max(0, top - 2) : rows.stop + 2].astype(np.float32).mean(axis=2)

@@ -138,6 +138,8 @@ def tissue_of(pixels: NDArray[np.uint8], valid: Mask | None) -> FoundTissue:
     """
     shape = pixels.shape[:2]
     scanned = np.ones(shape, bool) if valid is None else valid.copy()
+    # Readers leave any colour where there is no data. Black joins with a black frame beside it.
+    pixels = pixels * scanned[..., None] if valid is not None else pixels
     white, black = unscanned(pixels) & scanned, frame(pixels) & scanned
     scanned &= ~white & ~black
     left_out = [(white, "white where nothing was scanned"), (black, "a black frame")]
@@ -186,7 +188,7 @@ class _Compared:
             sharp = pixels[rows] / of_glass
             bright = sharp.max(axis=2)
             sharp_span = bright - sharp.min(axis=2)
-            ratio = smoothed(pixels, rows) / of_glass
+            ratio = smoothed(pixels, scanned, rows) / of_glass
             high = ratio.max(axis=2)
             span = high - ratio.min(axis=2)
             coloured[rows] = (span > tint) | (sharp_span > SURE_SHADE)

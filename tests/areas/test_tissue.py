@@ -111,6 +111,25 @@ def test_a_slide_without_tissue_has_none() -> None:
     assert not tissue_of(np.full((50, 50, 3), 255, np.uint8), None).inside.any()
 
 
+def test_colours_without_data_make_no_frame_of_tissue() -> None:
+    canvas = Canvas(13)
+    canvas.section(canvas.outline(0.5, 0.5, 0.2, 0.05), *HE)
+    slide = canvas.done()
+    height, width = slide.tissue.shape
+    valid = np.zeros_like(slide.tissue)
+    valid[height // 10 : -height // 10, width // 12 : -width // 12] = True
+    valid[:, :: width // 8] = valid[:, 1 :: width // 8] = False
+    found = []
+    for colour in (0, 128, 255):
+        pixels = np.where(valid[..., None], slide.pixels, np.uint8(colour))
+        found.append(tissue_of(pixels, valid).inside)
+        assert np.array_equal(found[-1], found[0])
+    tissue, glass = slide.tissue & valid, ~slide.tissue & valid
+    assert np.count_nonzero(tissue & ~found[0]) <= MOST_LOST * np.count_nonzero(tissue)
+    whole = tissue_of(slide.pixels, None).inside
+    assert np.count_nonzero(found[0] & glass) <= 1.1 * np.count_nonzero(whole & glass)
+
+
 def test_pixels_without_data_are_no_tissue_and_do_not_count() -> None:
     slide = SLIDES["pale H&E"]()
     valid = np.ones(slide.tissue.shape, bool)
