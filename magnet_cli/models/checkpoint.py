@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -54,7 +55,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except pickle.UnpicklingError as exc:
         raise WeightsError(
             "this is no plain state dict: opening it could run code",
-            value=_first_line(exc),
+            value=_refused_object(exc),
             file=path,
             advice="Save the network's state_dict() alone",
         ) from exc
@@ -127,6 +128,12 @@ def _check_content(path: Path) -> None:
 def _has_packed(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+
+
+def _refused_object(error: pickle.UnpicklingError) -> str:
+    """Return the class or function that a pickle would import, where torch names it: its text proposes to run it."""
+    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return named[1] if named else "a pickle of something else than tensors"
 
 
 def _tensors(found: object, path: Path) -> dict[str, Tensor]:

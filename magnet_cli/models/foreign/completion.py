@@ -10,7 +10,7 @@ from magnet_cli.models.foreign.network_kind import NetworkReading, Stated
 from magnet_cli.options.foreign_network import IMAGENET_VALUES, pixel_in_unit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from magnet_cli.geometry import Size
     from magnet_cli.options.foreign_network import ClassChoice, NetworkOptions
@@ -47,6 +47,12 @@ ASSUMED = {
     "batch": Stated(value=0, origin="assumed: any number of patches"),
 }
 """Values that are taken where nothing states them: a trial pass or the image's own check shows where they are wrong."""
+LARGEST_SHARE = 4.0
+"""A mean or a standard deviation beyond it is one of stored values. Those of values from 0 to 1 lie there themselves,
+and those that move such values to other ends, such as -1 and 1, lie near."""
+MOST_CLASSES = 255
+"""Classes of a mask: the last value of a byte marks pixels that were not computed."""
+BYTES = (0.0, 255.0)
 COLOURS = {1: ("gray",), 3: ("red", "green", "blue")}
 """Names of bands by their number, where nothing names them."""
 
@@ -99,6 +105,8 @@ def described(reading: NetworkReading, options: NetworkOptions) -> ForeignDescri
         given = getattr(options, FIELDS.get(name, name))
         if given is not None:
             values[name] = Stated(value=given, origin=option)
+    for name in ("mean", "std"):
+        _refuse_stored_units(name, getattr(options, name), values["range"].value)
     if "bands" not in values and "imagenet" in (options.mean, options.std):
         values["bands"] = Stated(value=COLOURS[3], origin="ImageNet's mean and standard deviation are of these bands")
     values = _with_bands(values)
@@ -109,6 +117,38 @@ def described(reading: NetworkReading, options: NetworkOptions) -> ForeignDescri
             value=None, origin="not stated: every image is taken at its own size of a pixel; --pixel states it"
         )
     return ForeignDescription(reading=reading, values=values)
+
+
+def _refuse_stored_units(name: str, given: tuple[float, ...] | str | None, span: tuple[float, float]) -> None:
+    """Refuse means and standard deviations of stored values, such as 123.675 for bytes.
+
+    A network that gets values so small sees nearly the same dark patch everywhere, and its mask is plausible and wrong.
+    """
+    if given is None or isinstance(given, str):
+        return
+    advice = advice_for_stored(name, given, span)
+    if advice is not None:
+        raise UsageError(
+            f"--{name} is of values from 0 to 1, which --range makes of the stored ones, and these fit stored values",
+            value=",".join(f"{value:g}" for value in given),
+            advice=advice,
+        )
+
+
+def advice_for_stored(name: str, given: Sequence[float], span: tuple[float, float]) -> str | None:
+    """Return the options that give numbers of stored values as they are taken; None where they are taken as they are.
+
+    Args:
+        name: `mean` or `std`.
+        given: A number for each band, or one for all.
+        span: Stored values that become 0 and 1.
+    """
+    if max(map(abs, given)) <= LARGEST_SHARE:
+        return None
+    (low, high), said = (span, "") if span[1] - span[0] > LARGEST_SHARE else (BYTES, "--range 0,255 ")
+    less = low if name == "mean" else 0.0
+    shares = ",".join(f"{(value - less) / (high - low):.4g}" for value in given)
+    return f"Give {said}--{name} {shares}"
 
 
 def _refuse_incomplete(description: ForeignDescription) -> None:
@@ -190,16 +230,24 @@ def class_choices(description: ForeignDescription, channels: int) -> tuple[tuple
     """
     from magnet_cli.options.foreign_network import ClassChoice  # noqa: PLC0415 - typed above
 
-    stated = description.values.get("classes")
+    stated, has_one = description.values.get("classes"), description.get("channels") == 1
     if stated is None or isinstance(stated.value, int):
         if stated is not None and stated.value != channels:
-            _refuse_classes(stated.value, channels, stated.origin)
+            _refuse_classes(stated.value, channels, stated.origin, has_one=has_one)
+        if channels > MOST_CLASSES:
+            raise UsageError(
+                f"a mask has at most {MOST_CLASSES} classes",
+                value=channels,
+                advice="Add channels up with --classes NAME=CHANNEL+CHANNEL,other=rest",
+            )
         found = tuple(ClassChoice(name=f"class{index}", channels=(index,)) for index in range(channels))
         return found, f"the network has {channels} channels; names are not stated, --classes gives them"
     wanted = tuple(stated.value)
     if all(each.channels is None for each in wanted):
+        if has_one and len(wanted) == 1 and wanted[0].name != "background":
+            wanted = (replace(wanted[0], name="background"), *wanted)
         if len(wanted) != channels:
-            _refuse_classes(len(wanted), channels, stated.origin)
+            _refuse_classes(len(wanted), channels, stated.origin, has_one=has_one)
         return tuple(ClassChoice(name=each.name, channels=(i,)) for i, each in enumerate(wanted)), stated.origin
     named = [channel for each in wanted for channel in each.channels or ()]
     if len(set(named)) < len(named) or max(named, default=0) >= channels:
@@ -223,10 +271,17 @@ def class_choices(description: ForeignDescription, channels: int) -> tuple[tuple
     return tuple(replace(each, channels=each.channels or left) for each in wanted), stated.origin
 
 
-def _refuse_classes(count: int, channels: int, origin: str) -> None:
+def _refuse_classes(count: int, channels: int, origin: str, *, has_one: bool) -> None:
+    value = f"{count} classes ({origin})"
+    if has_one:
+        raise UsageError(
+            "the network gives one score for each pixel, which counts as two classes: the score is that of the second",
+            value=value,
+            advice="Name the second alone, or both: --classes background,road",
+        )
     raise UsageError(
         f"the network gives {channels} channels",
-        value=f"{count} classes ({origin})",
+        value=value,
         advice="Name as many classes in --classes, or write NAME=CHANNEL for those that are kept and NAME=rest",
     )
 

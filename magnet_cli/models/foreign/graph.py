@@ -102,6 +102,7 @@ def stated_by_graph(graph: Graph, options: NetworkOptions) -> dict[str, Stated]:
             found["bands"] = Stated(value=bands, origin=f"bands of {name}")
         if height is not None and width is not None:
             size = Size(width=width, height=height)
+            _check_input(options.input, size, f"{name} has the fixed axes {_axes(given)}")
             found["input"] = Stated(value=size, origin=f"{name} has the fixed axes {_axes(given)}")
     kind = given.type
     if kind != "float32":
@@ -121,6 +122,15 @@ def stated_by_graph(graph: Graph, options: NetworkOptions) -> dict[str, Stated]:
     if channels is not None and (last is None or last > channels):
         found["channels"] = Stated(value=channels, origin=f"graph: second axis of {chosen.name if chosen else ''}")
     return found
+
+
+def _check_input(wanted: Size | None, size: Size, origin: str) -> None:
+    if wanted is not None and wanted != size:
+        raise WeightsError(
+            f"the graph takes patches of {size} pixels and no others ({origin})",
+            value=f"--input {wanted}",
+            advice="Leave --input out, or export the network with free axes",
+        )
 
 
 def _layout(given: GraphValue) -> str | None:

@@ -29,6 +29,8 @@ _EVERY: tuple[NetworkKind, ...] = (
     TiatoolboxState(),
     TorchvisionState(),
 )
+PARTS = ("config.json", "preprocessor_config.json", "model.safetensors", "model.safetensors.index.json")
+"""Files of folders that `save_pretrained` of a library wrote."""
 KINDS: dict[str, NetworkKind] = {kind.name: kind for kind in _EVERY}
 """The kinds by name, in the order in which they are tried on a path."""
 
@@ -66,6 +68,10 @@ def kind_of(path: Path) -> NetworkKind:
     reason = _refusal(path)
     if reason is not None:
         raise reason
+    if path.name in PARTS and any(kind.claims(path.parent) for kind in (KINDS["smp"], KINDS["transformers"])):
+        raise WeightsError(
+            "the network is the folder that holds this file", file=path, advice=f"Give --network {path.parent}"
+        )
     found = next((kind for kind in KINDS.values() if kind.claims(path)), None)
     if found is None:
         raise WeightsError(

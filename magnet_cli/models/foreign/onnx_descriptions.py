@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from magnet_cli.errors import WeightsError
 from magnet_cli.geometry import Size
+from magnet_cli.models.foreign.completion import advice_for_stored
 from magnet_cli.models.foreign.network_kind import Stated
 from magnet_cli.models.schema import LARGEST, parse_object
 from magnet_cli.options.foreign_network import ClassChoice
@@ -22,6 +23,8 @@ MOST_FILES = 64
 """Files `*.json` in the network's folder that are searched for a STAC item."""
 SIDE = range(1, 100_000)
 HALF = 0.5
+DIVIDED = (0.0, 255.0)
+"""Stored values that become 0 and 1 in Deepness."""
 
 
 def deepness(
@@ -51,7 +54,7 @@ def deepness(
         )
     origin = "metadata of the file (Deepness): "
     found = {
-        "range": Stated(value=(0.0, 255.0), origin=f"{origin}values are divided by 255"),
+        "range": Stated(value=DIVIDED, origin=f"{origin}values are divided by 255"),
         "activation": Stated(value="none", origin=f"{origin}its networks give probabilities"),
         "mean": Stated(value=(0.0,), origin=f"{origin}no standardization_mean, which means 0"),
         "std": Stated(value=(1.0,), origin=f"{origin}no standardization_std, which means 1"),
@@ -61,7 +64,16 @@ def deepness(
     for name in ("mean", "std"):
         key = f"standardization_{name}"
         if key in known and getattr(options, name) is None:
-            found[name] = Stated(value=_numbers(known[key], key, file, positive=name == "std"), origin=origin + key)
+            numbers = _numbers(known[key], key, file, positive=name == "std")
+            advice = advice_for_stored(name, numbers, DIVIDED)
+            if advice is not None:
+                raise WeightsError(
+                    f"{key} is of values from 0 to 1, and these fit stored values",
+                    value=", ".join(f"{number:g}" for number in numbers),
+                    file=file,
+                    advice=advice,
+                )
+            found[name] = Stated(value=numbers, origin=origin + key)
     for key in ("tile_size", "tiles_size"):
         if key in known:
             found["input"] = Stated(value=_size(known[key], known[key], key, file), origin=origin + key)

@@ -14,7 +14,7 @@ from magnet_cli.errors import DeviceError, MagnetError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models.device import is_out_of_memory
 from magnet_cli.models.foreign.adapter import COARSEST, Adapted, covers_patch, select_output
-from magnet_cli.models.foreign.completion import ForeignDescription, input_size
+from magnet_cli.models.foreign.completion import ASSUMED, ForeignDescription, input_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,6 +39,8 @@ SUM = 1e-2
 """Largest difference between one and the sum of a pixel's probabilities, in half precision."""
 BATCHES = (1, 2, 4, 8, 16, 32)
 """Fixed numbers of patches that are tried where a network refuses a single one."""
+MULTIPLES = (2, 4, 8, 16, 32, 64)
+"""Numbers that are tried as the divisor of a patch's sides, where nothing states it."""
 REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, KeyError, torch.jit.Error)
 """Exceptions that libraries raise for shapes and types that their networks do not accept."""
 
@@ -190,6 +192,7 @@ class Explorer:
     ) -> None:
         self._network = network
         self._windows = windows
+        self._may_find_multiple = description.values["multiple"] is ASSUMED["multiple"]
         self.description = description
         self.spec = spec
         self._patch = windows.patch(*next(iter(windows.starts())))
@@ -253,12 +256,45 @@ class Explorer:
         first = errors[0]
         if isinstance(first, MagnetError):
             raise first
+        if self.spec.multiple == 1 and self._find_multiple(lambda scores, _: scores.ndim == 4):  # noqa: PLR2004 - axes
+            return self._scores_by_batch()
         line = (str(first).strip().splitlines() or [type(first).__name__])[-1][:200]
         raise WeightsError(
             f"the network refuses a patch of {tuple(self._patch.shape)}: {line}",
             file=self.description.reading.path,
             advice="Check --input, --network-bands, --multiple and --layout",
         ) from first
+
+    def _find_multiple(self, fits: Callable[[Tensor, tuple[int, int]], bool]) -> bool:
+        """Find the smallest number to whose multiples the patch may be padded, where nothing states one.
+
+        Args:
+            fits: Whether scores, as the network gives them, are right for rows and columns that it was given.
+
+        Returns:
+            Whether a number was found. Two sizes have to fit, so that none does so by chance.
+        """
+        if not self._may_find_multiple:
+            return False
+        rows, columns = self._patch.shape[2:]
+        plain = replace(self.spec, multiple=1)
+        for multiple in MULTIPLES:
+            sides = [(rows + -rows % multiple + more, columns + -columns % multiple + more) for more in (0, multiple)]
+            try:
+                right = all(fits(call_prepared(self._network, plain, self._extended(each)), each) for each in sides)
+            except (*REFUSALS, WeightsError):
+                continue
+            if right:
+                self.spec = replace(self.spec, multiple=multiple)
+                self._note("multiple", multiple, "trial pass: patches are padded to what the network works in")
+                return True
+        return False
+
+    def _extended(self, sides: tuple[int, int]) -> Tensor:
+        """Return the patch with its last row and column repeated up to other sides, as often as a batch is large."""
+        (rows, columns), (height, width) = self._patch.shape[2:], sides
+        patch = nn.functional.pad(self._patch, (0, width - columns, 0, height - rows), mode="replicate")
+        return patch.expand(self.spec.batch or 1, -1, -1, -1)
 
     def _find_axes(self, scores: Tensor) -> None:
         """Find the axis of the classes, and their number."""
@@ -275,7 +311,7 @@ class Explorer:
                 "a network gives scores (patches, channels, rows, columns)",
                 value=shape,
                 file=self.description.reading.path,
-                advice="Check --output-name",
+                advice="Check --output-name, or export the network with these four axes, also that of a single channel",
             )
         height, width = self._patch.shape[2:]
         # Maps are about as large as the patch; the axis of the classes is the one that is not.
@@ -326,9 +362,23 @@ class Explorer:
         if (rows, columns) == (height, width):
             self._check_place()
             return 0
+        if not _divides((rows, columns), (height, width)) and self._find_multiple(self._covers):
+            rows, columns = self._scores().shape[2:]
+            height, width = self._padded()
+            if (rows, columns) == (height, width):
+                self._check_place()
+                return 0
         missing = ((height - rows) // 2, (width - columns) // 2)
         may_trim = missing[0] == missing[1] > 0 and (height - rows) % 2 == 0 and (width - columns) % 2 == 0
-        if may_trim and self._lies_at_centre(missing[0]):
+        place = self._place_of(missing[0]) if may_trim else "whole"
+        if place == "corner":
+            raise WeightsError(
+                f"scores of {columns}x{rows} pixels belong to the first rows and columns of {width}x{height}, so the "
+                "last ones get none",
+                file=self.description.reading.path,
+                advice="Give an --input whose sides the network divides evenly, such as a multiple of 32",
+            )
+        if place == "centre":
             self._note("trim", missing[0], f"trial pass: {columns}x{rows} scores belong to the centre of the patch")
             return missing[0]
         if not _fits((rows, columns), (height, width)):
@@ -342,21 +392,33 @@ class Explorer:
         self._check_place()
         return 0
 
+    def _covers(self, scores: Tensor, sides: tuple[int, int]) -> bool:
+        """Return whether scores, as the network gives them, belong to whole squares of all the pixels it was given."""
+        last = self.spec.output_layout == "nhwc"
+        return _divides(tuple(scores.shape[1:3] if last else scores.shape[2:]), sides)
+
     def _padded(self) -> tuple[int, int]:
         height, width = self._patch.shape[2:]
         return height + -height % self.spec.multiple, width + -width % self.spec.multiple
 
-    def _lies_at_centre(self, trim: int) -> bool:
-        """Return whether scores lie at the centre of the patch and not over all of it, as a change inside it shows."""
+    def _place_of(self, trim: int) -> str:
+        """Return what part of the patch smaller scores belong to, as a change inside it shows.
+
+        Returns:
+            `whole`, or where a score belongs to one pixel `centre`, or `corner` for the first rows and columns.
+        """
         found = self._felt()
         if found is None:
-            return False
+            return "whole"
         (row, column), (at_row, at_column) = found
         rows, columns = self._scores().shape[2:]
         height, width = self._padded()
-        whole = abs(row - at_row * rows / height) + abs(column - at_column * columns / width)
-        centre = abs(row - (at_row - trim)) + abs(column - (at_column - trim))
-        return centre < whole
+        apart = {
+            "whole": abs(row - at_row * rows / height) + abs(column - at_column * columns / width),
+            "centre": abs(row - (at_row - trim)) + abs(column - (at_column - trim)),
+            "corner": abs(row - at_row) + abs(column - at_column),
+        }
+        return min(apart, key=apart.__getitem__)
 
     def _check_place(self) -> None:
         """Refuse scores that lie mirrored about the diagonal: their rows would be columns."""
@@ -427,6 +489,15 @@ class Explorer:
                 file=self.description.reading.path,
                 advice="Give --activation none",
             )
+        elif stated == "sigmoid" and inside and not several:
+            # The sigmoid of a probability is above one half: all pixels of a network with one score would be of the
+            # second class.
+            raise WeightsError(
+                "the scores of each pixel lie from 0 to 1: they are probabilities already",
+                value=f"{said}, activation {stated} ({self.description.values['activation'].origin})",
+                file=self.description.reading.path,
+                advice="Give --activation none, or --sample IMAGE if the scores of your images lie elsewhere",
+            )
         elif stated == "none" and not (inside and (sums or not several)):
             raise WeightsError(
                 "with activation none the scores of a pixel are probabilities, from 0 to 1, whose sum is 1",
@@ -450,7 +521,10 @@ class Explorer:
                 "nothing states what makes probabilities of the scores, and the trial pass does not tell",
                 value=said,
                 file=self.description.reading.path,
-                advice="Give --activation softmax, sigmoid or none",
+                advice="Give --activation none for probabilities, softmax for logits of which one class wins, or "
+                "sigmoid for logits of single classes"
+                if several
+                else "Give --activation none for probabilities, sigmoid for logits",
             )
 
     def _check_batch(self) -> None:
@@ -488,6 +562,12 @@ class Explorer:
 def call_prepared(network: Callable[[Tensor], object], spec: ForeignSpec, patches: Tensor) -> Tensor:
     """Return the chosen output of a network, with the axes that it has, for patches `(n, bands, h, w)`."""
     return select_output(network(Adapted(network, spec=spec).prepared(patches)), spec.output)
+
+
+def _divides(found: tuple[int, ...], patch: tuple[int, int]) -> bool:
+    """Return whether each score of a map belongs to a square of so many pixels of the patch, and none is left over."""
+    (rows, columns), (height, width) = found, patch
+    return height % rows == 0 and width % columns == 0 and height // rows == width // columns
 
 
 def _fits(found: tuple[int, ...], patch: tuple[int, int]) -> bool:

@@ -188,6 +188,54 @@ def test_the_trial_tells_strides_from_missing_rims(tmp_path: Path) -> None:
     assert script_tried(tmp_path, Half()).spec.trim == 0
 
 
+class Floor(nn.Module):
+    """A network that works at a stride and drops the last rows and columns which the stride does not divide."""
+
+    def __init__(self, stride: int, *, enlarged: bool) -> None:
+        super().__init__()
+        self.stride = stride
+        self.enlarged = enlarged
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = 3 * nn.functional.avg_pool2d(x, self.stride).roll(1, dims=1)
+        if self.enlarged:
+            found = nn.functional.interpolate(found, scale_factor=float(self.stride), mode="nearest")
+        return found
+
+
+@pytest.mark.parametrize(("stride", "side"), [(32, 100), (8, 60), (16, 190)])
+@pytest.mark.parametrize("enlarged", [True, False])
+def test_the_trial_finds_the_multiple_of_a_network_that_drops_the_last_pixels(
+    tmp_path: Path, stride: int, side: int, *, enlarged: bool
+) -> None:
+    # Scores of 96 of 100 pixels look like those of a network without padding, which would move the mask by 2 pixels.
+    tried = script_tried(tmp_path, Floor(stride, enlarged=enlarged), side=side)
+    assert (tried.spec.trim, tried.spec.multiple) == (0, stride)
+    assert tried.table(name="x")["input"]["size"] == {"width": side, "height": side}
+    stated = script_tried(tmp_path, Floor(stride, enlarged=enlarged), side=side, multiple=stride)
+    assert stated.spec == tried.spec
+
+
+def test_the_trial_finds_the_multiple_of_a_network_that_refuses_other_sizes(tmp_path: Path) -> None:
+    class Joined(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 3 * x.roll(1, dims=1) + nn.functional.interpolate(nn.functional.max_pool2d(x, 16), scale_factor=16.0)
+
+    tried = script_tried(tmp_path, Joined(), side=100)
+    assert (tried.spec.trim, tried.spec.multiple) == (0, 16)
+    with pytest.raises(WeightsError, match=r"refuses a patch .* Check --input"):
+        script_tried(tmp_path, Joined(), side=100, multiple=1)
+
+
+def test_scores_of_the_first_rows_and_columns_alone_are_refused(tmp_path: Path) -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 3 * x.reshape(-1, 3, 100, 100)[:, :, :96, :96].roll(1, dims=1)
+
+    with pytest.raises(WeightsError, match="belong to the first rows and columns"):
+        script_tried(tmp_path, Fixed(), side=100)
+
+
 def test_the_trial_finds_axes_and_fixed_batches(tmp_path: Path) -> None:
     class Last(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -75,6 +75,15 @@ def test_the_metadata_of_deepness_describe_a_network(file: Path) -> None:
     assert tried_network(NetworkOptions(network=str(file), activation="softmax")).spec.channels == 3
 
 
+def test_means_of_stored_values_in_a_description_of_deepness_are_refused(file: Path) -> None:
+    onnx.save(onnx_graph(model_type="Segmentor", standardization_mean=[123.675, 116.28, 103.53]), file)
+    with pytest.raises(
+        WeightsError, match=r"standardization_mean is of values from 0 to 1.* --mean 0\.485,0\.456,0\.406"
+    ):
+        description(file, input=64)
+    assert description(file, input=64, mean="imagenet")["mean"] == (0.485, 0.456, 0.406)
+
+
 def test_a_detector_of_deepness_is_refused(file: Path) -> None:
     onnx.save(onnx_graph(model_type="Detector"), file)
     with pytest.raises(WeightsError, match=r"do not call it a Segmentor .*Detector"):
@@ -163,7 +172,7 @@ def test_a_scaling_that_can_be_read_in_two_ways_is_asked_for(file: Path) -> None
 def test_fixed_sides_are_read_from_the_graph(file: Path) -> None:
     onnx.save(onnx_graph(side=96), file)
     assert description(file, mean="imagenet", std="imagenet")["input"] == Size(width=96, height=96)
-    with pytest.raises(WeightsError, match="refuses a patch"):
+    with pytest.raises(WeightsError, match="takes patches of 96x96 pixels and no others"):
         tried(file, input=64)
 
 

@@ -66,7 +66,7 @@ def test_fixed_sides_and_bands_are_read_from_the_graph(tmp_path: Path) -> None:
     assert found["input"] == Size(width=96, height=96)
     assert found["bands"] == ("red", "green", "blue")
     # OpenVINO would reshape the graph without a word.
-    with pytest.raises(WeightsError, match="refuses a patch"):
+    with pytest.raises(WeightsError, match="takes patches of 96x96 pixels and no others"):
         tried(path, input=64)
     assert tried(path, input=None).spec.channels == 3
 

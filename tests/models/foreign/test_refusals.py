@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,6 +249,20 @@ def test_probabilities_are_not_activated_twice(tmp_path: Path) -> None:
         tried(logits, trust=True, activation="none")
 
 
+def test_one_probability_is_not_activated_twice(tmp_path: Path) -> None:
+    class One(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (3 * x[:, :1]).sigmoid()
+
+    path = save_script(tmp_path / "one.pt", One())
+    # The sigmoid of a probability is above one half, so the whole mask would be of the second class.
+    with pytest.raises(WeightsError, match=r"probabilities already.*--activation none"):
+        tried(path, trust=True, activation="sigmoid")
+    with pytest.raises(WeightsError, match=r"does not tell .*--activation none for probabilities, sigmoid for logits"):
+        tried(path, trust=True)
+    assert tried(path, trust=True, activation="none").trial.labels.mean() == pytest.approx(0.5, abs=0.2)
+
+
 def test_another_number_of_classes_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match="gives 3 channels"):
         tried(folder, classes="a,b")
@@ -255,6 +270,55 @@ def test_another_number_of_classes_is_refused(folder: Path) -> None:
         tried(folder, classes="a=0,b=1")
     with pytest.raises(UsageError, match="at most once"):
         tried(folder, classes="a=0+1,b=1+2")
+
+
+def test_one_name_is_that_of_the_only_score(tmp_path: Path) -> None:
+    path = save_smp(tmp_path / "unet", smp_network(classes=1))
+    assert [each.name for each in tried(path, classes="road").classes] == ["background", "road"]
+    with pytest.raises(UsageError, match="one score for each pixel, which counts as two classes"):
+        tried(path, classes="a,b,c")
+
+
+def test_more_classes_than_a_mask_has_are_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = save_script(tmp_path / "many.pt", nn.Conv2d(3, 256, 1))
+    with pytest.raises(UsageError, match=r"at most 255 classes \(got 256\).* --classes"):
+        tried(path, trust=True)
+    assert len(tried(path, trust=True, classes="first=0,other=rest").classes) == 2
+
+
+@pytest.mark.parametrize(("name", "given", "right"), [
+    ("mean", (123.675, 116.28, 103.53), "--mean 0.485,0.456,0.406"),
+    ("std", (58.395, 57.12, 57.375), "--std 0.229,0.224,0.225"),
+])  # fmt: skip
+def test_means_of_stored_values_are_refused(folder: Path, name: str, given: tuple[float, ...], right: str) -> None:
+    # A network that gets (value / 255 - 123.675) / 58.395 sees the same dark image everywhere.
+    with pytest.raises(UsageError, match=rf"--{name} is of values from 0 to 1.* Give {right}"):
+        tried(folder, **{name: given})
+    with pytest.raises(UsageError, match=rf"Give --range 0,255 {right}"):
+        tried(folder, range=(0, 1), **{name: given})
+    assert tried(folder, mean=(-1.0,), std=(2.0,)).spec.channels == 3
+
+
+def test_a_file_of_a_folder_leads_to_the_folder(folder: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        with pytest.raises(WeightsError, match=f"Give --network {folder}$"):
+            tried(folder / name)
+
+
+def test_a_checkpoint_of_a_training_names_what_is_no_tensor(tmp_path: Path) -> None:
+    torch.save({"model": Strided().state_dict(), "args": Namespace(lr=1)}, tmp_path / "checkpoint.pth")
+    with pytest.raises(WeightsError, match=r"could run code \(got argparse\.Namespace\)\. Save the network's"):
+        tried(tmp_path / "checkpoint.pth")
+
+
+def test_scores_without_an_axis_of_channels_are_refused(tmp_path: Path) -> None:
+    class Flat(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, 0]
+
+    with pytest.raises(WeightsError, match=r"\(got \(1, 64, 64\)\).*also that of a single channel"):
+        tried(save_script(tmp_path / "flat.pt", Flat()), trust=True)
 
 
 def test_missing_values_are_named_with_their_options(folder: Path, tmp_path: Path) -> None:
