@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 import numpy as np
@@ -85,7 +86,8 @@ class NetworkDescription:
     """Name of the network in messages and reports."""
     version: str | None = None
     """A text that changes when the network does. An interrupted run continues only with the same version. Modules are
-    identified by their weights and need none; other callables do."""
+    identified by their weights, their attributes and the code of `forward` and need none, unless other functions that
+    `forward` calls may change; other callables do."""
     memory: int | str | None = None
     """Bytes that one patch takes while the network runs, or `512MiB`. None measures one patch."""
 
@@ -375,8 +377,61 @@ class PythonNetwork:
                     )
                 continue
             total.update(f"\n{key} {value.dtype} {tuple(value.shape)}\n".encode())
-            total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            total.update(_content(value))
+        for part in _unlisted(network):
+            total.update(part)
         return total.hexdigest()
+
+
+def _content(value: Tensor) -> bytes:
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _unlisted(network: nn.Module) -> Iterator[bytes]:
+    """Yield what the result of a module depends on and neither its weights nor its representation show.
+
+    This is the code of `forward` of classes that are not PyTorch's own, and plain values, arrays and tensors that such
+    modules keep as attributes or as buffers that are not saved. Functions that `forward` calls are not followed.
+    """
+    for name, module in network.named_modules():
+        for key in sorted(module._non_persistent_buffers_set):  # noqa: SLF001 - nothing else tells them from the others
+            value = module.get_buffer(key)
+            yield f"\n{name}.{key} {value.dtype} {tuple(value.shape)}\n".encode() + _content(value)
+        if type(module).__module__.partition(".")[0] == "torch":
+            continue
+        code = getattr(getattr(module, "forward", None), "__code__", None)
+        if code is not None:
+            yield f"\n{name} {_code_text(code)}".encode("utf-8", "backslashreplace")
+        for key, value in sorted(vars(module).items()):
+            if key.startswith("_") or key == "training":
+                continue
+            found = torch.from_numpy(np.ascontiguousarray(value)) if _is_array(value) else value
+            if isinstance(found, Tensor) and found.layout == torch.strided and not found.is_meta:
+                yield f"\n{name}.{key} {found.dtype} {tuple(found.shape)}\n".encode() + _content(found)
+            elif _is_plain(found):
+                yield f"\n{name}.{key} {found!r}".encode("utf-8", "backslashreplace")
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str | bytes)
+
+
+def _code_text(code: CodeType) -> str:
+    """Return what a function does as a text, without the file and the lines that it comes from."""
+    found = []
+    for value in code.co_consts:
+        if isinstance(value, CodeType):
+            found.append(_code_text(value))
+        else:
+            # A set has another order in each process.
+            found.append(repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value))
+    return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {found}"
 
 
 def _copied(network: nn.Module) -> nn.Module:

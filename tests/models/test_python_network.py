@@ -221,3 +221,37 @@ def test_the_patches_are_what_the_description_says() -> None:
 
     loaded(network, classes=2, size="48x32", bands=("a", "b", "c", "d"))
     assert set(seen) == {((1, 4, 32, 48), torch.float32, "cpu")}
+
+
+class Scaled(nn.Module):
+    """A module without weights whose result depends on attributes of several kinds."""
+
+    offset: Tensor
+
+    def __init__(self, *, factor: float = 1.0, shift: Any = 0.0, offset: float = 0.0) -> None:
+        super().__init__()
+        self.factor = factor
+        self.shift = shift
+        self.register_buffer("offset", torch.tensor([offset]), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x + torch.as_tensor(self.shift) + self.offset
+
+
+class Squared(Scaled):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x**2 + torch.as_tensor(self.shift) + self.offset
+
+
+def test_modules_that_compute_otherwise_are_other_networks() -> None:
+    """A run that took one for the other would return the mask of an earlier network as already done."""
+    squared = type("Scaled", (Squared,), {"__module__": Scaled.__module__, "__qualname__": Scaled.__qualname__})
+    modules = [
+        *(Scaled(), Scaled(factor=2.0), Scaled(shift=torch.ones(1)), Scaled(shift=torch.zeros(1))),
+        *(Scaled(shift=np.ones(1)), Scaled(offset=1.0), squared()),
+    ]
+    described = NetworkDescription(classes=3, size=32)
+    digests = [PythonNetwork(network=module, description=described).bundle.digest for module in modules]
+    assert len(set(digests)) == len(modules)
+    again = PythonNetwork(network=Scaled(factor=2.0).eval(), description=described).bundle.digest
+    assert again == digests[1]
