@@ -4,9 +4,9 @@
 
 One run segments the whole folder. Whenever it has finished some images, the forward passes of as many images are made
 alone, between two of its results: of the same shapes, through the same networks, in the same process. So whatever else
-the machine does slows both alike. The result is the ratio of CPU seconds, and the memory, open files and threads of the
-process over the run. With one core all passes are made by the calling thread, so that its own CPU time can be told from
-that of the run's other threads; more cores are refused.
+the machine does slows both alike. The result is the ratio of CPU seconds, of all parts and of the first and the last
+quarter, and the memory, open files and threads of the process over the run. With one core all passes are made by the
+calling thread, so that its own CPU time can be told from that of the run's other threads; more cores are refused.
 
 The pictures are made up, of 24 seeds, and linked under as many names as are asked for.
 """
@@ -159,6 +159,8 @@ def main() -> None:
                 own = thread_time() - before
                 runs, alone = runs + spent, alone + bare
                 ratios.append(spent / bare)
+        summary = (folder / "out" / "run.json").stat().st_size
+    quarter = max(1, len(ratios) // 4)
     found = {
         "images": given.images,
         "side": given.side,
@@ -167,9 +169,11 @@ def main() -> None:
         "passes_cpu_seconds_an_image": round(alone / len(ratios) / given.every, 4),
         "ratio": round(runs / alone, 3),
         "ratio_of_parts": [round(value, 3) for value in (min(ratios), median(ratios), max(ratios))],
+        "ratio_of_quarters": [round(median(ratios[:quarter]), 3), round(median(ratios[-quarter:]), 3)],
         "held": held.describe(),
         "mask_bytes": max(mask for mask, _ in sizes),
         "report_bytes": max(report for _, report in sizes),
+        "summary_bytes": summary,
         "load": os.getloadavg(),
     }
     print(json.dumps(found, indent=1))

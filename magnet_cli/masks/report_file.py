@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import TYPE_CHECKING
+from json.encoder import encode_basestring_ascii
+from math import isfinite
+from typing import TYPE_CHECKING, cast
 
 from magnet_cli.errors import OutputError
 from magnet_cli.system import durable, regular_files
 from magnet_cli.system.regular_files import is_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
@@ -47,8 +49,35 @@ def canonical(value: Mapping[str, object]) -> bytes:
 
 def _spelled(key: str, value: object) -> str:
     """Return the lines of a key and its value in the canonical spelling."""
-    text = json.dumps({key: value}, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False)
-    return text.removeprefix("{\n").removesuffix("\n}")
+    return f"  {encode_basestring_ascii(key)}: {_value(value, 1)}"
+
+
+def _value(value: object, depth: int) -> str:
+    """Return a value as `json.dumps` with sorted keys and two spaces of indent spells it at some depth of an object.
+
+    That function takes longer, because with an indent it yields each part of the text through all depths.
+    """
+    kind = type(value)
+    if kind is str:
+        return encode_basestring_ascii(cast("str", value))
+    if value is None:
+        return "null"
+    if kind is int or (kind is float and isfinite(cast("float", value))):
+        return repr(value)
+    if isinstance(value, dict) and value and all(type(key) is str for key in value):
+        parts = [f"{encode_basestring_ascii(key)}: {_value(value[key], depth + 1)}" for key in sorted(value)]
+        return _lines("{", parts, "}", depth)
+    if isinstance(value, list | tuple) and value:
+        return _lines("[", [_value(item, depth + 1) for item in value], "]", depth)
+    # What is left is rare: true and false, empty values, keys that are no texts, and what JSON does not know.
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False)
+    return text.replace("\n", "\n" + "  " * depth) if isinstance(value, dict) else text
+
+
+def _lines(begin: str, parts: Sequence[str], end: str, depth: int) -> str:
+    within = "  " * (depth + 1)
+    inside = f",\n{within}".join(parts)
+    return f"{begin}\n{within}{inside}\n{'  ' * depth}{end}"
 
 
 def _joined(spelled: Mapping[str, str]) -> bytes:

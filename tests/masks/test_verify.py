@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from magnet_cli.errors import OutputError
 from magnet_cli.masks.output import OutputPaths, finish_output
@@ -15,7 +18,6 @@ from tests.files import pages_of
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from typing import Any
 
 
 @pytest.fixture
@@ -107,10 +109,32 @@ def test_the_report_may_lie_elsewhere(paths: OutputPaths, tmp_path: Path) -> Non
     assert verify_mask(paths.mask, tmp_path / "elsewhere.json").ok
 
 
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: (
+        st.lists(inner)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(), inner)
+        | st.dictionaries(st.integers(), inner)
+    ),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.text(), VALUES))
+def test_the_spelling_of_a_report_is_that_of_json(report: dict[str, Any]) -> None:
+    expected = json.dumps(report, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
+    assert canonical(report).decode() == expected
+
+
+@pytest.mark.parametrize("value", [float("nan"), [1, {"y": float("inf")}], {"y": -float("inf")}])
+def test_numbers_that_are_not_finite_have_no_spelling(value: object) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        canonical({"x": value})
+
+
 def test_reports_have_one_spelling(tmp_path: Path) -> None:
     write_report(tmp_path / "a", {"b": 1.5, "a": ["é", None]})
     write_report(tmp_path / "b", {"digest": "old", "a": ["é", None], "b": 1.5})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert read_report(tmp_path / "a")["b"] == 1.5
-    with pytest.raises(ValueError, match="JSON compliant"):
-        canonical({"x": float("nan")})
