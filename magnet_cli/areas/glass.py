@@ -82,7 +82,7 @@ def smoothed(pixels: NDArray[np.uint8], usable: Mask, rows: slice) -> NDArray[np
         rows: The rows that are returned.
 
     Returns:
-        `(rows, width, 3)`, in 0..255; 0 where no pixel around is usable.
+        `(rows, width, 3)`, in 0..255; meaningless where no pixel around is usable.
     """
     from scipy.ndimage import uniform_filter  # noqa: PLC0415 - takes long to import, and only slides need it
 

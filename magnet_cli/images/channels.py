@@ -6,9 +6,29 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 LETTERS = {"r": "red", "g": "green", "b": "blue"}
+
+
+def scale_note(scales: Iterable[float], offsets: Iterable[float]) -> tuple[str, ...]:
+    """Return a note for the user where a file states how its stored values become physical ones.
+
+    Args:
+        scales: Factors that the file states for its bands; 1 leaves the values as they are.
+        offsets: Numbers that it adds to the products; 0 leaves them as they are.
+    """
+    scale = next((value for value in scales if value != 1), None)
+    offset = next((value for value in offsets if value != 0), None)
+    if scale is None and offset is None:
+        return ()
+    said = [
+        *([] if scale is None else [f"a scale of {scale:g}"]),
+        *([] if offset is None else [f"an offset of {offset:g}"]),
+    ]
+    return (
+        f"the file states {' and '.join(said)}, which is not applied: --value-range names values as they are stored",
+    )
 
 
 def channel_bands(names: Sequence[str]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from rasterio.windows import Window
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Size
-from magnet_cli.images.channels import channel_bands
+from magnet_cli.images.channels import channel_bands, scale_note
 from magnet_cli.images.contents import Content, choose, largest, others
 from magnet_cli.images.failures import check_pixels, naming
 from magnet_cli.images.gdal_length import refuse_short_raster
@@ -403,6 +403,9 @@ def image_info(path: str, datasets: Sequence[Sequence[Any]], codes: Codes) -> Im
     only = nodata.pop() if len(nodata) == 1 else None
     masked = codes.alpha is not None or codes.dtype.kind == "f" or not all(map(_all_valid, datasets[0]))
     xml = Path(path).stat().st_size if full.driver == "VRT" else 0
+    scales, offsets = (
+        [value for each in datasets[0] for value in getattr(each, name)] for name in ("scales", "offsets")
+    )
     info = ImageInfo(
         path=path,
         backend="rasterio",
@@ -413,7 +416,7 @@ def image_info(path: str, datasets: Sequence[Sequence[Any]], codes: Codes) -> Im
         nodata=storable(only, codes.dtype),
         alpha=codes.read_alpha,
         has_mask=masked,
-        notes=codes.notes,
+        notes=(*codes.notes, *scale_note(scales, offsets)),
         resident_bytes=(CACHE_MIB << 20) + xml * BYTES_OF_XML * len(datasets),
     )
     return placed(info, full)

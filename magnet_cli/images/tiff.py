@@ -14,7 +14,7 @@ import tifffile
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Pitch
 from magnet_cli.images import tiff_geo
-from magnet_cli.images.channels import channel_bands
+from magnet_cli.images.channels import channel_bands, scale_note
 from magnet_cli.images.external import (
     CompletedStore,
     ExternalMask,
@@ -37,6 +37,7 @@ from magnet_cli.images.store import TRANSPOSED, OrientedStore, Store, oriented
 from magnet_cli.images.tiff_colour import COLOURS, OLD_JPEG, Colour, alpha_sample, colour, palette_fault, understood
 from magnet_cli.images.tiff_description import (
     band_names,
+    band_scales,
     channel_names,
     described_objective,
     described_resolution,
@@ -277,6 +278,7 @@ def _facts(image: TiffImage, blob: Blob, alpha: Alpha) -> TiffFacts:
     orientation, said = stored_orientation(page, reference)
     if reference.crs is None and (note := unread_projection(blob.name)):
         said += (note,)
+    said += scale_note(*band_scales(page))
     facts = TiffFacts(
         image=image,
         layers=(full,),

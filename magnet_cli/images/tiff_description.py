@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from fractions import Fraction
 from html import unescape
 from typing import TYPE_CHECKING
@@ -98,6 +99,18 @@ def band_names(page: TiffPage) -> dict[int, str]:
         elif said.get("role") == "colorinterp" and name in PRIMARY:
             colours[int(said["sample"])] = name
     return descriptions | colours
+
+
+def band_scales(page: TiffPage) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the scales and the offsets that GDAL's metadata give to samples, where they state any."""
+    text = page.tags.valueof(GDAL_METADATA, "")
+    found: dict[str, list[float]] = {"scale": [], "offset": []}
+    for attributes, value in GDAL_ITEM.findall(text) if isinstance(text, str) else []:
+        role = dict(GDAL_ATTRIBUTE.findall(attributes)).get("role", "")
+        if role in found:
+            with suppress(ValueError):
+                found[role].append(float(value))
+    return tuple(found["scale"]), tuple(found["offset"])
 
 
 def _qpi_name(text: str) -> str:

@@ -260,6 +260,23 @@ def test_floats_without_numbers_and_named_bands(tmp_path: Path) -> None:
     np.testing.assert_array_equal(region.valid, np.isfinite(array).all(axis=2))
 
 
+@pytest.mark.parametrize("suffix", ["tif", "vrt"])
+def test_a_scale_that_is_not_applied_is_told(tmp_path: Path, suffix: str) -> None:
+    values = np.arange(6, dtype=np.int16).reshape(2, 3, 1)
+    plain = write_raster(tmp_path / "plain.tif", values)
+    with rasterio.open(plain, "r+") as file:
+        file.scales, file.offsets = (1,), (0,)
+    assert inspect(plain).notes == ()
+    path = write_raster(tmp_path / "a.tif", values)
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = (0.0001,), (-0.1,)
+    if suffix == "vrt":
+        rasterio_shutil.copy(path, tmp_path / "a.vrt", driver="VRT")
+    (note,) = inspect(tmp_path / f"a.{suffix}").notes
+    assert "a scale of 0.0001 and an offset of -0.1, which is not applied" in note
+    assert np.array_equal(read(tmp_path / f"a.{suffix}").pixels, values)
+
+
 @pytest.mark.parametrize("driver", ["HFA", "VRT"])
 def test_labels_are_the_stored_indices(tmp_path: Path, driver: str) -> None:
     labels = np.random.default_rng(3).integers(0, 4, (40, 50, 1)).astype(np.uint8)
