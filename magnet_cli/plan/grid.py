@@ -33,6 +33,10 @@ MOST_ENLARGED = 32
 """Largest factor of enlargement: beyond it one of the two sizes is wrong, and the run would take for ever."""
 
 
+LEAST_LARGEST = 64
+"""Images with fewer pixels a side are read as if they had so many: what their few pixels reflect is little."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkingGrid:
     """The size of a pixel at which an image is read."""
@@ -72,6 +76,15 @@ def working_grid(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) ->
             value=f"{float(1 / pitch.x):.4g} times, {options.reading or f'as bundle {facts.name} was trained'}",
             file=info.path,
             advice="Read it at a coarser size, or set --slide-mpp",
+        )
+    # A pixel that reaches far beyond the image would be a mean over countless reflections of it.
+    if max(pitch.x, pitch.y) > 2 * max(info.size.width, info.size.height, LEAST_LARGEST):
+        raise SourceError(
+            "a pixel that is read is larger than twice the whole image, so that one of the sizes is wrong",
+            value=f"{float(max(pitch.x, pitch.y)):,.4g} of its {info.size} pixels, "
+            f"{options.reading or f'as bundle {facts.name} was trained'}",
+            file=info.path,
+            advice="Read it at a finer size, or set --slide-mpp",
         )
     return WorkingGrid(pitch=pitch, pixel=_pixel(info, pitch), scales=scales, notes=(*_given(info, options), *notes))
 

@@ -156,6 +156,12 @@ def test_a_size_that_either_side_lacks_means_one_to_one() -> None:
         (image(), {"mag": Fraction(20)}, "--mag needs the magnification .* and the image has neither.*--slide-mpp"),
         (image(), {"level": 3}, r"the image has 3 levels, numbered from 0 \(got --level 3\)\. Take one .*magnet info"),
         (image("40"), {"mpp": Fraction(1)}, r"enlarged 32 times at most.*got 40 times, --mpp 1\).*--slide-mpp"),
+        (
+            image("0.25"),
+            {"mpp": Fraction(501)},
+            r"larger than twice the whole image.*got 2,004 of its 1000x700 pixels, --mpp",
+        ),
+        (image("0.0002"), {}, r"larger than twice.*got 2,500 of its 1000x700 pixels, as bundle small was trained"),
         (image("20"), {}, r"enlarged 32 times at most.*got 40 times, as bundle small was trained"),
     ],
 )
@@ -163,6 +169,13 @@ def test_what_the_image_lacks_is_refused(info: ImageInfo, options: dict[str, Any
     with pytest.raises(SourceError, match=match) as caught:
         grid(info, facts("0.5"), **options)
     assert caught.value.file == "x.tif"
+
+
+def test_an_image_may_be_a_single_pixel_of_what_is_read() -> None:
+    assert grid(image("0.25"), facts("0.5"), mpp=Fraction(250)).pitch == Pitch.square(1000)
+    tiny = Size(width=1, height=1)
+    one = image("0.25", size=tiny, levels=(Level(size=tiny, downsample=LEVEL0),))
+    assert grid(one, facts("4")).pitch == Pitch.square(16)
 
 
 def test_a_bundle_for_the_ground_does_not_read_slides() -> None:
