@@ -36,6 +36,15 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 256 << 20
 """Largest decoded size of a chunk that is read by region, in bytes."""
 
+AXIS_NAMES = {
+    **dict.fromkeys(("x", "lon", "longitude", "easting", "width", "column", "columns", "col"), "x"),
+    **dict.fromkeys(("y", "lat", "latitude", "northing", "height", "row", "rows"), "y"),
+    **dict.fromkeys(("c", "channel", "channels", "band", "bands", "class", "wavelength", "rgb", "rgba"), "c"),
+    **dict.fromkeys(("z", "depth", "level"), "z"),
+    **dict.fromkeys(("t", "time"), "t"),
+}
+"""Axes by the names that programs give to the dimensions of an array."""
+
 ADVICE = "Name the group of one image"
 COLOURS = ("red", "green", "blue")
 
@@ -153,12 +162,29 @@ def _levels(path: str, image: ZarrNode) -> ZarrLevels:
 
 
 def _plain_axes(path: str, array: zarr.Array[Any]) -> str:
+    stated = _stated_axes(array)
+    if stated is not None:
+        return stated
     shape = array.shape
     if len(shape) == 3 and shape[2] <= 4 < shape[0]:  # noqa: PLR2004 (interleaved colours)
         return "yxc"
     if len(shape) not in (2, 3):
         raise SourceError("a plain zarr array has two or three dimensions", value=f"shape {shape}", file=path)
     return GUESSED_AXES[len(shape)]
+
+
+def _stated_axes(array: zarr.Array[Any]) -> str | None:
+    """Return one letter for each dimension as the array names them; None where it names none, or others than these.
+
+    Version 3 has a place for the names, and xarray puts them into an attribute of version 2.
+    """
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.asdict().get("_ARRAY_DIMENSIONS")
+    if not isinstance(names, list | tuple):
+        return None
+    letters = [AXIS_NAMES.get(str(name).strip().lower(), "") for name in names]
+    axes = "".join(letters)
+    complete = len(axes) == len(names) == array.ndim == len(set(axes))
+    return axes if complete and {"x", "y"} <= set(axes) else None
 
 
 def _size(array: zarr.Array[Any], axes: str) -> Size:

@@ -51,6 +51,33 @@ def read(path: Path, pitch: int = 1) -> Region:
 
 
 @pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        (("x", "y", "band"), (1, 0, 2)),
+        (("lat", "lon", "channel"), (0, 1, 2)),
+        (("band", "lon", "lat"), (2, 1, 0)),
+        (("lon", "lat"), (1, 0)),
+        (("time", "band", "y", "x"), (2, 3, 1)),
+        (("one", "other", "third"), None),
+    ],
+)
+def test_a_plain_array_has_the_axes_that_it_names(
+    tmp_path: Path, names: tuple[str, ...], order: tuple[int, ...] | None, version: Any
+) -> None:
+    values = np.random.default_rng(3).integers(0, 255, (9, 8, 7, 6)[: len(names)]).astype(np.uint8)
+    stated: dict[str, Any] = {"dimension_names": names} if version == 3 else {}
+    array = zarr.create_array(tmp_path / "a.zarr", data=values, zarr_format=version, **stated)
+    if version == 2:
+        array.attrs["_ARRAY_DIMENSIONS"] = list(names)
+    with open_image(tmp_path / "a.zarr") as image:
+        found = image.read([Request(pitch=LEVEL0, box=Box.whole(image.info.size))])[0].pixels
+    flat = values[0] if names[0] == "time" else values
+    wanted = flat.transpose((1, 2, 0) if order is None else [place - (names[0] == "time") for place in order])
+    assert np.array_equal(found, wanted if wanted.ndim == 3 else wanted[..., None])
+
+
+@pytest.mark.parametrize("version", [2, 3])
 def test_levels_axes_and_size(tmp_path: Path, version: int) -> None:
     levels = levels_of()
     path = ome_zarr(tmp_path / "image.zarr", levels, version=version)
