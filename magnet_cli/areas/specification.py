@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from magnet_cli.areas.area import Both, percent
@@ -181,10 +182,7 @@ def _rectangle(box: Box) -> Any:
 
 def _mask_spec(path: Path, info: ImageInfo) -> AreaSpec:
     found = inspect(path)
-    across, down = found.size.width / info.size.width, found.size.height / info.size.height
-    # A mask of few pixels cannot have the very shape: half a pixel on either axis is allowed for.
-    slack = max(ASPECT_TOLERANCE, 0.5 / found.size.width + 0.5 / found.size.height)
-    if abs(across - down) > slack * max(across, down):
+    if not _has_shape(found.size, info.size):
         raise SourceError(
             f"a mask has the shape of its image, {info.path}, which has {info.size} pixels",
             value=f"{found.size}",
@@ -199,6 +197,17 @@ def _mask_spec(path: Path, info: ImageInfo) -> AreaSpec:
         resident_bytes=found.resident_bytes,
         notes=tuple(f"{path}: {note}" for note in found.notes),
     )
+
+
+def _has_shape(found: Size, image: Size) -> bool:
+    """Return whether a raster has the shape of an image: nearly its ratio of sides, or what shrinking it rounds to."""
+    across, down = found.width / image.width, found.height / image.height
+    if abs(across - down) <= ASPECT_TOLERANCE * max(across, down):
+        return True
+    # A mask of few pixels cannot have the very ratio: each side may be rounded up or down by less than a pixel.
+    sides = ((image.width, found.width), (image.height, found.height))
+    coarsest = min(whole / (stored - 1) if stored > 1 else inf for whole, stored in sides)
+    return max(whole / (stored + 1) for whole, stored in sides) < coarsest
 
 
 def _open_mask(path: str, image: Size, resources: ExitStack) -> Any:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import ceil, floor
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from magnet_cli.areas import raster
 from magnet_cli.areas.raster import Raster
+from magnet_cli.areas.specification import specify
+from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
+from magnet_cli.images.protocol import ImageInfo
+from magnet_cli.options.segment import SegmentOptions
 
 if TYPE_CHECKING:
-    import pytest
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 sides = st.integers(1, 40)
@@ -69,3 +77,24 @@ def test_a_large_raster_is_read_in_strips(monkeypatch: pytest.MonkeyPatch) -> No
     area = Raster(read, size=Size(width=110, height=90), image=image)
     assert np.array_equal(area.mask(Box.whole(image), LEVEL0), whole)
     assert max(seen) <= 440
+
+
+@pytest.mark.parametrize("factor", [2, 3, 7, 64])
+@pytest.mark.parametrize("size", [(64, 255), (1000, 40_009), (2, 31), (12_345, 6789)])
+def test_a_shrunken_mask_has_the_shape_of_its_image(size: tuple[int, int], factor: int, tmp_path: Path) -> None:
+    image = ImageInfo(
+        path="slide.tif",
+        backend="tiff",
+        size=Size(width=size[0], height=size[1]),
+        levels=(),
+        bands=("grey",),
+        dtype="uint8",
+    )
+    for rounded in (floor, ceil):
+        width, height = (max(1, rounded(side / factor)) for side in size)
+        Image.fromarray(np.ones((height, width), np.uint8)).save(tmp_path / "mask.png")
+        (spec,) = specify(SegmentOptions(mask=tmp_path / "mask.png", tissue="none"), image)
+        assert spec.kind == "mask"
+    Image.fromarray(np.ones((size[0] // 2 + 9, size[1] // 2 + 9), np.uint8)).save(tmp_path / "turned.png")
+    with pytest.raises(SourceError, match="a mask has the shape of its image"):
+        specify(SegmentOptions(mask=tmp_path / "turned.png", tissue="none"), image)
