@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import torch
 
-from magnet_cli.errors import SourceError, WeightsError
+from magnet_cli.errors import SourceError, UsageError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models.bundle import CascadeBundle
 from magnet_cli.models.bundle_writer import CASCADE_FILE, write_cascade_bundle
@@ -161,9 +161,16 @@ def train_cascade(
 
     Raises:
         WeightsError: `[bundle]` or `[network]` does not describe a cascade.
+        UsageError: The configuration has keys that a cascade does not have.
     """
     # These are refused before the scenes are decoded, which may take minutes.
     config.network.refuse_encoder_weights(trained="a cascade")
+    if config.data.rare or config.data.border:
+        raise UsageError(
+            "[data] rare and border are for backbones and GRNets: a cascade draws objects, and learns at their borders",
+            value=f"rare = {config.data.rare:g}, border = {config.data.border}",
+            advice="Leave both out",
+        )
     output = real_path(output)
     description = cascade_description(config)
     recipe = CascadeRecipe(bundle=cascade_of(description, folder=output), config=config)

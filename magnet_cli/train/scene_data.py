@@ -184,8 +184,21 @@ def is_replaced(entry: Path) -> bool:
 def layouts_in(
     data: Path, config: DataConfig, names: Sequence[str] | None = None, bands: Sequence[str] | None = None
 ) -> Iterator[SceneLayout]:
-    """Yield the layout of every scene."""
-    if data.suffix.lower() == ".csv":
+    """Yield the layout of every scene.
+
+    Raises:
+        SourceError: A file is missing, or does not fit the others of its scene.
+        UsageError: A grid of crops is described, and the scenes are not folders of crops.
+    """
+    is_list = data.suffix.lower() == ".csv"
+    if config.grid and (is_list or not config.scenes):
+        raise UsageError(
+            "[data] grid describes crops in the folders that [data] scenes names",
+            value=f"grid = {list(config.grid)}, {'a CSV file' if is_list else 'no scenes'}",
+            file=data,
+            advice="Leave grid out, so that each picture is a scene, or name folders of crops in scenes",
+        )
+    if is_list:
         for sample in read_dataset(data, config.scenes):
             yield lay_out(
                 sample.name,

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from magnet_cli.cli.app import app
-from magnet_cli.errors import SourceError, WeightsError
+from magnet_cli.errors import SourceError, UsageError, WeightsError
 from magnet_cli.models.bundle import load_cascade_bundle
 from magnet_cli.train.cascade_training import train_cascade
 from magnet_cli.train.config import TrainConfig
@@ -119,6 +119,8 @@ def test_the_command_tells_what_masks_are_worth_before_and_after(data: Path, tmp
         ('architecture = "conv"', 'architecture = "unet"', WeightsError, "unknown architecture"),
         ("side = 72", "", WeightsError, "side"),
         ('name = "tiny"', 'name = "tiny"\nkind = "segmentation"', WeightsError, "networks"),
+        ("colour = 0.0", "colour = 0.0\nrare = 0.3", UsageError, "rare and border are for backbones"),
+        ("colour = 0.0", "colour = 0.0\nborder = 1", UsageError, "rare and border are for backbones"),
         ("smallest = 16", "smallest = 800", SourceError, "200 windows have no object of 800 pixels"),
     ],
 )

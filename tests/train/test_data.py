@@ -54,6 +54,15 @@ def test_parts_of_a_grid_become_one_scene(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels_of(found), whole[..., 0] // 64)
 
 
+def test_a_grid_needs_folders_of_crops(tmp_path: Path) -> None:
+    save_parts(tmp_path, picture(20, 20), rows=1, columns=2)
+    with pytest.raises(UsageError, match=r"grid describes crops in the folders.*got grid = \[1, 2\], no scenes"):
+        load_scenes(tmp_path, DataConfig(grid=(1, 2)))
+    table = listing(tmp_path, "image,label\nimages/p_002.png,labels/p_002.png\n")
+    with pytest.raises(UsageError, match="a CSV file"):
+        load_scenes(table, DataConfig(scenes=("p_002",), grid=(1, 2)))
+
+
 def test_each_picture_is_a_scene_without_a_grid(tmp_path: Path) -> None:
     save_parts(tmp_path, picture(20, 20), rows=1, columns=2)
     assert [pixels_of(found).shape for found in load_scenes(tmp_path, DataConfig())] == [(20, 10, 3)] * 2
