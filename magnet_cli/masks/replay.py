@@ -34,8 +34,8 @@ class Catalogue:
         self.finished: dict[GroupId, int] = {}
         """Offset of the record that ends a group."""
         self.ended = False
-        self.labelled: set[int] | None = None
-        """Cells of the mask for which groups were finished since it was last emptied. None where nobody asks for it."""
+        self.changed: set[tuple[int, int]] | None = None
+        """Layer and cell of the pieces whose groups were finished since it was last emptied. None where nobody asks."""
         self._pending: dict[GroupId, list[tuple[int, int, Piece]]] = {}
 
     def take(self, record: Record) -> None:
@@ -79,8 +79,8 @@ class Catalogue:
         """Let the pieces of a group count; `start` is the offset of the record that says so."""
         for layer, cell, piece in self._pending.pop(group, []):
             self.layers[layer].add(cell, piece)
-            if layer == LABELS and self.labelled is not None:
-                self.labelled.add(cell)
+            if self.changed is not None:
+                self.changed.add((layer, cell))
         self.finished[group] = start
 
     def drop(self, group: GroupId) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from typing_extensions import override
 
 from magnet_cli.errors import OutputError
+from magnet_cli.geometry import Box, Pitch, Size
 from magnet_cli.masks import records
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import StoredGroups
@@ -19,7 +21,8 @@ from magnet_cli.masks.our_files import is_journal
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.pieces import PieceFolder, groups_in_piece
 from magnet_cli.masks.records import MAGIC, Kind, Record
-from magnet_cli.masks.spec import GroupId
+from magnet_cli.masks.replay import LABELS
+from magnet_cli.masks.spec import PROBABILITIES, UNCERTAINTY, GroupId
 from magnet_cli.system import durable
 from magnet_cli.system.closing import Closing, undone_on_failure
 
@@ -29,10 +32,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from magnet_cli.masks.spec import MaskSpec
+    from magnet_cli.masks.spec import FieldSpec, MaskSpec
 
 OTHER_VERSION = "Use the version of magnet that computes the mask, or wait until its run has ended"
 BEGUN_ADVICE = "Try again in a moment"
+PASS_FIELD = re.compile(r"pass(\d{1,9})(-[01]{2})?")
+"""Names of the fields in which `segment` keeps the blocks of a pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +58,43 @@ class MaskProgress:
     """A sentence about damage that was met; None without any."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FieldChunk:
+    """A chunk of a field for which something was stored."""
+
+    name: str
+    """The name of the field."""
+    box: Box
+    """The chunk's box on the field's grid. It may reach beyond the grid."""
+    level0: Box
+    """The level-0 pixels under it. They may reach beyond the image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoarsePass:
+    """A pass before the last one, which leaves probabilities in fields and no labels."""
+
+    number: int
+    """Number of the pass, 0 being the first (coarsest) of the run."""
+    scale: str
+    """The finest scale of the pass, as `--scales` takes it."""
+    fields: tuple[str, ...]
+    """The names of the fields that hold its blocks. No two blocks of a field have a pixel in common."""
+    size: Size
+    """The size of their grid."""
+    pitch: Pitch
+    """Level-0 pixels that a value of the grid covers."""
+
+
 def is_unfinished(mask: Path) -> bool:
     """Return whether a mask has no file yet, and has the journal or the pieces of a run that computes it."""
     return not mask.exists() and (is_journal(OutputPaths.of(mask).journal) or PieceFolder.of(mask).exists)
+
+
+def pass_of(field: str) -> int | None:
+    """Return the number of the pass whose blocks a field holds, by its name; None for a field of another kind."""
+    found = PASS_FIELD.fullmatch(field)
+    return None if found is None else int(found[1])
 
 
 class UnfinishedMask(Closing):
@@ -101,6 +140,44 @@ class UnfinishedMask(Closing):
         """
         return self._groups.tile(row, col)
 
+    def coarse_passes(self) -> tuple[CoarsePass, ...]:
+        """Return the passes before the last one whose fields the journal has.
+
+        It is empty until a group is finished, and for the runs of older versions, which do not name their scales.
+        """
+        found = []
+        for number, scale in enumerate(self._groups.noted("scales")[:-1]):
+            fields = [each for each in self.header.fields if pass_of(each.name) == number]
+            if fields and all(each.size == fields[0].size for each in fields):
+                names = tuple(each.name for each in fields)
+                first = fields[0]
+                found.append(
+                    CoarsePass(number=number, scale=str(scale), fields=names, size=first.size, pitch=first.pitch)
+                )
+        return tuple(found)
+
+    def kept_field(self, name: str) -> FieldSpec | None:
+        """Return a field that the run keeps beside the mask; None where it keeps none of this name."""
+        found = next((each for each in self.header.fields if each.name == name), None)
+        return found if self.is_kept(name) else None
+
+    @staticmethod
+    def is_kept(field: str) -> bool:
+        """Return whether a field of this name stays beside the finished mask."""
+        return field in (PROBABILITIES, UNCERTAINTY)
+
+    def read_field(self, name: str, box: Box) -> NDArray[np.float16]:
+        """Return the values of a field in a box of its grid, as `StoredGroups.read_field` does."""
+        return self._groups.read_field(name, box)
+
+    def read_stored_field(self, name: str, box: Box) -> NDArray[np.generic]:
+        """Return the values of a field in a box of its grid in the stored type, 255 for no value where it is uint8."""
+        return self._groups.read_stored_field(name, box)
+
+    def changed_chunks(self) -> set[FieldChunk]:
+        """Return the chunks of fields for which something was stored since the last call, as `refresh` has read it."""
+        return self._groups.changed_chunks()
+
     def refresh(self, seconds: float) -> tuple[set[tuple[int, int]], bool]:
         """Read what was added to the files, for a limited time.
 
@@ -115,7 +192,8 @@ class UnfinishedMask(Closing):
         changed: set[tuple[int, int]] = set()
         if self._is_replaced():
             groups = self._opened()
-            if groups.header.facts()["mask"] != self.header.facts()["mask"]:
+            mine, other = self.header.facts(), groups.header.facts()
+            if any(mine[key] != other[key] for key in ("mask", "fields")):
                 groups.close()
                 raise OutputError(
                     "the run was begun anew with another mask", file=self.path, advice="View the mask again"
@@ -123,6 +201,7 @@ class UnfinishedMask(Closing):
             # Other threads may be reading a tile from the old journal, so it is closed with this object.
             self._before.append(self._groups)
             changed = self._groups.stored
+            groups.chunks |= self._groups.stored_chunks
             self._groups = groups
         is_whole = self._groups.follow(until)
         is_whole = self._groups.attach_pieces(self._pieces(), until) and is_whole
@@ -255,13 +334,17 @@ class _GrowingGroups(StoredGroups):
         self.problem: str | None = None
         self.stored: set[tuple[int, int]] = set()
         """The row and column of each tile of which something was read."""
-        self._catalogue.labelled = set()
+        self.chunks: set[tuple[int, int]] = set()
+        """Field and cell of each chunk with new values that nobody has asked for yet."""
+        self.stored_chunks: set[tuple[int, int]] = set()
+        """Field and cell of each chunk of which something was read."""
+        self._catalogue.changed = set()
         self._facts: dict[str, Any] = json.loads(facts)
         self._file = file
         self._end = start
         self._last = (0, b"") if file is None else (len(MAGIC), self._head(len(MAGIC)))
         self._known: set[str] = set()
-        self._totals: tuple[int, ...] | None = None
+        self._notes: dict[str, Any] | None = None
 
     @property
     def is_ended(self) -> bool:
@@ -342,22 +425,42 @@ class _GrowingGroups(StoredGroups):
         """Return the row and column of each tile that got labels since the last call."""
         columns = self.spec.tiles.width
         with self._changing:
-            cells = self._catalogue.labelled or set()
-            self._catalogue.labelled = set()
-        found = {divmod(cell, columns) for cell in cells}
+            changed = self._catalogue.changed or set()
+            self._catalogue.changed = set()
+            chunks = {(layer, cell) for layer, cell in changed if layer != LABELS}
+            self.chunks |= chunks
+            self.stored_chunks |= chunks
+        found = {divmod(cell, columns) for layer, cell in changed if layer == LABELS}
         self.stored |= found
+        return found
+
+    def changed_chunks(self) -> set[FieldChunk]:
+        """Return the chunks of fields that got values since the last call, as far as `changes` has noted them."""
+        with self._changing:
+            chunks, self.chunks = self.chunks, set()
+        found = set()
+        for number, cell in chunks:
+            entry = self._header.fields[number]
+            row, column = divmod(cell, entry.chunks.width)
+            box = Box(x=column * entry.side, y=row * entry.side, width=entry.side, height=entry.side)
+            found.add(FieldChunk(name=entry.name, box=box, level0=entry.pitch.level0(box)))
         return found
 
     def totals(self) -> tuple[int, ...] | None:
         """Return the number of groups in each pass, which each group names; None where it is not known."""
-        if self._totals is None:
+        found = self.noted("groups")
+        return tuple(each for each in found if isinstance(each, int)) or None
+
+    def noted(self, key: str) -> tuple[object, ...]:
+        """Return a list that every group's record holds; empty where it is not known, or no group is finished."""
+        if self._notes is None:
             with self._changing:
                 start = next(iter(self._catalogue.finished.values()), None)
-            if start is not None:
-                found = json.loads(self._files.read(start).payload).get("groups")
-                is_list = isinstance(found, list) and all(isinstance(each, int) for each in found)
-                self._totals = tuple(found) if is_list else ()
-        return self._totals or None
+            if start is None:
+                return ()
+            self._notes = json.loads(self._files.read(start).payload)
+        found = self._notes.get(key)
+        return tuple(found) if isinstance(found, list) else ()
 
     def counts(self) -> Counter[int]:
         """Return the number of finished groups in each pass."""

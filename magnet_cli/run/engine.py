@@ -260,7 +260,7 @@ class _PassRun:
             except MemoryShortageError:
                 resources.sink.drop_group(key)
                 raise
-            alike = {"threads": self.engine.threads, "groups": list(self.groups), **self.job.noted}
+            alike = {"threads": self.engine.threads, "groups": list(self.groups), **self.job.noted, **self.job.shown}
             resources.sink.finish_group(key, counts={**counts, **alike, **resources.clock.note()})
         # Progress counts durable groups only: `kill -9` takes none of them back.
         self.engine.on_progress(Progress(step=self.step, done=next(done), resumed=False))

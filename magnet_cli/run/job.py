@@ -167,6 +167,11 @@ class Job(ABC):
         """Numbers besides that of threads on which the result depends. They are stored with each group's counts."""
         return {}
 
+    @property
+    def shown(self) -> Mapping[str, object]:
+        """Facts for whoever watches the run, as JSON values. They are stored with each group's counts."""
+        return {}
+
     def resumed(self, noted: Mapping[str, int]) -> Self:
         """Return the job with the numbers that an interrupted run stored, so that its groups and new ones agree."""
         del noted

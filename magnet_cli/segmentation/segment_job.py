@@ -106,6 +106,13 @@ class SegmentJob(PlannedJob):
         # with the halved one, even where memory is not short any more.
         return {"batch": self.plan.batch}
 
+    @property
+    @override
+    def shown(self) -> Mapping[str, object]:
+        # The page of a mask that is being computed names the scale of what the coarser passes have found.
+        finest = [step.stages[-1].scale for step in self.plan.passes]
+        return {"scales": [str(scale.width) if scale.width == scale.height else str(scale) for scale in finest]}
+
     @override
     def resumed(self, noted: Mapping[str, int]) -> Self:
         return replace(self, plan=replace(self.plan, batch=noted.get("batch") or self.plan.batch))

@@ -223,7 +223,7 @@ class _Pages:
         style = _style(request)
         truth = _number(request, "truth")
         if style is None or ("truth" in request.query_params and truth is None):
-            return _refused("The parameters are form, hidden and truth.", 400)
+            return _refused("The parameters are form, hidden, preview and truth.", 400)
         draw = partial(self._exhibit.mask_tile, request.path_params["number"], _place(request), style, truth=truth)
         return await self._tile(draw, is_lasting=self._is_lasting(request, truth))
 
@@ -239,7 +239,9 @@ class _Pages:
 
     async def layer_tile(self, request: Request) -> Response:
         """Answer with a tile of a layer of values."""
-        return await self._tile(partial(self._exhibit.layer_tile, request.path_params["number"], _place(request)))
+        number = request.path_params["number"]
+        is_lasting = not self._exhibit.is_growing_layer(number) or _number(request, "v") is not None
+        return await self._tile(partial(self._exhibit.layer_tile, number, _place(request)), is_lasting=is_lasting)
 
     async def _tile(self, draw: Callable[[], EncodedTile | None], *, is_lasting: bool = True) -> Response:
         try:
@@ -296,9 +298,10 @@ def _numbers(text: str) -> list[int] | None:
 
 
 def _style(request: Request) -> LabelStyle | None:
-    """Return the style that the parameters `form` and `hidden` name; None where they are not understood."""
+    """Return the style that the parameters `form`, `hidden` and `preview` name; None where they are not understood."""
     form, hidden = request.query_params.get("form", "fill"), _numbers(request.query_params.get("hidden", ""))
     known = next((each for each in FORMS if each == form), None)
-    if known is None or hidden is None:
+    preview = request.query_params.get("preview", "0")
+    if known is None or hidden is None or preview not in ("0", "1"):
         return None
-    return LabelStyle(form=known, hidden=frozenset(hidden))
+    return LabelStyle(form=known, hidden=frozenset(hidden), has_preview=preview == "1")

@@ -82,6 +82,8 @@ class Exhibit(Closing):
         report = next((mask.report for mask in self.masks if mask.report is not None), None)
         self.regions = tuple(regions)
         self.layers: list[ValueLayer] = []
+        self._owners: list[int] = []
+        self._outdated: set[int] = set()
         self._probabilities: list[KeptValues | None] = []
         names = [mask.path.name for mask in self.masks]
         self.corrections = [
@@ -98,6 +100,7 @@ class Exhibit(Closing):
         for number in range(len(self.masks)):
             layers, kept = self._values_of(number)
             self.layers += layers
+            self._owners += [number] * len(layers)
             self._probabilities.append(kept)
         self._pixels = PixelTiles(image, choose_colours(image, report))
 
@@ -146,7 +149,11 @@ class Exhibit(Closing):
             pixels = self.layers[number].tile(self.grid, place)
             return None if pixels is None else png_tile(pixels)
 
-        return self._kept(("layer", number, place), draw)
+        return draw() if self.is_growing_layer(number) else self._kept(("layer", number, place), draw)
+
+    def is_growing_layer(self, number: int) -> bool:
+        """Return whether there is a layer of this number, and its values are those of an unfinished mask."""
+        return 0 <= number < len(self.layers) and self.layers[number].is_growing
 
     def at(self, x: int, y: int) -> dict[str, object] | None:
         """Return the labels and values of a level-0 pixel, as JSON values; None outside the image."""
@@ -155,6 +162,7 @@ class Exhibit(Closing):
         place = Box(x=x, y=y, width=1, height=1)
         return {
             "labels": [mask.label(x, y) for mask in self.masks],
+            "previews": [mask.preview(x, y) for mask in self.masks],
             "probabilities": [None if kept is None else _shares(kept.read(place, 0)) for kept in self._probabilities],
         }
 
@@ -195,6 +203,7 @@ class Exhibit(Closing):
             "age": max(0.0, time.time() - progress.changed_at),
             "problem": problem or damage,
             "changed": mask.growing.changed(since),
+            "previews": [step.scale for step in mask.growing.preview.passes],
         }
 
     def _replace(self, number: int) -> None:
@@ -205,7 +214,10 @@ class Exhibit(Closing):
         self._replaced.append(old)
         self.masks[number] = new
         layers, self._probabilities[number] = self._values_of(number)
-        # Layers keep their numbers, because the browser keeps tiles by them.
+        # Layers keep their numbers, because the browser keeps tiles by them. Those of the unfinished mask are offered
+        # no longer.
+        self._outdated |= {each for each, owner in enumerate(self._owners) if owner == number}
+        self._owners += [number] * len(layers)
         self.layers += layers
         self.revision += 1
 
@@ -232,8 +244,15 @@ class Exhibit(Closing):
             "forms": list(FORMS),
             "outcomes": [{"name": name, "color": color} for name, color in OUTCOMES],
             "layers": [
-                {"name": layer.name, "coarsest": layer.coarsest, "cell": layer.cell, "heat": layer.is_heat}
-                for layer in self.layers
+                {
+                    "name": layer.name,
+                    "coarsest": layer.coarsest,
+                    "cell": layer.cell,
+                    "heat": layer.is_heat,
+                    "growing": owner if layer.is_growing else None,
+                    "outdated": number in self._outdated,
+                }
+                for number, (layer, owner) in enumerate(zip(self.layers, self._owners, strict=True))
             ],
             "heat": [color for _, color in heat_stops()] if any(layer.is_heat for layer in self.layers) else [],
             "regions": [{"name": region.name, "rings": region.rings} for region in self.regions],

@@ -13,12 +13,14 @@ from magnet_cli.geometry import Box
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks.overview import halve
 from magnet_cli.masks.spec import parts
+from magnet_cli.masks.unfinished_mask import pass_of
+from magnet_cli.report.viewer.coarse_preview import CoarsePreview
 from magnet_cli.report.viewer.zooms import TILE, ZoomGrid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from magnet_cli.masks.unfinished_mask import MaskProgress, UnfinishedMask
+    from magnet_cli.masks.unfinished_mask import FieldChunk, MaskProgress, UnfinishedMask
 
 SMALL = 4
 """The labels of this zoom are kept in memory, for this zoom and coarser ones. Every tile of a mask can be halved this
@@ -37,7 +39,7 @@ class GrowingLabels:
     """
 
     def __init__(self, mask: UnfinishedMask) -> None:
-        self._mask = mask
+        self.mask = mask
         self._size = mask.spec.size
         self._tile = mask.spec.tile
         grid = ZoomGrid(size=self._size)
@@ -51,10 +53,13 @@ class GrowingLabels:
             tiles = mask.spec.tiles
             self._kept = np.full((tiles.height * side, tiles.width * side), NODATA, np.uint8)
         cells = grid.cover(0)
+        self.preview = CoarsePreview(mask)
+        """What the coarser passes have found."""
         self.version = 0
-        """The version is raised whenever labels were added."""
+        """The version is raised whenever labels or values of fields were added."""
         self._versions = np.zeros((-(-cells.height // TILE), -(-cells.width // TILE)), np.int64)
         self._waiting: set[tuple[int, int]] = set()
+        self._waiting_chunks: set[FieldChunk] = set()
         self._problem: str | None = None
         self._refreshing = threading.Lock()
 
@@ -85,20 +90,24 @@ class GrowingLabels:
         until = time.monotonic() + seconds
         with self._refreshing:
             try:
-                changed, is_whole = self._mask.refresh(seconds)
+                changed, is_whole = self.mask.refresh(seconds)
             except OutputError as error:
                 raise SourceError(error.rule, value=error.value, file=error.file, advice=error.advice) from error
             self._waiting |= changed
+            self._waiting_chunks |= self.mask.changed_chunks()
             # Other threads ask for the changes since a version that they have read. The version is raised after its
             # squares are marked and their labels can be read, so that none of them is missed.
-            is_changed, version = bool(self._waiting), self.version + 1
-            while self._waiting:
-                self._take(*self._waiting.pop(), version)
+            is_changed, version = bool(self._waiting or self._waiting_chunks), self.version + 1
+            while self._waiting or self._waiting_chunks:
+                if self._waiting:
+                    self._take(*self._waiting.pop(), version)
+                else:
+                    self._take_chunk(self._waiting_chunks.pop(), version)
                 if time.monotonic() >= until:
                     break
             if is_changed:
                 self.version = version
-            return is_whole and not self._waiting
+            return is_whole and not self._waiting and not self._waiting_chunks
 
     def changed(self, since: int) -> list[tuple[int, int]]:
         """Return the column and row of each square of 512 pixels that has changed since a version."""
@@ -107,35 +116,56 @@ class GrowingLabels:
     def progress(self) -> tuple[MaskProgress, str | None]:
         """Return how far the computation has come, and a sentence about damage that was met."""
         with self._refreshing:
-            found = self._mask.progress()
+            found = self.mask.progress()
         return found, found.problem or self._problem
 
     def close(self) -> None:
         """Close the files of the mask."""
-        self._mask.close()
+        self.mask.close()
 
     def _take(self, row: int, col: int, version: int) -> None:
         """Halve a tile that has changed, and note the squares of the page that show it."""
         if self._kept is not None:
             side = self._tile >> SMALL
             try:
-                labels = self._mask.tile(row, col)
+                labels = self.mask.tile(row, col)
             except OutputError as error:
                 self._problem = f"A part of the mask cannot be read: {error}."
             else:
                 for _ in range(SMALL):
                     labels = halve(labels)
                 self._kept[row * side : (row + 1) * side, col * side : (col + 1) * side] = labels
-        top, left = row * self._tile // TILE, col * self._tile // TILE
-        bottom, right = ((row + 1) * self._tile - 1) // TILE, ((col + 1) * self._tile - 1) // TILE
-        self._versions[top : bottom + 1, left : right + 1] = version
+        self._mark(Box(x=col * self._tile, y=row * self._tile, width=self._tile, height=self._tile), version)
+
+    def _take_chunk(self, chunk: FieldChunk, version: int) -> None:
+        """Take a chunk of a coarser pass into the preview, and note the squares of the page that show it."""
+        # The fields of a pass have chunks at the same places, all of which are read for one of them.
+        number = pass_of(chunk.name)
+        same = {each for each in self._waiting_chunks if pass_of(each.name) == number and each.box == chunk.box}
+        if number is not None:
+            self._waiting_chunks -= same
+        try:
+            box = self.preview.take(chunk)
+        except OutputError as error:
+            self._problem = f"A part of the preview cannot be read: {error}."
+            return
+        if self.mask.is_kept(chunk.name):
+            box = chunk.level0.intersection(Box.whole(self._size))
+        if box is not None and box.area:
+            self._mark(box, version)
+
+    def _mark(self, box: Box, version: int) -> None:
+        """Note that the squares under a box of level 0 have changed."""
+        self._versions[box.y // TILE : (box.bottom - 1) // TILE + 1, box.x // TILE : (box.right - 1) // TILE + 1] = (
+            version
+        )
 
     def _level0(self, box: Box) -> NDArray[np.uint8]:
         """Return labels of level 0; a box may reach beyond the image, where there are none."""
         labels = np.full((box.height, box.width), NODATA, np.uint8)
         for part in parts(box.intersection(Box.whole(self._size)), self._tile):
             try:
-                tile = self._mask.tile(part.row, part.col)
+                tile = self.mask.tile(part.row, part.col)
             except OutputError as error:
                 raise SourceError(error.rule, value=error.value, file=error.file, advice=error.advice) from error
             labels[part.box.shifted(x=-box.x, y=-box.y).slices] = tile[part.inner.slices]

@@ -26,6 +26,10 @@ DARKER = 0.45
 """The lines of a pattern have the class's colour times this factor; lines on dark colours are brightened instead."""
 BRIGHT = 110
 """Least mean of a colour's channels for which the lines of its pattern are darker than the colour."""
+STRIPE = 8
+"""The stripes of a preview repeat after this number of pixels, which divides the side of a tile."""
+FAINT = 60
+"""Opacity of a preview between its stripes, of 255."""
 OUTCOMES = (("right", "#0072B2"), ("wrong", "#D55E00"), ("missing", "#F0E442"))
 """A comparison has these outcomes, in colours that colour-blind readers can distinguish too (Okabe and Ito)."""
 RIGHT, WRONG, MISSING, NEITHER = 0, 1, 2, 3
@@ -38,6 +42,8 @@ class LabelStyle:
     form: LabelForm = "fill"
     hidden: frozenset[int] = frozenset()
     """These labels are not drawn."""
+    has_preview: bool = False
+    """Whether what coarser passes have found is drawn in stripes where a mask has no label yet."""
 
 
 def label_tile(mask: ShownMask, place: tuple[int, int, int], style: LabelStyle) -> NDArray[np.uint8] | None:
@@ -56,7 +62,27 @@ def label_tile(mask: ShownMask, place: tuple[int, int, int], style: LabelStyle) 
         return None
     labels, box, around = found
     shown = np.array([label not in style.hidden and label != NODATA for label in range(256)])
-    return _drawn(labels, mask.palette, shown, style.form, (box, around))
+    if mask.growing is None or not style.has_preview:
+        return _drawn(labels, mask.palette, shown, style.form, (box, around))
+    found_so_far = mask.growing.preview.read(around, place[0]).labels
+    labels = np.where(labels == NODATA, found_so_far, labels)
+    tile = _drawn(labels, mask.palette, shown, style.form, (box, around))
+    is_preview = found[0][box.shifted(x=-around.x, y=-around.y).slices] == NODATA
+    between = is_preview & ~stripes(box)
+    opacity = tile[: box.height, : box.width, 3]
+    opacity[between] = np.minimum(opacity[between], FAINT)
+    return tile
+
+
+def stripes(box: Box) -> NDArray[np.bool_]:
+    """Return where the stripes of a preview are, `(height, width)`.
+
+    Args:
+        box: The box of the tile, in pixels of its zoom.
+    """
+    rows, columns = np.arange(box.y, box.bottom)[:, None], np.arange(box.x, box.right)[None]
+    found: NDArray[np.bool_] = (rows + columns) % STRIPE < STRIPE // 2
+    return found
 
 
 def comparison_tile(

@@ -170,6 +170,16 @@ class ShownMask(Closing):
         found = int(self.read(Box(x=x, y=y, width=1, height=1), 0)[0, 0])
         return None if found == NODATA else found
 
+    def preview(self, x: int, y: int) -> dict[str, object] | None:
+        """Return the label that a coarser pass has found for a level-0 pixel, and its scale; None where none has."""
+        if self.growing is None:
+            return None
+        found = self.growing.preview.read(Box(x=x, y=y, width=1, height=1), 0)
+        label = int(found.labels[0, 0])
+        if label == NODATA:
+            return None
+        return {"label": label, "scale": self.growing.preview.passes[int(found.origins[0, 0])].scale}
+
     def close(self) -> None:
         """Close the file of the mask."""
         self._reader.close()

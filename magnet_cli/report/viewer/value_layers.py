@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.spec import PROBABILITIES, UNCERTAINTY
 from magnet_cli.report.layers import COLOURS, heat_colours, stage_colours
 from magnet_cli.report.maps import NOTHING, STEPS, Map
-from magnet_cli.report.viewer.zooms import TILE, ZoomGrid
+from magnet_cli.report.viewer.zooms import TILE, ZoomGrid, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,9 +24,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from magnet_cli.geometry import Box
+    from magnet_cli.geometry import Box, Pitch, Size
+    from magnet_cli.masks.spec import FieldSpec
+    from magnet_cli.masks.unfinished_mask import UnfinishedMask
     from magnet_cli.report.viewer.shown_mask import ShownMask
 
+SO_FAR = ", so far"
+"""End of the names of layers whose mask is still being computed."""
 MOST_VALUES = 1 << 26
 """Most stored values that are read for one tile. Larger areas appear at a closer zoom."""
 
@@ -44,6 +48,8 @@ class ValueLayer:
     """The width and height in level-0 pixels of the part that belongs to a window alone; None without windows."""
     is_heat: bool = False
     """Whether the colours are those of `heat`."""
+    is_growing: bool = False
+    """Whether the values are those of a mask that is still being computed."""
 
     def tile(self, grid: ZoomGrid, place: tuple[int, int, int]) -> NDArray[np.uint8] | None:
         """Return a tile of the layer, `(512, 512, 4)`; None where there is no such tile."""
@@ -56,19 +62,59 @@ class ValueLayer:
         return tile
 
 
-def nearest(first: int, count: int, *, zoom: int, pitch: float, length: int) -> NDArray[np.int64]:
-    """Return which value of a row lies under the centre of each pixel of a zoom.
+class StoredValues(Protocol):
+    """Values that a run keeps beside its mask: finished, or those of the groups that are finished so far."""
 
-    Args:
-        first: The first pixel of the zoom.
-        count: Number of pixels.
-        zoom: The zoom.
-        pitch: Level-0 pixels that a value covers.
-        length: Number of values.
-    """
-    centres = (np.arange(first, first + count) + 0.5) * (1 << zoom)
-    found: NDArray[np.int64] = np.minimum(np.floor(centres / pitch).astype(np.int64), length - 1)
-    return found
+    @property
+    def bands(self) -> int:
+        """The number of values of a pixel."""
+
+    @property
+    def size(self) -> Size:
+        """The size of the grid of the values."""
+
+    @property
+    def pitch(self) -> Pitch:
+        """Level-0 pixels that a value covers."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the bands."""
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """Return the values in a box of the grid, `(bands, height, width)`; v stands for v / 254, 255 for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowingValues:
+    """The values of an unfinished mask's groups that are finished so far, read from its journal."""
+
+    mask: UnfinishedMask
+    field: FieldSpec
+    classes: tuple[str, ...]
+
+    @property
+    def bands(self) -> int:
+        """The number of values of a pixel."""
+        return self.field.bands
+
+    @property
+    def size(self) -> Size:
+        """The size of the grid of the values."""
+        return self.field.size
+
+    @property
+    def pitch(self) -> Pitch:
+        """Level-0 pixels that a value covers."""
+        return self.field.pitch
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """Return the values in a box of the grid, `(bands, height, width)`; v stands for v / 254, 255 for none.
+
+        Raises:
+            OutputError: The journal is damaged there.
+        """
+        return self.mask.read_stored_field(self.field.name, box).astype(np.uint8)
 
 
 class KeptValues:
@@ -79,7 +125,7 @@ class KeptValues:
         grid: The zooms of the image.
     """
 
-    def __init__(self, field: FieldFile, grid: ZoomGrid) -> None:
+    def __init__(self, field: StoredValues, grid: ZoomGrid) -> None:
         self.classes = field.classes
         self._field = field
         self._pitch = float(field.pitch.x), float(field.pitch.y)
@@ -126,6 +172,15 @@ class KeptValues:
         return self._field.bands * (TILE << zoom) ** 2 / (across * down)
 
 
+def growing_values(mask: UnfinishedMask, name: str, grid: ZoomGrid) -> KeptValues | None:
+    """Return the values that an unfinished mask keeps under a name; None where it keeps none."""
+    field = mask.kept_field(name)
+    if field is None or field.dtype != "uint8":
+        return None
+    names = tuple(entry.name for entry in mask.spec.classes) if field.bands > 1 else (name,)
+    return KeptValues(GrowingValues(mask=mask, field=field, classes=names), grid)
+
+
 def uncertainty(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return one minus the difference of the two largest probabilities, 254 for 1, 255 without a value.
 
@@ -143,14 +198,19 @@ def uncertainty(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return unsure
 
 
-def kept_layers(kept: KeptValues, *, prefix: str) -> Iterator[ValueLayer]:
+def kept_layers(kept: KeptValues, *, prefix: str, is_growing: bool = False) -> Iterator[ValueLayer]:
     """Yield the layers of kept values: the uncertainty, and the probability of each class."""
+    end = SO_FAR if is_growing else ""
 
     def draw_uncertainty(box: Box, zoom: int) -> NDArray[np.uint8]:
         return heat_colours(uncertainty(kept.read(box, zoom)))
 
     yield ValueLayer(
-        name=f"{prefix}Uncertainty of each pixel", coarsest=kept.coarsest, draw=draw_uncertainty, is_heat=True
+        name=f"{prefix}Uncertainty of each pixel{end}",
+        coarsest=kept.coarsest,
+        draw=draw_uncertainty,
+        is_heat=True,
+        is_growing=is_growing,
     )
     if len(kept.classes) > 1:
         for band, name in enumerate(kept.classes):
@@ -158,7 +218,13 @@ def kept_layers(kept: KeptValues, *, prefix: str) -> Iterator[ValueLayer]:
             def draw(box: Box, zoom: int, band: int = band) -> NDArray[np.uint8]:
                 return heat_colours(kept.read(box, zoom)[band])
 
-            yield ValueLayer(name=f"{prefix}Probability of {name}", coarsest=kept.coarsest, draw=draw, is_heat=True)
+            yield ValueLayer(
+                name=f"{prefix}Probability of {name}{end}",
+                coarsest=kept.coarsest,
+                draw=draw,
+                is_heat=True,
+                is_growing=is_growing,
+            )
 
 
 def report_layers(mask: ShownMask, *, prefix: str) -> list[ValueLayer]:
@@ -212,6 +278,11 @@ def open_layers(mask: ShownMask, image: images.Image, *, prefix: str) -> tuple[l
     """
     if not mask.is_own:
         return [], None
+    if mask.growing is not None:
+        grid = ZoomGrid(size=image.info.size)
+        so_far = growing_values(mask.growing.mask, PROBABILITIES, grid)
+        found = so_far or growing_values(mask.growing.mask, UNCERTAINTY, grid)
+        return ([] if found is None else list(kept_layers(found, prefix=prefix, is_growing=True))), so_far
     probabilities = KeptValues.beside(mask.path, PROBABILITIES, image)
     kept = probabilities or KeptValues.beside(mask.path, UNCERTAINTY, image)
     layers = [] if kept is None else list(kept_layers(kept, prefix=prefix))

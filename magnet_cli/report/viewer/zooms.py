@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from magnet_cli.geometry import Box, Pitch, Size
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TILE = 512
 """A tile has this side in pixels of its zoom."""
@@ -52,3 +58,18 @@ class ZoomGrid:
 def pitch(zoom: int) -> Pitch:
     """Return the number of level-0 pixels along the side of a zoom's pixel."""
     return Pitch.square(1 << zoom)
+
+
+def nearest(first: int, count: int, *, zoom: int, pitch: float, length: int) -> NDArray[np.int64]:
+    """Return which value of a row lies under the centre of each pixel of a zoom.
+
+    Args:
+        first: The first pixel of the zoom.
+        count: Number of pixels.
+        zoom: The zoom.
+        pitch: Level-0 pixels that a value covers.
+        length: Number of values.
+    """
+    centres = (np.arange(first, first + count) + 0.5) * (1 << zoom)
+    found: NDArray[np.int64] = np.minimum(np.floor(centres / pitch).astype(np.int64), length - 1)
+    return found

@@ -12,7 +12,7 @@ from magnet_cli.images import fingerprint
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.output import OutputPaths, finish_output
-from magnet_cli.masks.spec import GroupId, MaskSpec, parts
+from magnet_cli.masks.spec import FieldSpec, GroupId, MaskSpec, parts
 from magnet_cli.system.closing import Closing
 from tests.exports.support import CLASSES
 
@@ -32,25 +32,47 @@ class GrowingMask(Closing):
     boxes: list[Box]
     """The box of level 0 that each group fills."""
     journal: Journal
+    scales: tuple[str, ...] = ("256",)
+    """The finest scale of each pass."""
     done: int = 0
 
     @classmethod
-    def begin(cls, path: Path, image: Path, labels: NDArray[np.uint8], *, block: int, tile: int = 512) -> Self:
+    def begin(
+        cls,
+        path: Path,
+        image: Path,
+        labels: NDArray[np.uint8],
+        *,
+        block: int,
+        tile: int = 512,
+        fields: tuple[FieldSpec, ...] = (),
+        scales: tuple[str, ...] = ("256",),
+    ) -> Self:
         """Begin a run."""
         size = Size(width=labels.shape[1], height=labels.shape[0])
         spec = MaskSpec(size=size, classes=CLASSES, tile=tile)
-        header = JournalHeader(hashes={"input": fingerprint(image)}, spec=spec)
+        header = JournalHeader(hashes={"input": fingerprint(image)}, spec=spec, fields=fields)
         journal = Journal.open(OutputPaths.of(path).journal, header=header)
         boxes = [part.box for part in parts(Box.whole(size), block)]
-        return cls(path=path, labels=labels, boxes=boxes, journal=journal)
+        return cls(path=path, labels=labels, boxes=boxes, journal=journal, scales=scales)
 
     def compute(self, groups: int) -> None:
         """Finish some more groups."""
         for box in self.boxes[self.done : self.done + groups]:
-            group = GroupId(pass_index=0, index=self.done)
+            group = GroupId(pass_index=len(self.scales) - 1, index=self.done)
             self.journal.put_labels(group, box=box, labels=self.labels[box.slices])
-            self.journal.finish_group(group, counts={"groups": [len(self.boxes)]})
+            self.finish_group(group)
             self.done += 1
+
+    def put(self, group: GroupId, name: str, box: Box, values: NDArray[np.floating]) -> None:
+        """Store values of a field as a group of its own."""
+        self.journal.put_field(group, name=name, box=box, values=values)
+        self.finish_group(group)
+
+    def finish_group(self, group: GroupId) -> None:
+        """Finish a group with the facts that a run stores for whoever watches it."""
+        counts = {"groups": [1] * (len(self.scales) - 1) + [len(self.boxes)], "scales": list(self.scales)}
+        self.journal.finish_group(group, counts=counts)
 
     def finish(self) -> None:
         """Write the mask."""

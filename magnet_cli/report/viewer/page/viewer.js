@@ -17,7 +17,7 @@ const WAYS = ["swap", "beside", "differences"];
 
 let state;
 let viewer;
-const shown = { on: true, mask: 0, other: -1, how: "swap", form: "fill", opacity: 50, hidden: new Set(), layer: "", layerOpacity: 70 };
+const shown = { on: true, preview: true, mask: 0, other: -1, how: "swap", form: "fill", opacity: 50, hidden: new Set(), layer: "", layerOpacity: 70 };
 const items = new Map();
 
 function say(text) {
@@ -134,7 +134,7 @@ async function slot(key, number, truth, order) {
   const mask = state.masks[number];
   const words = [`form=${shown.form}`];
   if (shown.hidden.size) words.push(`hidden=${[...shown.hidden].sort((a, b) => a - b).join(",")}`);
-  if (truth >= 0) words.push(`truth=${truth}`);
+  if (truth >= 0) words.push(`truth=${truth}`); else if (shown.preview && mask.version !== null) words.push("preview=1");
   const coarsest = truth >= 0 ? Math.min(mask.coarsest, state.masks[truth].coarsest) : mask.coarsest;
   const query = `?${words.join("&")}`;
   const growing = [number, ...(truth >= 0 ? [truth] : [])].filter((each) => state.masks[each].version !== null);
@@ -197,6 +197,7 @@ async function askChanges() {
     state = await (await fetch("state.json")).json();
     beginVersions();
     rows = "";
+    if (state.layers.some((layer) => layer.outdated && layer.name === shown.layer)) shown.layer = shown.layer.replace(/, so far$/, "");
     fill();
   } else {
     for (const [number, facts] of Object.entries(found.masks)) {
@@ -205,6 +206,7 @@ async function askChanges() {
     }
   }
   showProgress(found.masks);
+  $("preview-row").hidden = !Object.values(found.masks).some((facts) => facts.previews.length);
   const masks = Object.values(found.masks);
   if (replaced || masks.some((facts) => facts.changed.length)) await refresh();
   return masks.some((facts) => !facts.whole && !facts.problem);
@@ -227,6 +229,7 @@ function showProgress(masks) {
     } else {
       lines.push(done ? `${done.toLocaleString()} groups of windows are finished.` : "No group of windows is finished yet.");
     }
+    if (facts.previews.length) lines.push(`${previewed(facts.previews)} ${ROUGH}.`);
     lines.push(doing(facts));
     if (state.masks.length > 1) lines.unshift(`${state.masks[number].name}:`);
     for (const [text, kind] of [...lines.map((line) => [line, ""]), ...(facts.problem ? [[facts.problem, "problem"]] : [])]) {
@@ -237,6 +240,11 @@ function showProgress(masks) {
     }
     return item;
   }));
+}
+
+const ROUGH = "not yet refined";
+function previewed(scales) {
+  return `Striped: preview of scale${scales.length > 1 ? "s" : ""} ${scales.join(" and ")},`;
 }
 
 function passOf(facts) {
@@ -293,12 +301,16 @@ const names = (number) => JSON.stringify(state.masks[number].classes.map((entry)
 /* The layer of values that is chosen lies over the masks. */
 let placed = "";
 async function placeLayer() {
-  const number = state.layers.findIndex((layer) => layer.name === shown.layer);
+  const number = state.layers.findIndex((layer) => layer.name === shown.layer && !layer.outdated);
   if (number < 0) shown.layer = "";
-  if (placed !== shown.layer) {
-    placed = shown.layer;
-    drop("layer");
-    if (number >= 0) await put("layer", source(`layer/${number}`, state.layers[number].coarsest), shown.layerOpacity / 100, 3);
+  const growing = number < 0 ? null : state.layers[number].growing;
+  const text = `${shown.layer} ${number} ${growing === null ? "" : state.masks[growing].version}`;
+  if (placed !== text) {
+    const isSame = placed.startsWith(`${shown.layer} ${number} `);
+    placed = text;
+    if (!isSame) drop("layer");
+    const version = growing === null ? undefined : (zoom, x, y) => `?v=${versionOf(growing, zoom, x, y)}`;
+    if (number >= 0) await put("layer", source(`layer/${number}`, state.layers[number].coarsest, "", version), shown.layerOpacity / 100, 3);
   }
   const entry = items.get("layer");
   if (entry?.item) entry.item.setOpacity(shown.layerOpacity / 100);
@@ -356,6 +368,7 @@ function writeHash() {
   if (state.masks.length) {
     words.push(`mask=${shown.mask}`, `opacity=${shown.opacity}`, `form=${shown.form}`);
     if (!shown.on) words.push("off=1");
+    if (!shown.preview) words.push("preview=0");
     if (shown.other >= 0) words.push(`other=${shown.other}`, `how=${shown.how}`);
     if (shown.hidden.size) words.push(`hidden=${[...shown.hidden].sort((a, b) => a - b).join(",")}`);
   }
@@ -376,6 +389,7 @@ function readHash() {
   shown.other = Math.trunc(number("other", 0, count) ?? shown.other);
   shown.opacity = number("opacity", 0, 100) ?? shown.opacity;
   shown.on = !found.has("off");
+  shown.preview = found.get("preview") !== "0";
   if (FORMS.includes(found.get("form"))) shown.form = found.get("form");
   if (WAYS.includes(found.get("how"))) shown.how = found.get("how");
   shown.hidden = new Set((found.get("hidden") || "").split(",").filter((word) => /^\d{1,3}$/.test(word)).map(Number));
@@ -391,8 +405,9 @@ function fill() {
   }
   $("other").prepend(new Option("none", -1));
   $("other-row").hidden = state.masks.length < 2;
-  $("layers-section").hidden = !state.layers.length;
-  $("layers").replaceChildren(...["", ...state.layers.map((layer) => layer.name)].map((name) => {
+  const layers = state.layers.filter((layer) => !layer.outdated);
+  $("layers-section").hidden = !layers.length;
+  $("layers").replaceChildren(...["", ...layers.map((layer) => layer.name)].map((name) => {
     const box = document.createElement("input");
     box.type = "radio";
     box.name = "layer";
@@ -433,6 +448,7 @@ function listed(name, color, box) {
 let rows = "";
 function show() {
   $("mask-on").checked = shown.on;
+  $("preview-on").checked = shown.preview;
   $("mask").value = shown.mask;
   $("other").value = shown.other;
   $("how").value = shown.how;
@@ -493,6 +509,7 @@ function connect() {
   $("farther").addEventListener("click", () => zoomBy(0.5));
   $("link").addEventListener("click", copyLink);
   $("mask-on").addEventListener("change", () => { shown.on = $("mask-on").checked; refresh(); });
+  $("preview-on").addEventListener("change", () => { shown.preview = $("preview-on").checked; refresh(); });
   $("mask").addEventListener("change", () => { shown.mask = Number($("mask").value); refresh(); });
   $("other").addEventListener("change", () => { shown.other = Number($("other").value); refresh(); });
   $("how").addEventListener("change", () => { shown.how = $("how").value; refresh(); });
@@ -595,9 +612,14 @@ async function ask(x, y) {
 function under(found) {
   return state.masks.map((mask, index) => {
     const label = found.labels[index];
-    const name = (label === null ? "no class" : mask.classes[label]?.name ?? `label ${label}`) + likely(mask, found.probabilities[index]);
+    const name = (label === null ? none(mask, found.previews[index]) : mask.classes[label]?.name ?? `label ${label}`) + likely(mask, found.probabilities[index]);
     return state.masks.length > 1 ? `${mask.name}: ${name}` : name;
   }).join(" · ");
+}
+
+function none(mask, preview) {
+  if (!preview || !shown.preview) return "no class";
+  return `${mask.classes[preview.label]?.name ?? `label ${preview.label}`} (preview: scale ${preview.scale}, ${ROUGH})`;
 }
 
 function likely(mask, values) {
