@@ -26,8 +26,10 @@ NETWORK = ("network", "")
 """The option without which the others of a network from elsewhere have no meaning, whatever its value is."""
 REST = "rest"
 """Word of `--classes` for the sum of all channels that no other class names."""
+NONE = "none"
+"""Word of `--classes` for the pixels that no channel claims, where each channel has a probability of its own."""
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?"
-_SUM = re.compile(r"\d{1,5}(?:\+\d{1,5})*|rest")
+_SUM = re.compile(r"\d{1,5}(?:\+\d{1,5})*|rest|none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +40,12 @@ class ClassChoice:
     channels: tuple[int, ...] | None
     """Numbers of the channels (the first is 0). Empty takes every channel that no other class names; None takes the
     channel at the class's own position."""
+    unclaimed: bool = False
+    """Whether the class is that of the pixels for which no channel is likely; it has no channels then."""
 
 
 def parse_class_choices(text: str, option: str) -> tuple[ClassChoice, ...] | int:
-    """Parse `3`, names in the order of the channels, or `wall=0,building=1+25,other=rest`.
+    """Parse `3`, names in the order of the channels, or `wall=0,building=1+25,other=rest`, or `a=0,b=1,ground=none`.
 
     Raises:
         UsageError: The text has none of these forms.
@@ -53,7 +57,7 @@ def parse_class_choices(text: str, option: str) -> tuple[ClassChoice, ...] | int
     sums = [word.partition("=")[2].strip() for word in words if "=" in word]
     right = all(names) and len(set(names)) == len(names) and len(sums) in (0, len(words))
     # Two classes with the rest would count the same channels twice.
-    if not right or not all(map(_SUM.fullmatch, sums)) or sums.count(REST) > 1:
+    if not right or not all(map(_SUM.fullmatch, sums)) or sums.count(REST) > 1 or sums.count(NONE) > 1:
         raise UsageError(
             f"{option} is a number of classes, their different names in order, or NAME=CHANNEL+CHANNEL for each class",
             value=repr(text),
@@ -61,8 +65,14 @@ def parse_class_choices(text: str, option: str) -> tuple[ClassChoice, ...] | int
         )
     if not sums:
         return tuple(ClassChoice(name=name, channels=None) for name in names)
-    channels = [() if each == REST else tuple(map(int, each.split("+"))) for each in sums]
-    return tuple(ClassChoice(name=name, channels=each) for name, each in zip(names, channels, strict=True))
+    return tuple(
+        ClassChoice(
+            name=name,
+            channels=() if each in (REST, NONE) else tuple(map(int, each.split("+"))),
+            unclaimed=each == NONE,
+        )
+        for name, each in zip(names, sums, strict=True)
+    )
 
 
 def spell_class_choices(value: tuple[ClassChoice, ...] | int) -> str:
@@ -70,7 +80,9 @@ def spell_class_choices(value: tuple[ClassChoice, ...] | int) -> str:
     if isinstance(value, int):
         return str(value)
     return ",".join(
-        each.name if each.channels is None else f"{each.name}={'+'.join(map(str, each.channels)) or REST}"
+        each.name
+        if each.channels is None
+        else f"{each.name}={'+'.join(map(str, each.channels)) or (NONE if each.unclaimed else REST)}"
         for each in value
     )
 
@@ -187,7 +199,7 @@ class NetworkOptions(OptionGroup, panel="Network from elsewhere", needs=NETWORK)
         None,
         CLASS_CHOICES,
         about="Classes of the network: a number, names in order, or NAME=CHANNEL+CHANNEL,...,NAME=rest, which keeps "
-        "some channels and adds up others.",
+        "some channels and adds up others; NAME=none takes the pixels that no channel claims.",
     )
     network_bands: ListOption[tuple[str, ...] | None] = ListOption(
         None, NAMES, about="Bands of the network in its order, like red,green,blue,nir or blue,green,red."

@@ -204,7 +204,8 @@ def activated_scores(scores: Tensor, activation: str) -> Tensor:
 
 
 def added_up(probs: Tensor, classes: Sequence[Sequence[int]]) -> Tensor:
-    """Return the probabilities of classes, each the sum of some channels."""
+    """Return the probabilities of classes, each the sum of some channels; without any, what no channel claims."""
     if [list(each) for each in classes] == [[index] for index in range(probs.shape[1])]:
         return probs
-    return torch.stack([probs[:, list(each)].sum(dim=1) for each in classes], dim=1)
+    parts = [probs[:, list(each)].sum(dim=1) if each else 1 - probs.amax(dim=1) for each in classes]
+    return torch.stack(parts, dim=1)

@@ -257,7 +257,7 @@ def class_choices(description: ForeignDescription, channels: int) -> tuple[tuple
             advice="Leave out what occurs twice, or is no channel",
         )
     left = tuple(index for index in range(channels) if index not in named)
-    has_rest = any(not each.channels for each in wanted)
+    has_rest = any(not each.channels and not each.unclaimed for each in wanted)
     if left and not has_rest:
         raise UsageError(
             "every channel belongs to a class, or the probabilities of a pixel do not sum to one",
@@ -268,7 +268,8 @@ def class_choices(description: ForeignDescription, channels: int) -> tuple[tuple
         raise UsageError(
             "no channel is left for the class =rest", value=stated.origin, advice="Leave the class =rest out"
         )
-    return tuple(replace(each, channels=each.channels or left) for each in wanted), stated.origin
+    whole = tuple(each if each.unclaimed else replace(each, channels=each.channels or left) for each in wanted)
+    return whole, stated.origin
 
 
 def _refuse_classes(count: int, channels: int, origin: str, *, has_one: bool) -> None:

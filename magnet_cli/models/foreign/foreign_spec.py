@@ -53,8 +53,9 @@ class ForeignSpec:
     channels: Positive
     """Scores that the network gives for each pixel."""
     classes: tuple[tuple[Natural, ...], ...]
-    """For each class of the mask, the channels whose probabilities are added up. One score under a sigmoid counts as
-    two channels: one minus the probability, and the probability."""
+    """For each class of the mask, the channels whose probabilities are added up. A class without channels has one minus
+    the largest probability of all channels: it takes the pixels that none of them claims. One score under a sigmoid
+    counts as two channels: one minus the probability, and the probability."""
     activation: ScoreActivation
     """Function that turns scores into probabilities."""
     output: Text = ""

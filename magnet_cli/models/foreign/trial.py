@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from magnet_cli.errors import DeviceError, MagnetError, WeightsError
+from magnet_cli.errors import DeviceError, MagnetError, UsageError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models.device import is_out_of_memory
 from magnet_cli.models.foreign.adapter import COARSEST, Adapted, covers_patch, select_output
@@ -37,6 +37,11 @@ LABELS_KEPT = 0.999
 """Share of the picture's pixels whose class has to be the kept one."""
 SUM = 1e-2
 """Largest difference between one and the sum of a pixel's probabilities, in half precision."""
+INDEPENDENT = (
+    "Give --activation share where each pixel has one of the classes, or name the class of all other pixels with "
+    "--activation none --classes NAME=0,NAME=1,NAME=none"
+)
+"""Advice for probabilities of a pixel that do not sum to one."""
 BATCHES = (1, 2, 4, 8, 16, 32)
 """Fixed numbers of patches that are tried where a network refuses a single one."""
 MULTIPLES = (2, 4, 8, 16, 32, 64)
@@ -475,54 +480,83 @@ class Explorer:
         least, most = float(scores.min()), float(scores.max())
         inside = least >= -SUM and most <= 1 + SUM
         sums = bool(((scores.sum(dim=1) - 1).abs() < SUM).all())
-        stated, said = self.description.get("activation"), f"scores from {least:.3g} to {most:.3g}"
-        several = self.spec.channels > 1
-        if stated is None:
-            self._deduce_activation(inside=inside, sums=sums, several=several, said=said)
-        elif stated == "softmax" and not several:
-            raise WeightsError("one channel has no softmax: its score is that of the second of two classes",
-                value=self.description.values["activation"].origin, advice="Give --activation sigmoid")  # fmt: skip
-        elif stated == "softmax" and inside and sums:
-            raise WeightsError(
-                "the scores of each pixel lie from 0 to 1 and sum to one: they are probabilities already",
-                value=f"activation {stated} ({self.description.values['activation'].origin})",
-                file=self.description.reading.path,
-                advice="Give --activation none",
-            )
-        elif stated == "sigmoid" and inside and not several:
-            # The sigmoid of a probability is above one half: all pixels of a network with one score would be of the
-            # second class.
-            raise WeightsError(
-                "the scores of each pixel lie from 0 to 1: they are probabilities already",
-                value=f"{said}, activation {stated} ({self.description.values['activation'].origin})",
-                file=self.description.reading.path,
-                advice="Give --activation none, or --sample IMAGE if the scores of your images lie elsewhere",
-            )
-        elif stated == "none" and not (inside and (sums or not several)):
-            raise WeightsError(
-                "with activation none the scores of a pixel are probabilities, from 0 to 1, whose sum is 1",
-                value=said,
-                file=self.description.reading.path,
-                advice="Give --activation softmax or sigmoid",
-            )
-        elif stated == "share" and least < -SUM:
-            raise WeightsError("scores that are divided by their sum are at least 0", value=said,
-                file=self.description.reading.path, advice="Give --activation softmax")  # fmt: skip
+        said, unclaimed = f"scores from {least:.3g} to {most:.3g}", self._unclaimed_class()
+        if unclaimed is not None:
+            self._check_independence(unclaimed, sums=inside and sums)
+        if self.description.get("activation") is None:
+            self._deduce_activation(inside=inside, sums=sums, said=said)
+        else:
+            self._check_activation(inside=inside, sums=sums, least=least, said=said)
         self.spec = replace(self.spec, activation=self.description["activation"])
 
-    def _deduce_activation(self, *, inside: bool, sums: bool, several: bool, said: str) -> None:
+    def _check_activation(self, *, inside: bool, sums: bool, least: float, said: str) -> None:
+        """Refuse an activation that a file or the user states and the scores contradict."""
+        stated, several, unclaimed = self.description["activation"], self.spec.channels > 1, self._unclaimed_class()
+        origin, file = self.description.values["activation"].origin, self.description.reading.path
+        if stated == "softmax" and not several:
+            raise WeightsError("one channel has no softmax: its score is that of the second of two classes",
+                value=origin, advice="Give --activation sigmoid")  # fmt: skip
+        if inside and (stated == "sigmoid" or (stated == "softmax" and sums)):
+            # The sigmoid of a probability is above one half: all pixels of a network with one score would be of the
+            # second class.
+            none = INDEPENDENT if several and not sums and unclaimed is None else "Give --activation none"
+            raise WeightsError(
+                "the scores of each pixel lie from 0 to 1: they are probabilities already",
+                value=f"{said}, activation {stated} ({origin})",
+                file=file,
+                advice=f"{none}; or --sample IMAGE, if the scores of your images lie elsewhere",
+            )
+        if stated == "none" and not (inside and (sums or not several or unclaimed is not None)):
+            raise WeightsError(
+                "with activation none the scores of a pixel are probabilities, from 0 to 1, whose sum is 1",
+                value=f"{said}, activation none ({origin})",
+                file=file,
+                advice=INDEPENDENT if inside else "Give --activation softmax or sigmoid",
+            )
+        if stated == "share" and least < -SUM:
+            raise WeightsError("scores that are divided by their sum are at least 0", value=said,
+                file=file, advice="Give --activation softmax")  # fmt: skip
+        if stated == "sigmoid" and several and unclaimed is None:
+            more = "the likeliest class wins, also where none is likely: --classes ...,NAME=none is for such pixels"
+            self._note("activation", stated, f"{origin}; {more}")
+
+    def _unclaimed_class(self) -> str | None:
+        """Return the name of the class of pixels that no channel claims; None where there is no such class."""
+        classes = self.description.get("classes")
+        if not isinstance(classes, tuple):
+            return None
+        return next((each.name for each in classes if each.unclaimed), None)
+
+    def _check_independence(self, name: str, *, sums: bool) -> None:
+        """Refuse a class of unclaimed pixels where the probabilities of a pixel sum to one, so that none is left."""
+        stated = self.description.get("activation")
+        if self.spec.channels > 1 and stated in (None, "sigmoid", "none") and not sums:
+            return
+        is_softmax = stated == "softmax" and not sums
+        raise UsageError(
+            f"the probabilities of a pixel's classes sum to one, so that no pixel is left for {name}=none",
+            value=f"activation {stated}, {self.spec.channels} channels",
+            advice="Give --activation sigmoid, if each class was trained by itself"
+            if is_softmax
+            else f"Leave {name}=none out of --classes",
+        )
+
+    def _deduce_activation(self, *, inside: bool, sums: bool, said: str) -> None:
+        several, unclaimed = self.spec.channels > 1, self._unclaimed_class() is not None
         if not inside:
-            name = "softmax" if several else "sigmoid"
+            name = "softmax" if several and not unclaimed else "sigmoid"
             self._note("activation", name, f"trial pass: {said}, so they are logits")
         elif several and sums:
             self._note("activation", "none", "trial pass: the scores of each pixel sum to one")
+        elif several and unclaimed:
+            self._note("activation", "none", f"trial pass: {said}, so they are probabilities of single classes")
         else:
             raise WeightsError(
                 "nothing states what makes probabilities of the scores, and the trial pass does not tell",
                 value=said,
                 file=self.description.reading.path,
-                advice="Give --activation none for probabilities, softmax for logits of which one class wins, or "
-                "sigmoid for logits of single classes"
+                advice=f"For probabilities: {INDEPENDENT[0].lower()}{INDEPENDENT[1:]}. For logits: give --activation "
+                "softmax or sigmoid"
                 if several
                 else "Give --activation none for probabilities, sigmoid for logits",
             )

@@ -15,7 +15,7 @@ from magnet_cli.models.foreign.foreign_bundle import TriedNetwork, tried_network
 from magnet_cli.models.foreign.foreign_spec import ForeignSpec, PassMemory
 from magnet_cli.models.foreign.kinds import KINDS
 from magnet_cli.models.foreign.loading import frozen
-from magnet_cli.options.foreign_network import NetworkOptions, parse_class_choices
+from magnet_cli.options.foreign_network import NetworkOptions, parse_class_choices, spell_class_choices
 from tests.models.foreign.makers import BANDS, SIDE, Strided, enlarged, save_script, save_smp, smp_network
 
 if TYPE_CHECKING:
@@ -124,6 +124,14 @@ def test_channels_are_added_up_for_a_class() -> None:
     found = adapted(logits, classes=((1,), (0, 2)))(patches())
     probs = logits(patches()).softmax(dim=1)
     assert torch.equal(found, torch.stack((probs[:, 1], probs[:, 0] + probs[:, 2]), dim=1))
+
+
+def test_pixels_that_no_channel_claims_have_a_class() -> None:
+    scores = torch.stack((torch.tensor([0.9, -2.0, -1.0]), torch.tensor([0.8, 3.0, -0.1])))[None, :, None]
+    network = adapted(lambda _: scores, channels=2, classes=((), (0,), (1,)), activation="sigmoid")
+    found = network(torch.zeros(1, 3, 1, 3))
+    assert found.argmax(dim=1).reshape(-1).tolist() == [1, 2, 0]
+    assert torch.equal(found[:, 0], 1 - scores.sigmoid().amax(dim=1))
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5])
@@ -310,7 +318,11 @@ def test_classes_are_kept_renamed_and_added_up() -> None:
     found = parse_class_choices("wall=0,building=1+25,other=rest", "--classes")
     assert not isinstance(found, int)
     assert [(each.name, each.channels) for each in found] == [("wall", (0,)), ("building", (1, 25)), ("other", ())]
-    for wrong in ("a,b=1", "a,a", "a=x,b=1", "a=rest,b=rest", ",a"):
+    found = parse_class_choices("a=0,b=1,ground=none", "--classes")
+    assert not isinstance(found, int)
+    assert [(each.channels, each.unclaimed) for each in found] == [((0,), False), ((1,), False), ((), True)]
+    assert spell_class_choices(found) == "a=0,b=1,ground=none"
+    for wrong in ("a,b=1", "a,a", "a=x,b=1", "a=rest,b=rest", "a=none,b=none", ",a"):
         with pytest.raises(UsageError, match="--classes is a number of classes"):
             parse_class_choices(wrong, "--classes")
 

@@ -263,6 +263,47 @@ def test_one_probability_is_not_activated_twice(tmp_path: Path) -> None:
     assert tried(path, trust=True, activation="none").trial.labels.mean() == pytest.approx(0.5, abs=0.2)
 
 
+class Single(nn.Module):
+    """A network whose classes are independent of each other: a pixel may have several, or none."""
+
+    def __init__(self, *, activated: bool) -> None:
+        super().__init__()
+        self.activated = activated
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = 3 * x[:, :2] - 1
+        return scores.sigmoid() if self.activated else scores
+
+
+@pytest.mark.parametrize("activated", [True, False])
+def test_independent_classes_leave_pixels_to_another_class(tmp_path: Path, *, activated: bool) -> None:
+    path = save_script(tmp_path / "a.pt", Single(activated=activated))
+    classes = "roof=0,road=1,ground=none"
+    found = tried(path, trust=True, classes=classes)
+    assert found.spec.activation == ("none" if activated else "sigmoid")
+    assert found.spec.classes == ((0,), (1,), ())
+    picture = (torch.from_numpy(found.trial.picture) / 255 - 0.485) / 0.229
+    claimed = (3 * picture[0] - 1 > 0) | (3 * (picture[1] * 0.229 + 0.485 - 0.456) / 0.224 - 1 > 0)
+    assert float(((torch.from_numpy(found.trial.labels) != 2) == claimed).double().mean()) > 0.999
+    if not activated:
+        likeliest = tried(path, trust=True, activation="sigmoid").description.values["activation"].origin
+        assert "also where none is likely" in likeliest
+        with pytest.raises(UsageError, match=r"no pixel is left for ground=none .*Give --activation sigmoid"):
+            tried(path, trust=True, classes=classes, activation="softmax")
+        return
+    for activation in ("sigmoid", "none"):
+        with pytest.raises(WeightsError, match=r"--activation share.*=none"):
+            tried(path, trust=True, activation=activation)
+
+
+def test_a_network_of_smp_for_several_classes_of_a_pixel_says_how_to_take_it(tmp_path: Path) -> None:
+    path = save_smp(tmp_path / "unet", smp_network(activation="sigmoid"))
+    with pytest.raises(WeightsError, match=r"the network ends with sigmoid.*NAME=none"):
+        tried(path)
+    assert tried(path, activation="share").spec.activation == "share"
+    assert len(tried(path, classes="a=0,b=1,c=2,ground=none").classes) == 4
+
+
 def test_another_number_of_classes_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match="gives 3 channels"):
         tried(folder, classes="a,b")
