@@ -57,6 +57,9 @@ class TrainedNetwork:
     """Training windows are enlarged by a random factor from 1 / `enlargement` to `enlargement`; 1 keeps one scale."""
     mean: tuple[float, ...] = LITE_MEAN
     std: tuple[float, ...] = LITE_STD
+    settling: int = 0
+    """Batches after the training over which the statistics of norms are averaged anew. Norms that follow a hundredth of
+    each batch lag behind so short a training: LR-ASPP gave every pixel one class."""
     encoder: str = ""
     """Attribute of the network whose weights come from ImageNet and learn at a lower rate; empty without one."""
 
@@ -198,6 +201,12 @@ FOREIGN: dict[str, TrainedNetwork] = {
         build=segformer, save=save_pretrained, load=load_transformers, mean=IMAGENET_MEAN, std=IMAGENET_STD
     ),
     "lraspp": TrainedNetwork(
-        build=lraspp, save=save_state, load=load_state(lraspp), suffix=".pth", mean=IMAGENET_MEAN, std=IMAGENET_STD
+        build=lraspp,
+        save=save_state,
+        load=load_state(lraspp),
+        suffix=".pth",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        settling=50,
     ),
 }

@@ -161,7 +161,21 @@ def train(name: str, work: Path) -> None:
             part.replace(checkpoint)
         if (iteration + 1) % 20 == 0:
             print(name, iteration + 1, f"loss {loss.item():.3f}, {time.monotonic() - started:.0f} s", flush=True)
+    settle_norms(network, scenes, known)
     known.save(network.eval(), folder / name)
+
+
+def settle_norms(network: nn.Module, scenes: list[Scene], known: TrainedNetwork) -> None:
+    """Average the statistics of norms anew over batches after those of the training."""
+    if not known.settling:
+        return
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+    with torch.inference_mode():
+        for number in range(known.settling):
+            known.scores(network, batch(scenes, known.iterations + number, known)[0])
 
 
 def main() -> None:
