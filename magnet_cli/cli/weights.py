@@ -352,7 +352,7 @@ def _measure_engine(bundle: Bundle | CascadeBundle, engine: EngineName) -> dict[
             run = measure_cascade(bundle, engine=engine, precision=precision)
         else:
             run = measure_engine(bundle, engine=engine, precision=precision)
-        store_engine(bundle.folder, run, engine=engine, precision=precision)
+        store_engine(bundle, run, engine=engine, precision=precision)
         lines.append(run.line(engine, precision))
         print_message(f"{bundle.name}: {lines[-1]}")
     return {"name": bundle.name, "device": "cpu", "lines": lines}

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.errors import OutputError
 from magnet_cli.models.description import CARD, DESCRIPTION
+from magnet_cli.models.engines.engine_runs import FILE as ENGINES
+from magnet_cli.models.engines.quantised_graph import FILE as INT8
+from magnet_cli.models.engines.quantised_graph import GRAPH
 from magnet_cli.models.foreign.foreign_spec import FOLDER
 from magnet_cli.system.working_files import working_folder
 from magnet_cli.system.written_files import (
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WEIGHTS = ".safetensors"
+PARTS = (DESCRIPTION, CARD, FOLDER, ENGINES, INT8, GRAPH)
+"""Files and folders of a bundle, among them what `magnet weights measure` and `quantise` have made of its networks."""
 UNKNOWN_LICENCE = "unknown; ask whoever published the checkpoints"
 
 
@@ -54,7 +59,7 @@ def check_output(output: Path, *, overwrite: bool, read: Sequence[Path]) -> None
             f"only a folder with a {DESCRIPTION} is replaced", file=output, advice="Choose another folder"
         )
     for entry in output.iterdir():
-        if entry.name not in (DESCRIPTION, CARD, FOLDER) and entry.suffix != WEIGHTS:
+        if entry.name not in PARTS and entry.suffix != WEIGHTS:
             raise OutputError(
                 "the folder is replaced as a whole, and this file in it is no part of a bundle",
                 file=entry,

@@ -352,7 +352,10 @@ def test_only_a_bundle_is_replaced_and_only_when_asked(tmp_path: Path, backbone:
     import_bundle(backbone, [], tmp_path / "out", options)
     with pytest.raises(OutputError, match="folder exists"):
         import_bundle(backbone, [], tmp_path / "out", options)
+    for name in ("engines.json", "int8.json", "backbone.int8.onnx"):
+        (tmp_path / "out" / name).write_text("{}")
     made = import_bundle(backbone, [], tmp_path / "out", replace(options, overwrite=True, name="again"))
+    assert not (tmp_path / "out/engines.json").exists()
     assert made.bundle.name == "again"
     (tmp_path / "mine").mkdir()
     with pytest.raises(OutputError, match="only a folder with"):

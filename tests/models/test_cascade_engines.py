@@ -291,9 +291,10 @@ def test_auto_takes_what_is_faster_and_agrees(
     ):
         folder = tmp_path / str(number)
         folder.mkdir()
-        store_engine(folder, EngineRun(speed=speed, agreement=agreement), engine="onnxruntime", precision="float32")
-        assert measured_engines(folder).engines["cpu"]["float32"]["onnxruntime"].speed == speed
-        assert chosen(replace(bundle, folder=folder)) == wanted
+        own = replace(bundle, folder=folder)
+        store_engine(own, EngineRun(speed=speed, agreement=agreement), engine="onnxruntime", precision="float32")
+        assert measured_engines(own).engines["cpu"]["float32"]["onnxruntime"].speed == speed
+        assert chosen(own) == wanted
     exact = replace(bundle, folder=tmp_path / "0", compat="published")
     assert chosen(exact) == "torch"
     monkeypatch.setattr(engines.GraphEngine, "is_installed", property(lambda _: False))

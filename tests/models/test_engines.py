@@ -189,10 +189,10 @@ def test_an_engine_is_measured_and_then_taken_unasked(bundle: Bundle, tmp_path: 
     assert run.agreement > 0.999
     assert run.speed > 0
     assert f"{run.speed:.2f} times the speed of torch" in run.line("onnxruntime", "float32")
-    store_engine(own.folder, run, engine="onnxruntime", precision="float32")
+    store_engine(own, run, engine="onnxruntime", precision="float32")
     # The digest of a bundle is not that of its measurements.
     assert load_bundle(str(own.folder)).digest == own.digest
-    assert measured_engines(own.folder).engines["cpu"]["float32"]["onnxruntime"] == run
+    assert measured_engines(own).engines["cpu"]["float32"]["onnxruntime"] == run
 
 
 # Which engine is chosen.
@@ -202,7 +202,7 @@ def recommended(folder: Path, bundle: Bundle, **runs: tuple[float, float]) -> Bu
     """Return the bundle in a folder with stored measurements of speed and agreement."""
     found = replace(bundle, folder=folder)
     for name, (speed, agreement) in runs.items():
-        store_engine(folder, EngineRun(speed=speed, agreement=agreement), engine=name, precision="float32")  # type: ignore[arg-type]  # by name
+        store_engine(found, EngineRun(speed=speed, agreement=agreement), engine=name, precision="float32")  # type: ignore[arg-type]  # by name
     return found
 
 
@@ -227,6 +227,12 @@ def test_auto_takes_what_is_faster_and_agrees(bundle: Bundle, tmp_path: Path, mo
         folder.mkdir()
         assert chosen(recommended(folder, bundle, **runs)) == wanted
     last = recommended(tmp_path / "0", bundle)
+    # Figures of other weights, which a training has replaced since, say nothing of these.
+    retrained = replace(last, backbone=replace(last.backbone, sha256="0" * 64))
+    assert (chosen(last), chosen(retrained)) == ("onnxruntime", "torch")
+    store_engine(retrained, EngineRun(speed=2.0, agreement=1.0), engine="openvino", precision="float32")
+    assert (chosen(last), chosen(retrained)) == ("torch", "openvino")
+    recommended(tmp_path / "0", bundle, onnxruntime=(1.2, 1.0))
     assert chosen(last, precision="bfloat16") == "torch"
     monkeypatch.setattr(engines.GraphEngine, "is_installed", property(lambda _: False))
     assert chosen(last) == "torch"

@@ -13,8 +13,6 @@ from magnet_cli.models.foreign.kinds import kind_named
 from magnet_cli.models.foreign.network_kind import engine_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from magnet_cli.models.network_spec import Bundle, CascadeBundle
     from magnet_cli.options.segment import DeviceKind
     from magnet_cli.options.shared import EngineName, EngineOption, Precision, PrecisionOption
@@ -54,7 +52,7 @@ def choose_engine(
         named = chosen != "torch"
     resolved = resolve_precision("float32" if named and precision == "auto" else precision, device, bundle)
     if engine == "auto" and bundle.foreign is None:
-        chosen = _recommended(bundle.folder, device, resolved)
+        chosen = _recommended(bundle, device, resolved)
     check_engine(chosen, device=device, precision=resolved)
     return chosen, resolved
 
@@ -87,7 +85,7 @@ def choose_cascade_engine(
     resolved = resolve_precision("float32" if named and precision == "auto" else precision, device, bundle)
     chosen: EngineName = "torch" if engine == "auto" else engine
     if engine == "auto" and not bundle.exact:
-        chosen = _recommended(bundle.folder, device, resolved)
+        chosen = _recommended(bundle, device, resolved)
     check_engine(chosen, device=device, precision=resolved)
     return chosen, resolved
 
@@ -112,9 +110,9 @@ def _engine_of_int8(bundle: Bundle, engine: EngineOption, device: str) -> Engine
     return ENGINES[engine].name
 
 
-def _recommended(folder: Path, device: str, precision: Precision) -> EngineName:
+def _recommended(bundle: Bundle | CascadeBundle, device: str, precision: Precision) -> EngineName:
     """Return the fastest engine that agrees and is installed; PyTorch where none was measured to be faster."""
-    found = measured_engines(folder).engines.get(cast("DeviceKind", device.partition(":")[0]), {}).get(precision, {})
+    found = measured_engines(bundle).engines.get(cast("DeviceKind", device.partition(":")[0]), {}).get(precision, {})
     fit = [
         (run.speed, name)
         for name, run in found.items()

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from magnet_cli.errors import WeightsError
 from magnet_cli.models.schema import LARGEST, STRICT, FieldRule, Text, checked_description, parse_object
 from magnet_cli.options.segment import DeviceKind
 from magnet_cli.options.shared import EngineName, Precision
 from magnet_cli.system import durable, regular_files
+
+if TYPE_CHECKING:
+    from magnet_cli.models.network_spec import Bundle, CascadeBundle
 
 FILE = "engines.json"
 """File in a bundle's folder with what was measured of engines. It is no part of `bundle.json`: the engine of a run is
@@ -48,31 +53,58 @@ class EngineFile:
 
     __pydantic_config__ = STRICT
 
+    network: Text = ""
+    """The SHA-256 over the networks that were measured."""
     engines: Mapping[DeviceKind, Mapping[Precision, Mapping[EngineName, EngineRun]]] = field(default_factory=dict)
     """Measurements by kind of device, precision and engine."""
 
 
-def measured_engines(folder: Path) -> EngineFile:
-    """Return the measurements of a bundle's engines. The result is empty where nothing was measured.
+def measured_engines(bundle: Bundle | CascadeBundle) -> EngineFile:
+    """Return the measurements of a bundle's engines. The result is empty where these networks were not measured.
 
     Raises:
         WeightsError: The file is no such table.
     """
-    file = folder / FILE
+    file = bundle.folder / FILE
     if not file.is_file():
         return EngineFile()
     table = parse_object(regular_files.beginning(file, LARGEST + 1), file=file)
-    return checked_description(EngineFile, table, file=file)
+    found = checked_description(EngineFile, table, file=file)
+    return found if found.network == measured_network(bundle) else EngineFile()
 
 
-def store_engine(folder: Path, run: EngineRun, *, engine: EngineName, precision: Precision) -> None:
+def store_engine(bundle: Bundle | CascadeBundle, run: EngineRun, *, engine: EngineName, precision: Precision) -> None:
     """Keep what was measured in the folder of a bundle, from where `--engine auto` takes it.
+
+    Measurements of other networks, which the folder had before, are dropped.
 
     Raises:
         OutputError: The bundle's folder cannot be written.
     """
-    known = asdict(measured_engines(folder))["engines"]
+    known = asdict(measured_engines(bundle))["engines"]
     of_device = known.get("cpu", {})
     of_precision = {**of_device.get(precision, {}), engine: asdict(run)}
-    table = {"engines": {**known, "cpu": {**of_device, precision: of_precision}}}
-    durable.write_whole(folder / FILE, (json.dumps(table, indent=2) + "\n").encode())
+    engines = {**known, "cpu": {**of_device, precision: of_precision}}
+    table = {"network": measured_network(bundle), "engines": engines}
+    durable.write_whole(bundle.folder / FILE, (json.dumps(table, indent=2) + "\n").encode())
+
+
+def measured_network(bundle: Bundle | CascadeBundle) -> str:
+    """Return the SHA-256 over the networks of a bundle that an engine computes: all but its selector.
+
+    Raises:
+        WeightsError: The description gives no hash of a file of weights, and the file cannot be read.
+    """
+    values: list[object] = []
+    for role, spec in bundle.networks:
+        if role != "selector":
+            digest = spec.sha256 or _hashed(bundle.folder / spec.file)
+            values.append([role, spec.architecture, dict(spec.options), digest])
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _hashed(weights: Path) -> str:
+    try:
+        return regular_files.sha256_of(weights)
+    except OSError as exc:
+        raise WeightsError(f"cannot be read: {exc}", file=weights) from exc
