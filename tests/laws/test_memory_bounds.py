@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from magnet_cli.masks.spec import GroupId
     from magnet_cli.plan import Plan
 
-SIZES = (Size(width=570, height=560), Size(width=1340, height=1150))
+SIZES = (Size(width=570, height=560), Size(width=1160, height=970))
 """Two image sizes, both with blocks in the middle that no edge cuts."""
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from pathlib import Path
 
-PASSES = {0: 6, 1: 20, 2: 20}
+PASSES = {0: 4, 1: 12, 2: 12}
 """Number of groups in each pass of the scene below. The last pass joins the borders of blocks."""
 GROUPS = sum(PASSES.values())
 IN_FLIGHT = 2
@@ -55,7 +55,7 @@ class Work:
 def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     folder = tmp_path_factory.mktemp("work")
     image, mask = folder / "scene.tif", folder / "never-killed" / "m.tif"
-    write_scene(image, Scene(size=Size(width=1000, height=760), seed=2, plain=True), pyramid=Pyramid(tile=128))
+    write_scene(image, Scene(size=Size(width=840, height=600), seed=2, plain=True), pyramid=Pyramid(tile=128))
     found = Work(
         image=image,
         bundle=blurry_bundle(folder / "bundle", scales=(32, 64, 128)),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 if sys.platform == "win32":
     pytest.skip("Windows has no SIGKILL", allow_module_level=True)
 
-SIZE = Size(width=239, height=203)
+SIZE = Size(width=200, height=170)
 CHOSEN = {
     "a selector and a budget": (3, ("--select=ppn", "--budget=45%", "--scales=128,64,32")),
     "a selector and a limit": (2, ("--select=ppn", "--patches=w>0.28", "--scales=150,100,50")),
