@@ -142,7 +142,9 @@ def _stretched(placed: Geotransform, size: Size, crs: CRS, unit: Fraction) -> Fo
     The result is None where the projection keeps areas well enough, or PROJ cannot say.
     """
     right, bottom = size.width, size.height
-    places = placed.coordinates(np.array([(right / 2, bottom / 2), (0, 0), (right, 0), (0, bottom), (right, bottom)]))
+    points = np.array([(right / 2, bottom / 2), (0, 0), (right, 0), (0, bottom), (right, bottom)])
+    with np.errstate(all="ignore"):  # a hostile file may place it at infinity
+        places = placed.coordinates(points)
     jacobians = _jacobians(places, crs, STEP_M / float(unit))
     if jacobians is None:
         return None

@@ -295,6 +295,12 @@ def test_a_projection_that_stretches_areas_is_measured_on_the_ground(
         assert info.notes == ()
 
 
+@pytest.mark.parametrize("corner", [1e307, -1e20, 1e9])
+def test_a_place_beyond_the_earth_leaves_the_size_of_the_projection(tmp_path: Path, corner: float) -> None:
+    info = geotiff(tmp_path / "s.tif", "EPSG:32633", rasterio.Affine(2e306, 0, corner, 0, -2, corner))
+    assert info.resolution is None or float(info.resolution.y) == 2
+
+
 @pytest.mark.parametrize(
     ("crs", "transform"),
     [
