@@ -29,7 +29,7 @@ from magnet_cli.run.clock import Clock
 from magnet_cli.run.mask_run import MaskRun, check_private, refuse_public
 from magnet_cli.segmentation.announcement import announcement
 from magnet_cli.segmentation.computer import Normalisation
-from magnet_cli.segmentation.image_files import bucket_output, written_files
+from magnet_cli.segmentation.image_files import bucket_output, outdated_files, written_files
 from magnet_cli.segmentation.image_planner import plan_image
 from magnet_cli.segmentation.kept_image import KeptImage
 from magnet_cli.segmentation.published_job import PublishedJob
@@ -290,6 +290,7 @@ class ImageRun:
             self._draw(result)
             result = replace(result, exports=tuple(self._exports()))
             self._upload(result)
+            self._report_outdated(result)
             return result
 
     def inputs(self) -> images.InputStates:
@@ -528,6 +529,18 @@ class ImageRun:
             for line in export.lines():
                 self.events.message(line)
             yield export
+
+    def _report_outdated(self, result: ImageResult) -> None:
+        """Report files beside a new mask that show the one before: they look as if they belonged to it."""
+        if result.was_done or self.target.place is not None:
+            return
+        outdated = outdated_files(self.target, self.options, [export.path for export in result.exports])
+        if outdated:
+            names = ", ".join(path.name for path in outdated)
+            self.events.message(
+                f"{self.target.mask}: files beside it were made of an earlier mask: {names}. Make them again, or "
+                "delete them"
+            )
 
     @contextmanager
     def _mask_complete(self) -> Iterator[None]:

@@ -139,6 +139,21 @@ def test_other_options_weights_or_pixels_are_refused_and_overwrite_replaces(
     assert invoke(*words).exit_code == 0
 
 
+def test_files_of_an_earlier_mask_are_named(here: Path, image: Path, bundle: Path) -> None:
+    words = ("segment", image, "--weights", bundle, *PATCH, "-o", "m.tif")
+    assert invoke(*words, "--format", "geojson,cog", "--overlay", "--uncertainty").exit_code == 0
+    (here / "m.html").write_text("of somebody else")
+    before = tree(here)
+    again = invoke(*words, "--format", "geojson,cog", "--overlay", "--uncertainty")
+    assert "earlier mask" not in again.stderr
+    result = invoke(*words, "--roi", "10,10,40,30", "--format", "cog", "--overwrite")
+    said = (
+        "m.tif: files beside it were made of an earlier mask: m.uncertainty.zarr, m.overlay.png, m.geojson. Make them"
+    )
+    assert said in result.stderr
+    assert tree(here)["m.geojson"] == before["m.geojson"]
+
+
 def test_a_file_of_someone_else_is_not_replaced(here: Path, image: Path, bundle: Path) -> None:
     for name in ("m.tif", "n.json"):
         (here / name).write_text("precious")
