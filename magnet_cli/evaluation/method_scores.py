@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from magnet_cli.errors import MagnetError
+from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.evaluation.mask_scores import Evaluation, check_inputs, evaluate, is_drawn, refuse_values_of_polygons
 from magnet_cli.evaluation.statistics import Distribution, Pooled, paired_difference
 from magnet_cli.events import Events
@@ -327,7 +327,7 @@ def score_each(
 
     An image that cannot be read or does not fit its labels has one row, without a method; all are opened first.
     """
-    options, events = options or ScoreOptions(), events or Events()
+    options, events = _of_whole_images(options or ScoreOptions()), events or Events()
     samples, folder = read_dataset(Path(data)), None if output is None else Path(output)
     refuse_values_of_polygons(options.evaluation, [sample.label for sample in samples])
     # This comes before the model is loaded, so that masks of one name are refused at once.
@@ -355,6 +355,23 @@ def score_each(
             else:
                 target = Target(image=str(sample.image), mask=_mask(folder, method, sample))
                 yield _score(sample, target, model, options, method=method, events=events)
+
+
+def _of_whole_images(options: ScoreOptions) -> ScoreOptions:
+    """Return options by which whole images are segmented, as pixels that are not computed count as wrong.
+
+    Raises:
+        UsageError: The options of segmentation limit where images are segmented.
+    """
+    own = options.segment
+    given = [f"{name}={value}" for name, value in (("roi", own.roi), ("mask", own.mask)) if value is not None]
+    if given:
+        raise UsageError(
+            "pixels outside of a region are not computed, and would count as wrong",
+            value=", ".join(given),
+            advice="Name the region in the column roi of the list: then the pixels outside do not count",
+        )
+    return replace(options, segment=replace(own, tissue="none")) if own.tissue == "auto" else options
 
 
 def _unfit(sample: DatasetSample, options: ScoreOptions, events: Events) -> MagnetError | None:

@@ -148,7 +148,8 @@ class ScoreOptions(OptionGroup, panel="What to compare", variables=False):
         METHODS, _METHODS, about="Methods that --data compares.", shown=",".join(METHODS)
     )
     segment: SegmentOptions = field(default_factory=partial(SegmentOptions, tissue="none"))
-    """Options by which images are segmented. Its `method` is ignored, because `methods` names them."""
+    """Options by which images are segmented. Its `method` is ignored, because `methods` names them. Whole images are
+    segmented, so `tissue="auto"` means `none`, and `roi` and `mask` are refused."""
     evaluation: EvaluationOptions = field(default_factory=lambda: EvaluationOptions(boundary="fixed"))
     """Pixels and classes that count. Where it names no classes, the names of the bundle's classes are used."""
     iou_threshold: NumericOption[float] = NumericOption(

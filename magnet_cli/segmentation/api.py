@@ -107,6 +107,12 @@ def segment_each(
 ) -> Generator[ImageResult]:
     """Segment images as `segment` does, and yield each result as soon as its files are complete."""
     options, events = options or SegmentOptions(), events or Events()
+    if part is not None and cluster is not None:
+        raise UsageError(
+            "part and cluster each say who shares a run",
+            value=f"part={part}, cluster={cluster}",
+            advice="Give part or cluster, not both",
+        )
     place, folder = output_place(output, work)
     targets = plan_targets(
         as_words(inputs),

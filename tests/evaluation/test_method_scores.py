@@ -25,14 +25,19 @@ from magnet_cli.images.dataset import DatasetSample
 from magnet_cli.models.networks import Networks
 from magnet_cli.models.python_network import NetworkDescription
 from magnet_cli.options.evaluate import EvaluationOptions, ScoreOptions
+from magnet_cli.options.parts import JobPart
 from magnet_cli.options.segment import Method, SegmentOptions
 from magnet_cli.report.inks import COLOURS
+from magnet_cli.segmentation.api import segment
+from magnet_cli.segmentation.image_run import ImageResult
 from tests.cli.support import expected_labels, write_colours_bundle, write_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from magnet_cli.masks.targets import Target
 
 SIZES = ((60, 90), (50, 70), (45, 64))
 FEW: tuple[Method, ...] = ("downsample", "patch")
@@ -358,3 +363,27 @@ def test_costs_add_up_and_peaks_do_not() -> None:
     cost = Cost(windows_run=3, megapixels=0.5, seconds=1.5, host_peak=7, device_peak=None)
     other = replace(cost, host_peak=9, device_peak=4)
     assert Cost.total([cost, other]) == Cost(windows_run=6, megapixels=1.0, seconds=3.0, host_peak=9, device_peak=4)
+
+
+def test_whole_images_are_scored(data: Path, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Glass that a run over slides skips, and what lies outside of a region, would count as wrong."""
+    taken: list[str] = []
+
+    def stop(target: Target, model: object, options: SegmentOptions, events: Events) -> ImageResult:
+        del model, events
+        taken.append(options.tissue)
+        return ImageResult(image=target.image, mask=target.mask, error=SourceError("it is enough"))
+
+    monkeypatch.setattr("magnet_cli.evaluation.method_scores.segment_target", stop)
+    plain = SegmentOptions(weights=str(colours), device="cpu")
+    for asked in (plain, replace(plain, tissue="none"), replace(plain, tissue="otsu")):
+        evaluate_methods(data, options=ScoreOptions(methods=FEW[:1], segment=asked))
+    assert taken == ["none"] * 6 + ["otsu"] * 3
+    limited = replace(plain, roi="0,0,10,10")
+    with pytest.raises(UsageError, match=r"would count as wrong.*got roi=.*column roi"):
+        evaluate_methods(data, options=ScoreOptions(segment=limited))
+
+
+def test_a_part_and_a_cluster_exclude_each_other(data: Path) -> None:
+    with pytest.raises(UsageError, match="part and cluster each say who shares a run"):
+        segment(data.with_name("i0.tif"), part=JobPart(index=0, count=2), cluster="local:2")
