@@ -9,7 +9,7 @@ from magnet_cli.errors import SourceError
 from magnet_cli.images.blob_source import open_blob
 from magnet_cli.images.contents import Content, choose
 from magnet_cli.images.failures import naming, needing, reporting_bugs
-from magnet_cli.images.inputs import GDAL_SUFFIXES, REASONS, UNREAD_SUFFIXES, ZARR_MARKS
+from magnet_cli.images.inputs import GDAL_SUFFIXES, REASONS, UNREAD_PICTURES, UNREAD_SUFFIXES, ZARR_MARKS
 from magnet_cli.images.urls import file_name, is_url, url_name
 from magnet_cli.system.closing import undone_on_failure
 
@@ -171,8 +171,12 @@ def open_other(path: str, head: bytes = b"", **how: Any) -> Image:
     Raises:
         SourceError: GDAL does not know it either, or is not installed.
     """
-    advice = REASONS["format"][1] if path.lower().endswith(UNREAD_SUFFIXES) else f"Give a {KINDS}"
-    unknown = SourceError("this is no image that can be read", file=path, advice=advice)
+    rule, advice = "this is no image that can be read", f"Give a {KINDS}"
+    if path.lower().endswith(UNREAD_SUFFIXES):
+        rule, advice = "this format is not read", REASONS["format"][1]
+    if path.lower().endswith(UNREAD_PICTURES):
+        advice = "Save the picture as PNG or TIFF"
+    unknown = SourceError(rule, file=path, advice=advice)
     if is_url(path):
         raise unknown
     known = head.startswith(GDAL_MAGIC) or path.lower().endswith(GDAL_SUFFIXES)

@@ -30,40 +30,13 @@ SUFFIXES = (
 OURS = (".mask.tif", ".mask.tiff", ".field.tif", ".journal", ".part")
 """Endings of files that this program writes beside images."""
 
+UNREAD_PICTURES = (".heic", ".heif", ".avif", ".jxl", ".jxr", ".gif", ".bmp", ".psd")
+"""Endings of pictures that this program does not read, and that any program for pictures can save in another format."""
 UNREAD_SUFFIXES = (
-    *(
-        ".czi",
-        ".vsi",
-        ".isyntax",
-        ".i2syntax",
-        ".lif",
-        ".lof",
-        ".nd2",
-        ".oib",
-        ".oif",
-        ".oir",
-        ".zvi",
-        ".ims",
-        ".mds",
-        ".mdsx",
-    ),
-    *(
-        ".kfb",
-        ".sdpc",
-        ".tmap",
-        ".dyqx",
-        ".afi",
-        ".cws",
-        ".heic",
-        ".heif",
-        ".avif",
-        ".jxl",
-        ".jxr",
-        ".gif",
-        ".bmp",
-        ".psd",
-    ),
-    *(".exr", ".dng", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".h5", ".hdf5", ".eslide", ".ets", ".scan", ".mcd"),
+    *(".czi", ".vsi", ".isyntax", ".i2syntax", ".lif", ".lof", ".nd2", ".oib", ".oif", ".oir", ".zvi", ".ims", ".mds"),
+    *(".mdsx", ".kfb", ".sdpc", ".tmap", ".dyqx", ".afi", ".cws", ".eslide", ".ets", ".scan", ".mcd"),
+    *(".exr", ".dng", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".h5", ".hdf5"),
+    *UNREAD_PICTURES,
 )
 """Endings of images that this program does not read. A message reports those that a folder holds."""
 

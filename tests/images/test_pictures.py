@@ -105,3 +105,15 @@ def test_a_name_with_brackets_is_a_name(tmp_path: Path) -> None:
     path = tmp_path / "image[page=1].png"
     picture().save(path)
     assert read(path).pixels.shape == (50, 70, 3)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.bmp", "a.czi"])
+def test_a_format_that_is_not_read_is_no_broken_image(tmp_path: Path, name: str) -> None:
+    advice = "Export as OME-TIFF"
+    if name.endswith(".czi"):
+        (tmp_path / name).write_bytes(b"ZISRAWFILE" + bytes(200))
+    else:
+        picture("L").save(tmp_path / name)
+        advice = "Save the picture as PNG or TIFF"
+    with pytest.raises(SourceError, match=f"this format is not read. {advice}"):
+        inspect(tmp_path / name)
