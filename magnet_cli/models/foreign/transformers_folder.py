@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from magnet_cli.options.shared import EngineName
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+JOINED, IMAGES = "processor_config.json", "image_processor"
+"""File, and its key, of the processor of images where one of texts belongs to the network too, since version 5."""
 WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 SEMANTIC = ("beit", "data2vec-vision", "dpt", "mobilenet_v2", "mobilevit", "mobilevitv2", "segformer", "upernet")
 """Types whose heads give logits of each pixel's classes."""
@@ -32,8 +34,8 @@ TASK = "the task is semantic"
 """Sentence that OneFormer takes beside the image, as numbers of its vocabulary."""
 TASK_LENGTH = 77
 """Numbers of that sentence where the configuration states no other count; the rest are zeros."""
-VOCABULARY = ("vocab.json", "merges.txt")
-"""Files of the vocabulary of that sentence."""
+VOCABULARY, TOKENIZER = ("vocab.json", "merges.txt"), "tokenizer.json"
+"""Files of the vocabulary of that sentence. Since its version 5 the library writes one file in place of the two."""
 OF_TRAINING = "model.text_mapper."
 """Beginning of the names of OneFormer's weights that its training alone uses."""
 BYTE = 255.0
@@ -60,16 +62,15 @@ class TransformersFolder:
         config = read_json(path, CONFIG)
         _check_type(config, file=path / CONFIG)
         files = [CONFIG, *_weights(path)]
-        processor = {}
-        if (path / PROCESSOR).exists():
-            processor = read_json(path, PROCESSOR)
-            files.append(PROCESSOR)
+        name, processor = _processor(path)
+        if processor:
+            files.append(name)
         return NetworkReading(
             kind=self.name,
             path=path,
             root=path,
             files=tuple(files),
-            stated={**_stated(config, file=path / CONFIG), **_stated_by_processor(processor)},
+            stated={**_stated(config, file=path / CONFIG), **_stated_by_processor(name, processor)},
             options={"task": _task(path, config)} if config["model_type"] == "oneformer" else {},
         )
 
@@ -191,6 +192,16 @@ def _check_type(config: Mapping[str, Any], *, file: Path) -> None:
         )
 
 
+def _processor(path: Path) -> tuple[str, Mapping[str, Any]]:
+    """Return the name of the file with the settings of the processor of images, and these, empty without a file."""
+    if (path / PROCESSOR).exists():
+        return PROCESSOR, read_json(path, PROCESSOR)
+    if not (path / JOINED).exists():
+        return PROCESSOR, {}
+    found = read_json(path, JOINED).get(IMAGES)
+    return JOINED, found if isinstance(found, dict) else {}
+
+
 def _task(path: Path, config: Mapping[str, Any]) -> list[int]:
     """Numbers of the sentence that names the task, by the vocabulary beside the network.
 
@@ -201,7 +212,8 @@ def _task(path: Path, config: Mapping[str, Any]) -> list[int]:
 
     library: Any = transformers
     length = config.get("task_seq_len", TASK_LENGTH)
-    for name in VOCABULARY:
+    has_one = (path / TOKENIZER).exists() and not (path / VOCABULARY[0]).exists()
+    for name in (TOKENIZER,) if has_one else VOCABULARY:
         checked_file(path, name)
     try:
         with _apart():
@@ -278,8 +290,13 @@ def _classes(labels: Mapping[str, Any]) -> dict[str, Stated]:
     return {"channels": channels, "classes": Stated(value=choices, origin=f"{CONFIG}: id2label")}
 
 
-def _stated_by_processor(processor: Mapping[str, Any]) -> dict[str, Stated]:
-    """Return size and normalisation of the pixels that the library's own processor would hand over."""
+def _stated_by_processor(name: str, processor: Mapping[str, Any]) -> dict[str, Stated]:
+    """Return size and normalisation of the pixels that the library's own processor would hand over.
+
+    Args:
+        name: Name of the file, for origins.
+        processor: The settings of the processor of images; empty where there are none.
+    """
     found: dict[str, Stated] = {}
     if not processor:
         return found
@@ -288,25 +305,25 @@ def _stated_by_processor(processor: Mapping[str, Any]) -> dict[str, Stated]:
         size, key = processor["crop_size"], "crop_size"
     sides = _sides(size)
     if sides is not None and processor.get("do_resize", True):
-        found["input"] = Stated(value=sides, origin=f"{PROCESSOR}: {key}")
+        found["input"] = Stated(value=sides, origin=f"{name}: {key}")
     if processor.get("do_flip_channel_order"):
-        origin = f"{PROCESSOR}: do_flip_channel_order"
+        origin = f"{name}: do_flip_channel_order"
         found["bands"] = Stated(value=("blue", "green", "red"), origin=origin)
     factor = processor.get("rescale_factor", 1 / BYTE)
     rescaled = processor.get("do_rescale", True) and isinstance(factor, float | int) and factor > 0
     if rescaled:
-        found["range"] = Stated(value=(0.0, round(1 / factor, 9)), origin=f"{PROCESSOR}: rescale_factor")
+        found["range"] = Stated(value=(0.0, round(1 / factor, 9)), origin=f"{name}: rescale_factor")
     mean, std = processor.get("image_mean"), processor.get("image_std")
     # Processors of MobileViT have no mean at all.
     if processor.get("do_normalize", mean is not None) and isinstance(mean, list) and isinstance(std, list):
         unit = 1.0 if rescaled else BYTE
-        found["mean"] = Stated(value=tuple(value / unit for value in mean), origin=f"{PROCESSOR}: image_mean")
-        found["std"] = Stated(value=tuple(value / unit for value in std), origin=f"{PROCESSOR}: image_std")
+        found["mean"] = Stated(value=tuple(value / unit for value in mean), origin=f"{name}: image_mean")
+        found["std"] = Stated(value=tuple(value / unit for value in std), origin=f"{name}: image_std")
     else:
-        origin = f"{PROCESSOR}: do_normalize is off"
+        origin = f"{name}: do_normalize is off"
         found["mean"], found["std"] = Stated(value=(0.0,), origin=origin), Stated(value=(1.0,), origin=origin)
         if not rescaled:
-            found["values"] = Stated(value="stored", origin=f"{PROCESSOR}: do_rescale is off")
+            found["values"] = Stated(value="stored", origin=f"{name}: do_rescale is off")
             del found["mean"], found["std"]
     return found
 

@@ -99,6 +99,21 @@ def test_weights_that_the_library_would_make_up_are_refused(tmp_path: Path) -> N
         tried_network(saved.options())
 
 
+def _save_as_version_5(folder: Path) -> None:
+    """Replace the files of the processors by those that version 5 of the library writes for a network with two."""
+    library: Any = pytest.importorskip("transformers", reason="the extra transformers is not installed")
+    tokens = library.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).unlink()
+    tokens.save_pretrained(folder)
+    if not (folder / "tokenizer.json").exists() or (folder / "vocab.json").exists():
+        pytest.skip("an older version of transformers is installed")
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").unlink()
+    joined = {"processor_class": "OneFormerProcessor", "image_processor": settings}
+    (folder / "processor_config.json").write_text(json.dumps(joined))
+
+
 def test_the_task_of_oneformer_is_a_sentence_of_its_vocabulary(tmp_path: Path) -> None:
     saved = transformers_saved(tmp_path, "oneformer")
     tried = tried_network(saved.options())
@@ -118,6 +133,11 @@ def test_the_task_of_oneformer_is_a_sentence_of_its_vocabulary(tmp_path: Path) -
     file = saved.path / "model.safetensors"
     save_file({**load_file(file), "model.text_mapper.a": torch.ones(1)}, file, metadata={"format": "pt"})
     assert tried_network(saved.options()).spec.channels == 3
-    (saved.path / "vocab.json").unlink()
+    _save_as_version_5(saved.path)
+    newer = tried_network(saved.options())
+    assert newer.spec.options["task"] == tried.spec.options["task"]
+    assert newer.description["mean"] == pytest.approx([0.4, 0.5, 0.6])
+    assert newer.description.values["mean"].origin == "processor_config.json: image_mean"
+    (saved.path / "tokenizer.json").unlink()
     with pytest.raises(WeightsError, match=r"a file of the network is missing .*vocab\.json"):
         tried_network(saved.options())
