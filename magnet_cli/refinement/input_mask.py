@@ -64,13 +64,19 @@ class InputMask(Closing):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A note for the user on how the values are interpreted, and why."""
+        """Notes for the user on how the values are interpreted, and why."""
         kinds = {
             "binary": "a binary mask",
             "labels": f"class indices (classes: {len(self.reading.classes)})",
             "probability": f"a probability (above {self._cut:g} of {self._scale:g} is the object)",
         }
-        return (f"{self.path}: read as {kinds[self.reading.kind]}, because {self.reading.why}",)
+        missing = () if self._has_background else self._raster.notes
+        return (f"{self.path}: read as {kinds[self.reading.kind]}, because {self.reading.why}", *missing)
+
+    @property
+    def _has_background(self) -> bool:
+        """Whether the nodata value means the background: if 0 were unknown, no object of such a file could grow."""
+        return self._raster.nodata == 0 and self.reading.kind != "labels"
 
     def read(self, box: Box) -> NDArray[np.uint8]:
         """Read the labels of a box inside the mask, `(height, width)` uint8; 255 where they are not known.
@@ -79,8 +85,7 @@ class InputMask(Closing):
             SourceError: The box cannot be decoded, or has values that are no probability.
         """
         values, valid = self._raster.read_stored(box)
-        # A file of one object that declares 0 as nodata means the background: if 0 were unknown, no object could grow.
-        if valid is not None and self._raster.nodata == 0 and self.reading.kind != "labels":
+        if self._has_background:
             valid = None
         known = np.ones(values.shape, bool) if valid is None else valid
         if values.dtype.kind == "f":

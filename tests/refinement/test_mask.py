@@ -66,6 +66,15 @@ def test_a_bilevel_picture_is_binary(tmp_path: Path) -> None:
 def test_a_mask_that_calls_its_background_missing_is_binary(tmp_path: Path) -> None:
     path = tiff(tmp_path / "m.tif", disc().astype(np.uint8), extratags=[(42113, 2, 0, "0", True)])
     assert np.array_equal(read(path), disc())
+    with opened(path) as mask:
+        assert len(mask.notes) == 1
+
+
+def test_classes_that_a_mask_calls_missing_are_told(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "m.tif", disc().astype(np.uint8) * np.uint8(2), extratags=[(42113, 2, 0, "0", True)])
+    with opened(path, "labels") as mask:
+        assert np.array_equal(mask.read(Box.whole(mask.size)), np.where(disc(), 2, 255))
+        assert mask.notes[1].endswith("pixels of its nodata value 0 count as 255")
 
 
 def test_few_values_are_classes_and_255_is_not_computed(tmp_path: Path) -> None:
