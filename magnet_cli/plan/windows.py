@@ -32,7 +32,9 @@ PASS_SPAN = 8
 
 FALL = 4
 """How many times as far before a border as between computed windows a weight begins to fall towards a window that is
-not computed. A fine result meets a coarser one there, and they disagree more often (docs/method.md, section 4)."""
+not computed, where nobody has counted how often the results on both sides disagree (docs/method.md, section 4)."""
+RISE = 6
+"""How many times further it begins to fall if they disagree everywhere than if they agree."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +100,16 @@ class Stage:
 
     @cached_property
     def fall(self) -> int:
-        """Canvas pixels before a border over which a window's weight falls towards a neighbour that is not computed."""
-        return min(FALL * self.fade, max(self.fade, min(self.cell.width, self.cell.height) // 2))
+        """Canvas pixels before a border over which a window's weight falls towards a neighbour that is not computed.
+
+        This is for windows whose result is not compared with what was known before; see `Window.fall_for`.
+        """
+        return min(FALL * self.fade, self.widest_fall)
+
+    @cached_property
+    def widest_fall(self) -> int:
+        """Most canvas pixels before a border over which a weight may fall: up to the middle of the cell."""
+        return max(self.fade, min(self.cell.width, self.cell.height) // 2)
 
     def window(self, cell: Index) -> Box:
         """Return the box that the patch of a cell covers.
@@ -128,25 +138,25 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Sides:
-    """The sides of a window at which the neighbour is not computed."""
+    """How far a window's weight falls at each side: canvas pixels before the border, 0 beside a computed window."""
 
-    left: bool = False
-    right: bool = False
-    top: bool = False
-    bottom: bool = False
+    left: int = 0
+    right: int = 0
+    top: int = 0
+    bottom: int = 0
 
     def __bool__(self) -> bool:
-        return self.left or self.right or self.top or self.bottom
+        return any((self.left, self.right, self.top, self.bottom))
 
     @classmethod
-    def of(cls, cell: Index, is_left_out: Callable[[Index], bool]) -> Sides:
-        """Ask for each neighbour of a cell whether it is left out."""
+    def of(cls, cell: Index, is_left_out: Callable[[Index], bool], *, fall: int) -> Sides:
+        """Ask for each neighbour of a cell whether it is left out, and let the weight fall over `fall` pixels there."""
         column, row = cell.column, cell.row
         return cls(
-            left=is_left_out(Index(column=column - 1, row=row)),
-            right=is_left_out(Index(column=column + 1, row=row)),
-            top=is_left_out(Index(column=column, row=row - 1)),
-            bottom=is_left_out(Index(column=column, row=row + 1)),
+            left=fall * is_left_out(Index(column=column - 1, row=row)),
+            right=fall * is_left_out(Index(column=column + 1, row=row)),
+            top=fall * is_left_out(Index(column=column, row=row - 1)),
+            bottom=fall * is_left_out(Index(column=column, row=row + 1)),
         )
 
 
@@ -166,8 +176,8 @@ class Window:
     """`kept`, and the pixels beyond borders to other cells of the block in which the window has a share."""
     fade: int
     """Canvas pixels on either side of such a border over which weights fall."""
-    fall: int
-    """Canvas pixels before a border over which they fall where the neighbour is not computed."""
+    widest_fall: int
+    """Most canvas pixels before a border over which they may fall where the neighbour is not computed."""
     blend: Blend
     """Shape of the weights."""
 
@@ -185,28 +195,55 @@ class Window:
         """Return the weights of a window beside neighbours that are not computed.
 
         Args:
-            sides: Where these neighbours lie.
+            sides: Where these neighbours lie, and how far the weight falls towards them.
         """
         rows, columns = self.weights
         rows *= self._lowered(
-            self.reach.y, len(rows), begin=self.own.y, end=self.own.bottom, at=(sides.top, sides.bottom)
+            self.reach.y, len(rows), begin=self.own.y, end=self.own.bottom, falls=(sides.top, sides.bottom)
         )
         columns *= self._lowered(
-            self.reach.x, len(columns), begin=self.own.x, end=self.own.right, at=(sides.left, sides.right)
+            self.reach.x, len(columns), begin=self.own.x, end=self.own.right, falls=(sides.left, sides.right)
         )
         return rows, columns
+
+    @property
+    def strips(self) -> dict[str, Box]:
+        """The pixels around each border of the cell over which weights fall between computed windows.
+
+        They lie along the cell and inside of `box`, on the stage's grid.
+        """
+        own, fade = self.own, self.fade
+        sides = {
+            "left": Box(x=own.x - fade, y=own.y, width=2 * fade, height=own.height),
+            "right": Box(x=own.right - fade, y=own.y, width=2 * fade, height=own.height),
+            "top": Box(x=own.x, y=own.y - fade, width=own.width, height=2 * fade),
+            "bottom": Box(x=own.x, y=own.bottom - fade, width=own.width, height=2 * fade),
+        }
+        return {name: strip.intersection(self.box) for name, strip in sides.items()}
+
+    def fall_for(self, differing: int, pixels: int) -> int:
+        """Return over how many pixels before a border the weight falls towards a neighbour that is not computed.
+
+        Where the window's result and what was known have different classes, the class has to change somewhere in the
+        fall. It is as wide as makes these changes few, and no wider, because a lowered weight refines less.
+
+        Args:
+            differing: The number of pixels of the border's strip with different classes.
+            pixels: The number of pixels of the strip, one or more.
+        """
+        return min(self.widest_fall, self.fade + RISE * self.fade * differing // pixels)
 
     @property
     def is_sharp(self) -> bool:
         """Whether every weight is one if all neighbours are computed: the window shares no pixel with another."""
         return self.reach == self.kept
 
-    def _lowered(self, first: int, count: int, *, begin: int, end: int, at: tuple[bool, bool]) -> NDArray[np.float32]:
+    def _lowered(self, first: int, count: int, *, begin: int, end: int, falls: tuple[int, int]) -> NDArray[np.float32]:
         """Return the factors by which weights along an axis are lowered at neither, one or both of its cell's sides."""
         centres, factors = first + np.arange(count, dtype=np.float64) + 0.5, np.ones(count)
-        for falls, distance in zip(at, (begin - centres, centres - end), strict=True):
-            if falls:
-                factors *= lowered(distance, fade=self.fade, fall=self.fall)
+        for fall, distance in zip(falls, (begin - centres, centres - end), strict=True):
+            if fall:
+                factors *= lowered(distance, fade=self.fade, fall=fall)
         return factors.astype(np.float32)
 
     def _interval(self, start: int, end: int, first: int, last: int) -> Interval:
@@ -299,7 +336,7 @@ class Pass:
                 kept=kept,
                 reach=reach,
                 fade=stage.fade,
-                fall=stage.fall,
+                widest_fall=stage.widest_fall,
                 blend=stage.blend,
             )
 

@@ -13,6 +13,7 @@ from magnet_cli.arithmetic.canvas import Canvas, reflected
 from magnet_cli.arithmetic.points import SmoothedScore, choose_points
 from magnet_cli.arithmetic.scores import certainty, share_of, uncertainty
 from magnet_cli.geometry import Box
+from magnet_cli.plan.windows import Sides
 from magnet_cli.segmentation.block import StageCount
 from magnet_cli.segmentation.changes import Sample
 from magnet_cli.segmentation.selection import Candidates, select, sides_of
@@ -132,6 +133,8 @@ class BlockStage:
         Raises:
             RuntimeError: The stage is finished.
         """
+        if under is not None and window.cell in self._sides:
+            self._sides[window.cell] = self._fitted(window, probs, under)
         source = window.reach.shifted(x=-window.box.x, y=-window.box.y).slices
         self.add(window, probs[:, *source])
         if self._score is not None and under is not None:
@@ -251,6 +254,22 @@ class BlockStage:
 
     def _on_device(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self._next.device, non_blocking=True)
+
+    def _fitted(self, window: Window, probs: Tensor, under: Tensor) -> Sides:
+        """Return how far a window's weight falls, from how often the classes differ from those known before.
+
+        Args:
+            window: A window beside others that were left out.
+            probs: R, `(classes, h, w)`.
+            under: Y' of the same shape.
+        """
+        differs = probs.argmax(dim=0) != under.argmax(dim=0)
+        sides = [name for name, fall in vars(self._sides[window.cell]).items() if fall]
+        strips = [window.strips[name].shifted(x=-window.box.x, y=-window.box.y) for name in sides]
+        # All counts are fetched together, because the calling thread waits for the device.
+        counts = torch.stack([differs[strip.slices].sum() for strip in strips]).tolist()
+        falls = (window.fall_for(count, strip.area) for count, strip in zip(counts, strips, strict=True))
+        return Sides(**dict(zip(sides, falls, strict=True)))
 
     def _local(self, box: Box) -> Box:
         return box.intersection(self.box).shifted(x=-self.box.x, y=-self.box.y)

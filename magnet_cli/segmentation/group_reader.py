@@ -57,7 +57,7 @@ def needed_cells(bound: BoundPass, block: Index, area: Area) -> tuple[Cells, ...
         taken = []
         for window in step.windows(block, stage):
             # A window that is left out lowers the weights of those beside it, so whether it is has to be known.
-            reached = stage.pitch.level0(window.reach.grown(rim + (stage.fall - stage.fade if ranks else 0)))
+            reached = stage.pitch.level0(window.reach.grown(rim + (stage.widest_fall - stage.fade if ranks else 0)))
             if stage is not finest:
                 is_needed = any(reached.intersection(other).area for other in wanted)
             elif bound.is_last:

@@ -183,7 +183,7 @@ def sides_of(among: Candidates, selection: Selection) -> dict[Index, Sides]:
     def is_left_out(cell: Index) -> bool:
         return cell in left_out or (budget is not None and budget.leaves_out(cell))
 
-    found = ((window.cell, Sides.of(window.cell, is_left_out)) for window in selection.windows)
+    found = ((window.cell, Sides.of(window.cell, is_left_out, fall=among.stage.fall)) for window in selection.windows)
     return {cell: sides for cell, sides in found if sides}
 
 

@@ -61,14 +61,14 @@ def test_borders_of_an_earlier_pass_do_not_show(tmp_path: Path) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("patches", "fall", "bounds"), [("40%", None, (0.9, LIMIT)), ("20%", None, (0.9, LIMIT)), ("40%", 1, (LIMIT, 2))]
+    ("patches", "rise", "bounds"), [("40%", None, (0.9, LIMIT)), ("20%", None, (0.9, LIMIT)), ("40%", 0, (LIMIT, 2))]
 )
 def test_borders_of_selected_windows_do_not_show(
-    patches: str, fall: int | None, bounds: tuple[float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    patches: str, rise: int | None, bounds: tuple[float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Towards windows that are not computed a weight has to fall further than between computed ones."""
-    if fall is not None:
-        monkeypatch.setattr("magnet_cli.plan.windows.FALL", fall)
+    if rise is not None:
+        monkeypatch.setattr("magnet_cli.plan.windows.RISE", rise)
     options, total = SegmentOptions(weights="aerial", tissue="none", method="magnet-fast", patches=patches), Slope()
     for seed in SEEDS:
         (tmp_path / str(seed)).mkdir()

@@ -13,7 +13,7 @@ import torch
 from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.options.rules import ALL, parse_patches, parse_points
 from magnet_cli.options.segment import SegmentOptions
-from magnet_cli.plan.windows import FALL, Pass, Sides, Stage
+from magnet_cli.plan.windows import RISE, Pass, Sides, Stage
 from tests.segmentation.support import ArrayImage, CodedNetworks, computed, facts, run, sides
 from tests.segmentation.test_differences import Numbering, flat
 
@@ -77,9 +77,9 @@ class Opposed(CodedNetworks):
 
 
 def falling(blend: str) -> NDArray[np.float64]:
-    """Return the weights of a window across the end of its cell beside a window that is not computed."""
+    """Return the weights of a window across the end of its cell beside one that is not computed and differs."""
     away = np.arange(-CELL // 2, MARGIN) + 0.5
-    share = (MARGIN - away) / (MARGIN + min(FALL * MARGIN, CELL // 2))
+    share = (MARGIN - away) / (MARGIN + min((1 + RISE) * MARGIN, CELL // 2))
     straight, blended = (1 - ramp(np.arange(-CELL // 2, MARGIN), 0, name) for name in ("linear", blend))
     return share**1.5 * blended / straight
 
@@ -147,7 +147,7 @@ def test_points_are_chosen_by_scores_that_no_weight_lowers() -> None:
 
 
 def test_a_weight_falls_far_towards_a_window_that_is_not_computed() -> None:
-    """It falls to the end of the window, from four times as far as between computed windows, and last most slowly."""
+    """It falls to the end of the window, and last most slowly."""
     stage = Stage(
         number=1,
         scale=Size(width=256, height=256),
@@ -159,13 +159,39 @@ def test_a_weight_falls_far_towards_a_window_that_is_not_computed() -> None:
     )
     step = Pass(number=0, stages=(stage,), span=9)
     window = next(one for one in step.windows(step.block(0), stage) if (one.cell.column, one.cell.row) == (3, 3))
-    rows, columns = window.weights_beside(Sides(right=True, top=True))
+    rows, columns = window.weights_beside(Sides(right=64, top=40))
     away = window.own.right - (window.reach.x + np.arange(256) + 0.5)
     assert np.array_equal(columns[:100], window.weights[1][:100])
     np.testing.assert_allclose(columns[100:], np.clip((16 + away[100:]) / 80, 0, 1) ** 1.5, atol=1e-6)
-    np.testing.assert_allclose(rows, columns[::-1], atol=1e-6)
+    below = window.reach.y + np.arange(256) + 0.5 - window.own.y
+    np.testing.assert_allclose(rows[:100], np.clip((16 + below[:100]) / 56, 0, 1) ** 1.5, atol=1e-6)
     small = replace(stage, margin=64)
-    assert (small.fade, small.fall) == (64, 64)
+    assert (small.fade, small.fall, small.widest_fall) == (64, 64, 64)
+
+
+class Striped(CodedNetworks):
+    """Networks that predict class 0 at the coarse scale, and class 1 at the fine one where the image is bright."""
+
+    def predict(self, patches: Tensor, scale: Size) -> Tensor:
+        first = torch.where(patches[:, 0] > 0, 0.2 if scale.width == INPUT else 0.6, 0.6)
+        return torch.stack((first, 1 - first), dim=1)
+
+
+def test_a_weight_falls_the_further_the_more_results_differ_at_a_border() -> None:
+    """Where both have one class, the fine result is kept as far as between computed windows."""
+    image = np.zeros((4 * CELL, 4 * CELL, 3), np.uint8)
+    image[: CELL - MARGIN, : CELL + MARGIN] = 255
+    words: dict[str, Any] = {"overlap": 2 * MARGIN, "probabilities": True, "num_workers": 0, "median": 1}
+    options = SegmentOptions(
+        scales=sides(4 * INPUT, INPUT), method="magnet-fast", points=ALL, patches=parse_patches("1"), **words
+    )
+    outcome = run(ArrayImage(image), facts(2, input_side=INPUT), options, Striped(2))
+    assert np.array_equal(np.argwhere(computed(outcome, 2)), [[0, 0]])
+    share = (0.6 - field_of(outcome)[0]) / 0.4
+    right = CELL - (np.arange(CELL + MARGIN) + 0.5)
+    wide = np.clip((MARGIN + right) / (MARGIN + CELL // 2), 0, 1) ** 1.5
+    np.testing.assert_allclose(share[6, : CELL + MARGIN], wide, atol=0.01)
+    np.testing.assert_allclose(share[: CELL - MARGIN, 6], 1, atol=0.01)
 
 
 def beside(chosen: NDArray[np.bool_], row: int, column: int) -> bool:

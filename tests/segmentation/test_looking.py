@@ -105,8 +105,9 @@ def test_a_window_is_needed_where_it_would_lower_the_weights_beside_it(patches: 
     stage = step.stages[-1]
     left, beside = Index(column=0, row=0), Index(column=1, row=0)
     border = stage.own(left).right
-    assert stage.fade + 2 < stage.fall
-    area = Polygons(shapely.box(border - stage.fall + 1, 10, border - stage.fall + 3, 12), image.info.size)
+    assert stage.fade + 2 < stage.widest_fall
+    begins = border - stage.widest_fall
+    area = Polygons(shapely.box(begins + 1, 10, begins + 3, 12), image.info.size)
     cells = needed_cells(BoundPass(plan=plan, step=step, device=torch.device("cpu"), area=area), step.block(0), area)
     assert left in cells[-1]
     assert (beside in cells[-1]) == is_needed
