@@ -10,6 +10,7 @@ from math import log
 from pathlib import Path
 from typing import Any
 
+from magnet_cli.errors import OutputError
 from magnet_cli.system import durable
 
 SCHEMA = 1
@@ -44,21 +45,30 @@ class Figure:
 
 
 def state_folder() -> Path:
-    """Return the folder of what this program learns about the machine: `MAGNET_STATE`, or the user's state folder."""
+    """Return the folder of what this program learns about the machine: `MAGNET_STATE`, or the user's state folder.
+
+    Raises:
+        OutputError: No variable names the folder, and the account has no home folder, as in some containers.
+    """
     named = os.environ.get("MAGNET_STATE")
     if named:
         return Path(named)
     # The XDG Base Directory Specification names this folder and what stands for it where the variable is not set.
     base = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "magnet"
+    try:
+        return (Path(base) if base else Path.home() / ".local" / "state") / "magnet"
+    except RuntimeError as exc:
+        raise OutputError(
+            "there is no folder for what the program learns about this machine: the account has no home folder",
+            advice="Name a folder in the variable MAGNET_STATE",
+        ) from exc
 
 
 def stored_figures(folder: Path | None = None) -> list[Figure]:
     """Return the figures that were stored; none where there is no file, or one that this version cannot read."""
-    path = (folder or state_folder()) / NAME
-    # Speeds only feed an estimate: a file that cannot be read must not stop a plan.
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(path.read_bytes())
+    # Speeds only feed an estimate: a file that cannot be read, or a missing home, must not stop a plan.
+    with suppress(OSError, ValueError, KeyError, TypeError, OutputError):
+        found = json.loads(((folder or state_folder()) / NAME).read_bytes())
         if found["schema"] == SCHEMA:
             return [_figure(entry) for entry in found["figures"]]
     return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +77,21 @@ def test_where_figures_lie(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MAGNET_STATE")
     monkeypatch.setenv("XDG_STATE_HOME", "/other")
     assert state_folder() == Path("/other/magnet")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has a variable for the folder")
+def test_an_account_without_a_home_has_no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may run under a number for which no account is listed, and without HOME."""
+    for name in ("HOME", "XDG_STATE_HOME", "MAGNET_STATE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unlisted(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", unlisted)
+    assert stored_figures() == []
+    with pytest.raises(OutputError, match=r"has no home folder.*MAGNET_STATE"):
+        store_figure(Figure(case=CASE, pixels=100, windows_per_second=1.0))
 
 
 @pytest.mark.parametrize(
