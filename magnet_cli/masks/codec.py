@@ -22,6 +22,9 @@ ZSTD_LEVEL = 3
 FRAGMENT_LEVEL = 1
 """The zstd level of fragments, which only this program reads back: zstd takes a third of the time of deflate."""
 
+LZ4 = b"\4"
+"""First byte of a chunk that lz4 has packed."""
+
 STEPS = 254
 """A quantised value v stands for v / STEPS; 255 stands for not computed."""
 
@@ -63,22 +66,36 @@ def decode_text(text: str, *, dtype: str) -> NDArray[Any]:
 
 
 def encode_chunk(values: NDArray[np.generic]) -> bytes:
-    """Return a chunk of a field, `(bands, height, width)` float16 or uint8; bytes of equal weight lie together."""
-    # The high bytes of neighbouring probabilities are alike and the low ones are noise, so zstd packs them better
-    # apart.
-    planes = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.dtype.itemsize).T
-    return bytes(imagecodecs.zstd_encode(np.ascontiguousarray(planes).tobytes(), level=1))
+    """Return a chunk of a field, `(bands, height, width)` float16 or uint8, for the journal alone."""
+    size = values.dtype.itemsize
+    data = np.ascontiguousarray(values).reshape(-1).view(f"u{size}")
+    if size > 1:
+        # The high bytes of neighbouring probabilities are alike and the low ones are noise, so they pack better apart.
+        planes = np.empty((size, data.size), np.uint8)
+        for byte, plane in enumerate(planes):
+            # Shifts take a fifth of the time of copying every other byte.
+            np.right_shift(data, 8 * byte, out=plane, casting="unsafe")
+        data = planes.reshape(-1)
+    # Chunks are read once or twice and then deleted: zstd packs a tenth better in twice the time.
+    return LZ4 + bytes(imagecodecs.lz4_encode(data.tobytes()))
 
 
 def decode_chunk(data: bytes, *, shape: tuple[int, int, int], dtype: str) -> NDArray[np.generic]:
-    """Return the values of a chunk, `shape` = (bands, height, width)."""
+    """Return the values of a chunk, `shape` = (bands, height, width); they may be read-only."""
     kind = np.dtype(dtype)
-    raw = imagecodecs.zstd_decode(data, out=kind.itemsize * shape[0] * shape[1] * shape[2])
-    planes = np.frombuffer(raw, dtype=np.uint8).reshape(kind.itemsize, -1)
-    values = np.empty((planes.shape[1], kind.itemsize), np.uint8)
-    # A transposed copy of two long rows takes four times as long as two copies with a stride.
-    for byte, plane in enumerate(planes):
-        values[:, byte] = plane
+    length = kind.itemsize * shape[0] * shape[1] * shape[2]
+    if data.startswith(LZ4):
+        raw = imagecodecs.lz4_decode(data[1:], out=length)
+    else:
+        # Journals of earlier versions hold frames of zstd, which begin with another byte.
+        raw = imagecodecs.zstd_decode(data, out=length)
+    *low, high = np.frombuffer(raw, dtype=np.uint8).reshape(kind.itemsize, -1)
+    if not low:
+        return high.reshape(shape)
+    values = high.astype(f"u{kind.itemsize}")
+    for plane in reversed(low):
+        values <<= 8
+        values |= plane
     return values.view(kind).reshape(shape)
 
 
