@@ -40,22 +40,24 @@ class FieldReader:
         dtype = np.dtype(entry.dtype)
         out = np.full((entry.bands, box.height, box.width), NODATA if dtype == np.uint8 else np.nan, dtype=dtype)
         for part in parts(box, entry.side):
-            for piece in self._catalogue.pieces(number, part.row, part.col, within=part.inner):
-                self._lay(piece, part=part, entry=entry, out=out[:, *part.box.shifted(x=-box.x, y=-box.y).slices])
+            pieces = self._catalogue.pieces(number, part.row, part.col, within=part.inner)
+            share = out[:, *part.box.shifted(x=-box.x, y=-box.y).slices] if pieces else out
+            for piece in pieces:
+                self._lay(piece, part=part, entry=entry, out=share)
         return out
 
     def _lay(self, piece: Piece, *, part: Part, entry: FieldSpec, out: NDArray[np.generic]) -> None:
-        """Copy what a piece has of one chunk's share into `out`, a view of that share."""
-        common = piece.box.intersection(part.inner)
-        if common.area:
-            source = common.shifted(x=-piece.box.x, y=-piece.box.y).slices
-            target = common.shifted(x=-part.inner.x, y=-part.inner.y).slices
-            values = self._decoded(piece, entry=entry)[:, *source]
-            if entry.join == "largest":
-                # 255 stands for nothing known; one more wraps it to 0, below every value.
-                wins = values.astype(np.uint8) + np.uint8(1) > out[:, *target].astype(np.uint8) + np.uint8(1)
-                values = np.where(wins, values, out[:, *target])
-            out[:, *target] = values
+        """Copy what a piece has of one chunk's share, in which it has a pixel, into `out`, a view of that share."""
+        held, wanted = piece.box, part.inner
+        common = held.intersection(wanted)
+        left, top, right, bottom = common.x, common.y, common.right, common.bottom
+        values = self._decoded(piece, entry=entry)[:, top - held.y : bottom - held.y, left - held.x : right - held.x]
+        target = out[:, top - wanted.y : bottom - wanted.y, left - wanted.x : right - wanted.x]
+        if entry.join == "largest":
+            # 255 stands for nothing known; one more wraps it to 0, below every value.
+            wins = values.astype(np.uint8) + np.uint8(1) > target.astype(np.uint8) + np.uint8(1)
+            values = np.where(wins, values, target)
+        target[:] = values
 
     def _decoded(self, piece: Piece, *, entry: FieldSpec) -> NDArray[np.generic]:
         def decode() -> NDArray[np.generic]:

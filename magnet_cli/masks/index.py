@@ -68,7 +68,7 @@ class PieceIndex:
             row = self._older[row]
         # The order in which groups were finished depends on threads and interruptions. Sorted pieces make the mask
         # independent of it.
-        return sorted(pieces, key=lambda piece: (piece.pass_index, piece.group, piece.start))
+        return sorted(pieces, key=lambda piece: (piece.pass_index, piece.group, piece.start)) if pieces[1:] else pieces
 
     def _touches(self, row: int, box: Box) -> bool:
         """Return whether a piece has a pixel in a box; hundreds of pieces are asked where blocks are small."""

@@ -70,11 +70,20 @@ class Part:
 
 def parts(box: Box, side: int) -> Iterator[Part]:
     """Yield the shares of all square tiles of `side` pixels that a box touches, row by row."""
-    for row in range(box.y // side, ceil(box.bottom / side)):
-        for col in range(box.x // side, ceil(box.right / side)):
-            share = Box(x=col * side, y=row * side, width=side, height=side).intersection(box)
-            if share.area:
-                yield Part(row=row, col=col, box=share, inner=share.shifted(x=-col * side, y=-row * side))
+    if not box.area:
+        return
+    for row in range(box.y // side, -(-box.bottom // side)):
+        top = max(box.y, row * side)
+        height = min(box.bottom, (row + 1) * side) - top
+        for col in range(box.x // side, -(-box.right // side)):
+            left = max(box.x, col * side)
+            width = min(box.right, (col + 1) * side) - left
+            yield Part(
+                row=row,
+                col=col,
+                box=Box(x=left, y=top, width=width, height=height),
+                inner=Box(x=left - col * side, y=top - row * side, width=width, height=height),
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

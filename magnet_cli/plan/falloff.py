@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,21 +88,40 @@ class Parity:
     blend: Blend
 
     def weights(self, first: int, count: int) -> NDArray[np.float32]:
-        """Return the weights of some pixels, `(count,)`; 0 where no block of this parity has a share."""
-        pixels = first + np.arange(count)
-        # The sides of the image are no borders between blocks, so pixels there are weighed by the nearest inner border.
-        nearest = np.clip((pixels + self.period // 2) // self.period, 1, max(1, self.count - 1))
-        after = np.zeros(count)
-        for border in np.unique(nearest):
-            mine = nearest == border
-            there = np.flatnonzero(mine)
-            part = rising(
-                first + int(there[0]), len(there), border=int(border) * self.period, fade=self.fade, blend=self.blend
-            )
-            after[mine] = part if border % 2 == self.parity else 1 - part
-        if self.count == 1:
-            after[:] = 1 if self.parity == 0 else 0
-        return after.astype(np.float32)
+        """Return the weights of some pixels, `(count,)`, read-only; 0 where no block of this parity has a share."""
+        return _weights_of(self, first, count)
+
+    def runs(self, first: int, count: int) -> tuple[slice, ...]:
+        """Return the runs of some pixels in which a block of this parity has a share, counted from the first pixel."""
+        return _runs_of(self, first, count)
+
+
+@lru_cache(maxsize=256)
+def _runs_of(blocks: Parity, first: int, count: int) -> tuple[slice, ...]:
+    there = blocks.weights(first, count) > 0
+    ends = np.flatnonzero(np.diff(there, prepend=False, append=False)).tolist()
+    return tuple(slice(start, stop) for start, stop in zip(ends[::2], ends[1::2], strict=True))
+
+
+@lru_cache(maxsize=256)
+def _weights_of(blocks: Parity, first: int, count: int) -> NDArray[np.float32]:
+    """Return what `Parity.weights` does. All blocks of a row ask for the same rows, and all of a column for columns."""
+    pixels = first + np.arange(count)
+    # The sides of the image are no borders between blocks, so pixels there are weighed by the nearest inner border.
+    nearest = np.clip((pixels + blocks.period // 2) // blocks.period, 1, max(1, blocks.count - 1))
+    after = np.zeros(count)
+    for border in np.unique(nearest):
+        mine = nearest == border
+        there = np.flatnonzero(mine)
+        part = rising(
+            first + int(there[0]), len(there), border=int(border) * blocks.period, fade=blocks.fade, blend=blocks.blend
+        )
+        after[mine] = part if border % 2 == blocks.parity else 1 - part
+    if blocks.count == 1:
+        after[:] = 1 if blocks.parity == 0 else 0
+    found = after.astype(np.float32)
+    found.flags.writeable = False
+    return found
 
 
 def parities(*, period: int, count: int, fade: int, blend: Blend) -> tuple[Parity, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, product
 from math import ceil, floor
 from typing import TYPE_CHECKING
 
@@ -455,6 +455,12 @@ class BlockLayer:
             ones[0] if self.rows is None else self.rows.weights(box.y, box.height),
             ones[1] if self.columns is None else self.columns.weights(box.x, box.width),
         )
+
+    def parts(self, box: Box) -> Iterator[tuple[slice, slice]]:
+        """Yield the rows and the columns of parts of a box in which the layer has a share, counted from the box."""
+        down = (slice(0, box.height),) if self.rows is None else self.rows.runs(box.y, box.height)
+        across = (slice(0, box.width),) if self.columns is None else self.columns.runs(box.x, box.width)
+        yield from product(down, across)
 
 
 def frame_boxes(inner: Box, outer: Box) -> list[Box]:

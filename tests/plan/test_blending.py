@@ -56,6 +56,10 @@ def test_weights_of_blocks_sum_to_one_and_lie_in_what_they_compute(step: Pass, b
     for layer in step.layers:
         rows, columns = layer.weights(whole)
         total += rows[:, None] * columns
+        parts = np.zeros(total.shape, np.int64)
+        for down, across in layer.parts(whole):
+            parts[down, across] += 1
+        assert ((rows[:, None] * columns > 0) == parts).all()
         has = np.zeros(total.shape, np.int64)
         for block in all_blocks(step):
             if step.layer(block) is layer:
