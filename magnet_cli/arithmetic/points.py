@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name all of torch's documentation uses
 
 from magnet_cli.arithmetic.scores import MEDIAN_STRIP
 
@@ -35,15 +34,34 @@ SAMPLE = 1 << 12
 class SmoothedScore:
     """The median of a score over squares, its borders replicated."""
 
-    score: Tensor
-    """`(height, width)` float32 in [0, 1]."""
+    bordered: Tensor
+    """The score and `side // 2` pixels around it, `(height + side - 1, width + side - 1)` float32. A padded copy of the
+    score would take as much memory again, where a run has most of it in use."""
     side: int
     """The side of the square in pixels, an odd number."""
 
+    @classmethod
+    def zeros(cls, height: int, width: int, *, side: int, device: torch.device) -> Self:
+        """Return the medians of a score that is still to be filled in."""
+        rim = side - 1
+        return cls(bordered=torch.zeros((height + rim, width + rim), dtype=torch.float32, device=device), side=side)
+
+    @property
+    def score(self) -> Tensor:
+        """The score, `(height, width)` float32 in [0, 1], a view. It is filled in before a median is asked for."""
+        reach = self.side // 2
+        height, width = self.bordered.shape
+        return self.bordered[reach : height - reach, reach : width - reach]
+
     @cached_property
     def _padded(self) -> Tensor:
-        reach = self.side // 2
-        return F.pad(self.score[None, None], (reach, reach, reach, reach), mode="replicate")[0, 0]
+        """The score with its border repeated around it."""
+        padded, reach = self.bordered, self.side // 2
+        for dim in (1, 0):
+            length = padded.shape[dim]
+            for rim, nearest in ((0, reach), (length - reach, length - reach - 1)):
+                padded.narrow(dim, rim, reach).copy_(padded.narrow(dim, nearest, 1))
+        return padded
 
     def above(self, threshold: float) -> Tensor:
         """Return where the median exceeds a number; `(height, width)` bool."""
@@ -62,7 +80,7 @@ class SmoothedScore:
         """Return the median at pixels given as row-major indices; `(count,)` int64 to `(count,)` float32."""
         if self.side == 1:
             return self.score.reshape(-1)[pixels]
-        width, stride = self.score.shape[1], self._padded.shape[1]
+        width, stride = self.score.shape[1], self._padded.stride(0)
         steps = torch.arange(self.side, device=pixels.device)
         square = (steps[:, None] * stride + steps).reshape(-1)
         corners = torch.div(pixels, width, rounding_mode="floor") * stride + pixels % width

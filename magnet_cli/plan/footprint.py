@@ -165,7 +165,7 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     # A stage reads the canvas before it while it fills its own. Older canvases are dropped.
     held = canvases[-1] if len(canvases) == 1 else max(a + b for a, b in pairwise(canvases))
     finest = _canvas_size(step, step.stages[-1]).pixels
-    # Bytes a pixel: the score and its padded copy in float32, and the votes of the median.
+    # Bytes a pixel: the score in float32, and the votes of the median for up to three numbers with their sums.
     score = finest * (10 if plan.settings.points.kind != "all" else 0)
     score += finest * (4 if plan.settings.select != "uncertainty" else 0)
     # Where windows are left out: the summed weights of the others, and what is compared with them.

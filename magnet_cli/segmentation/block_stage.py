@@ -57,10 +57,10 @@ class BlockStage:
         self._next = torch.zeros(shape, dtype=torch.float16, device=bound.device)
         # The weights of a window's rows and columns are kept, and not their product, which is as large as the window.
         self._weights: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
-        self._score: Tensor | None = None
+        self._scores: SmoothedScore | None = None
         if self._before is not None and bound.settings.points.kind != "all":
             # Windows that are not computed keep a score of 0, which is never chosen.
-            self._score = torch.zeros(shape[1:], dtype=torch.float32, device=bound.device)
+            self._scores = SmoothedScore.zeros(*shape[1:], side=bound.settings.median, device=bound.device)
         self._stored: Tensor | None = None
         self._valid: Tensor | None = None
         if state.pixels.stages and not state.pixels.is_empty:
@@ -137,9 +137,9 @@ class BlockStage:
             self._sides[window.cell] = self._fitted(window, probs, under)
         source = window.reach.shifted(x=-window.box.x, y=-window.box.y).slices
         self.add(window, probs[:, *source])
-        if self._score is not None and under is not None:
+        if self._scores is not None and under is not None:
             score = uncertainty(under[:, *source]) * certainty(probs[:, *source])
-            self._score[self._local(window.reach).slices] += score * self.weights(window)
+            self._scores.score[self._local(window.reach).slices] += score * self.weights(window)
 
     def add(self, window: Window, probs: Tensor) -> None:
         """Add a window's result to those of the windows beside it, each by its weights.
@@ -161,7 +161,8 @@ class BlockStage:
     def weights(self, window: Window) -> Tensor:
         """Give the weights of a window, `(reach.height, reach.width)` float32 in (0, 1]."""
         box, inner, own, sides = window.reach, window.kept, window.own, self._sides.get(window.cell)
-        key = (box.size, inner.x - box.x, inner.y - box.y, inner.size, own.x - box.x, own.y - box.y, own.size, sides)
+        places = ((part.x - box.x, part.y - box.y, part.width, part.height) for part in (box, inner, own))
+        key = (*places, sides)
         if key not in self._weights:
             found = window.weights if sides is None else window.weights_beside(sides)
             rows, columns = (torch.from_numpy(part).to(self._next.device) for part in found)
@@ -177,6 +178,9 @@ class BlockStage:
         """
         self._check(is_finished=False)
         state, before = self.state, self._before
+        selector = state.bound.plan.selector
+        if selector is None or self.stage is state.bound.plan.stages[-1]:
+            self._drop_pixels()
         result = Canvas(values=self._next, box=self.box, pitch=self.stage.pitch)
         moved = None
         if state.pixels.is_empty:
@@ -190,7 +194,7 @@ class BlockStage:
                     before.canvas, result, self._valid, own=own, stage=self.stage
                 )
             moved = self._movement(before)
-        self._score = None
+        self._scores = None
         self.is_finished = True
         state.known = Known(canvas=result) if before is None else replace(before, canvas=result, moved=moved)
 
@@ -228,6 +232,7 @@ class BlockStage:
         canvas = Canvas(values=scored, box=self.box, pitch=self.stage.pitch)
         known = Known(canvas=state.canvas) if state.known is None else state.known
         state.known = replace(known, scored=canvas, against=against)
+        self._drop_pixels()
 
     def _check(self, *, is_finished: bool) -> None:
         if self.is_finished != is_finished:
@@ -246,6 +251,13 @@ class BlockStage:
             score=partial(state.score, stage=self.stage),
             flagged=state.flagged,
         )
+
+    def _drop_pixels(self) -> None:
+        """Let go of the stage's stored pixels. Choosing points takes the most memory, and no patch is made after it."""
+        self._stored = None
+        # A device may still copy from the pixels of the host.
+        if self.state.pixels.stages and self._next.device.type == "cpu":
+            self.state.pixels.drop(self.state.bound.step.stages.index(self.stage))
 
     def _load(self, number: int) -> None:
         self._stored = self._on_device(self.state.pixels.stages[number])
@@ -277,8 +289,8 @@ class BlockStage:
     def _choose(self, before: Known | None) -> None:
         """Restore Y' wherever the result is not chosen, and count the chosen points."""
         counts = self.state.counts[self.stage.number]
-        if before is not None and self._score is not None:
-            chosen = self._chosen(self._score)
+        if before is not None and self._scores is not None:
+            chosen = self._chosen(self._scores)
             own = self.state.bound.step.own(self.state.pixels.block, self.stage)
             counts.points = int(chosen[self._local(own).slices].sum())
             self._keep_field(before.canvas, self.share(), chosen)
@@ -346,17 +358,16 @@ class BlockStage:
         share = self.share()
         return None if share is None else share > 0
 
-    def _chosen(self, score: Tensor) -> Tensor:
+    def _chosen(self, smoothed: SmoothedScore) -> Tensor:
         """Return which pixels of the canvas take the stage's result, `(height, width)` bool.
 
         Args:
-            score: Q, summed by the weights of the computed windows, `(height, width)` float32. It is overwritten.
+            smoothed: Medians of Q, which is summed by the weights of the computed windows. It is overwritten.
         """
         bound = self.state.bound
-        covered = self._unweighted(score)
+        covered = self._unweighted(smoothed.score)
         if self._valid is not None:
-            score.masked_fill_(~self._valid, 0)
-        smoothed = SmoothedScore(score=score, side=bound.settings.median)
+            smoothed.score.masked_fill_(~self._valid, 0)
         rule = bound.settings.points
         if rule.kind == "threshold":
             chosen = smoothed.above(float(rule.values[0]))

@@ -102,7 +102,7 @@ class BlockPixels:
     """The decoded pixels of a block."""
 
     block: Index
-    stages: tuple[NDArray[np.generic], ...]
+    stages: list[NDArray[np.generic]]
     """Stored values over the block's canvas of each stage of the pass, `(height, width, bands)`. Empty if not read."""
     valid: tuple[NDArray[np.bool_] | None, ...]
     """True for pixels of each stage that hold data, `(height, width)`. None where every pixel does."""
@@ -120,8 +120,12 @@ class BlockPixels:
 
     def pinned(self) -> BlockPixels:
         """Return the pixels in page-locked memory, from which CUDA copies asynchronously while the host goes on."""
-        stages = tuple(_pinned(pixels) for pixels in self.stages)
+        stages = [_pinned(pixels) for pixels in self.stages]
         return replace(self, stages=stages, valid=tuple(None if part is None else _pinned(part) for part in self.valid))
+
+    def drop(self, number: int) -> None:
+        """Let go of the stored values of a stage, by its number in the pass. The next stages do not read them."""
+        self.stages[number] = self.stages[number][:0].copy()
 
     @cached_property
     def is_empty(self) -> bool:
@@ -208,7 +212,7 @@ def read_block(image: Image, bound: BoundPass, block: Index) -> BlockPixels:
         kept_valid = both(kept_valid, area.mask(step.canvas(block, finest), finest.pitch))
     return BlockPixels(
         block=block,
-        stages=tuple(region.pixels for region in stages),
+        stages=[region.pixels for region in stages],
         valid=tuple(region.valid for region in stages) or (None,) * len(step.stages),
         level0_valid=level0_valid,
         kept_valid=kept_valid,
@@ -222,7 +226,7 @@ def _unread(step: Pass, block: Index, needed: tuple[Cells, ...]) -> BlockPixels:
     level0, canvas = step.level0(block), step.canvas(block, step.stages[-1])
     return BlockPixels(
         block=block,
-        stages=(),
+        stages=[],
         valid=(),
         level0_valid=np.zeros((level0.height, level0.width), bool),
         kept_valid=np.zeros((canvas.height, canvas.width), bool),

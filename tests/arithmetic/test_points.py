@@ -21,6 +21,13 @@ def score_of(height: int, width: int, *, levels: int, seed: int) -> torch.Tensor
 SIDES = st.sampled_from([1, 3, 5, 11, 17])
 
 
+def smoothed_of(score: torch.Tensor, side: int) -> SmoothedScore:
+    """Return the medians of a score."""
+    found = SmoothedScore.zeros(*score.shape, side=side, device=score.device)
+    found.score.copy_(score)
+    return found
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     height=st.integers(1, 30),
@@ -31,7 +38,7 @@ SIDES = st.sampled_from([1, 3, 5, 11, 17])
 )
 def test_a_majority_is_a_median_above(height: int, width: int, side: int, threshold: float, levels: int) -> None:
     score = score_of(height, width, levels=levels, seed=height)
-    smoothed = SmoothedScore(score=score, side=side)
+    smoothed = smoothed_of(score, side)
     expected = median_blur(score, side)
     assert torch.equal(smoothed.above(threshold), expected > threshold)
     assert torch.equal(smoothed.at(torch.arange(score.numel())), expected.reshape(-1))
@@ -62,13 +69,13 @@ def test_it_is_what_sorting_the_medians_would_give(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(points, "UNDECIDED", undecided)
         patch.setattr(points, "SAMPLE", sample)
-        found = choose_points(SmoothedScore(score=score, side=side), count, ranked=own, allowed=allowed)
+        found = choose_points(smoothed_of(score, side), count, ranked=own, allowed=allowed)
     assert torch.equal(found, expected)
 
 
 def test_a_flat_score_takes_the_first_pixels() -> None:
     found = choose_points(
-        SmoothedScore(score=torch.full((90, 100), 0.5), side=11),
+        smoothed_of(torch.full((90, 100), 0.5), 11),
         150,
         ranked=(slice(0, 90), slice(0, 100)),
         allowed=None,
@@ -85,7 +92,7 @@ def test_a_sample_saves_most_votes(monkeypatch: pytest.MonkeyPatch) -> None:
         return vote(smoothed, threshold)
 
     monkeypatch.setattr(SmoothedScore, "above", counted)
-    smoothed = SmoothedScore(score=score_of(700, 900, levels=0, seed=2), side=11)
+    smoothed = smoothed_of(score_of(700, 900, levels=0, seed=2), 11)
     found = choose_points(smoothed, 450_000, ranked=(slice(20, 680), slice(20, 880)), allowed=None)
     assert int(found[20:680, 20:880].count_nonzero()) == 450_000
     assert len(votes) <= 8

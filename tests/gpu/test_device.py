@@ -103,7 +103,7 @@ def test_pixels_are_pinned_and_copied_whole_while_the_device_is_busy() -> None:
     for number in range(8):
         pixels = np.full((1500, 1500, 3), number, np.uint8)
         block = BlockPixels(
-            block=Index(column=0, row=0), stages=(pixels,), valid=(None,), level0_valid=None, kept_valid=None
+            block=Index(column=0, row=0), stages=[pixels], valid=(None,), level0_valid=None, kept_valid=None
         ).pinned()
         held = torch.from_numpy(block.stages[0])
         assert held.is_pinned()

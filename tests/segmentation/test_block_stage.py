@@ -18,6 +18,7 @@ from tests.segmentation.support import MACHINE, ArrayImage, facts, sides
 
 if TYPE_CHECKING:
     from magnet_cli.plan.windows import Window
+    from magnet_cli.segmentation.window_scores import Known
 
 CLASSES = 3
 
@@ -88,3 +89,24 @@ def test_the_next_stage_starts_from_what_is_known(state: BlockState) -> None:
     assert (state.canvas.values.argmax(dim=0) == 2).all()
     assert [state.counts[number].run for number in (1, 2)] == [1, 4]
     assert sum(changes.changed for changes in state.changes().values()) > 0
+
+
+def test_the_pixels_of_a_stage_are_dropped_before_its_points_are_chosen(
+    state: BlockState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[list[int]] = []
+    choose = BlockStage._choose
+
+    def noted(stage: BlockStage, before: Known | None) -> None:
+        held.append([pixels.size for pixels in state.pixels.stages])
+        choose(stage, before)
+
+    monkeypatch.setattr(BlockStage, "_choose", noted)
+    first = filled(state, 0, 1)
+    first.finish()
+    with pytest.raises(RuntimeError, match="whose windows are computed"):
+        first.patch(first.windows[0], torch.zeros(32, 32, 3))
+    second = filled(state, 1, 2)
+    assert second.patch(second.windows[0], torch.zeros(32, 32, 3)) is None
+    second.finish()
+    assert held == [[0, 64 * 64 * 3], [0, 0]]

@@ -97,7 +97,7 @@ def candidates(seed: int, plan: Plan) -> tuple[Candidates, dict[str, np.ndarray]
     needed = frozenset(window.cell for window in windows if inside[window.cell.row, window.cell.column])
     pixels = BlockPixels(
         block=block,
-        stages=(),
+        stages=[],
         valid=(None, valid),
         level0_valid=None,
         kept_valid=None,
