@@ -151,6 +151,7 @@ class Computer:
         self._networks = networks
         self._scale, self._shift = normalisation.factors(networks.device)
         self._bounds = normalisation.bounds(networks.device)
+        self._rows: dict[int, list[Tensor]] = {}
         self._preparation = normalisation.preparation
         self._clock = clock
 
@@ -257,7 +258,7 @@ class Computer:
         # Factors are repeated to whole rows: an operation whose innermost dimension has the three values of a pixel
         # takes ten times as long.
         rows = values.reshape(len(batch), size.height, -1)
-        scale, shift, *bounds = (ends.repeat(size.width) for ends in (self._scale, self._shift, *(self._bounds or ())))
+        scale, shift, *bounds = self._factors_of_rows(size.width)
         if bounds:
             torch.clamp(rows, *bounds, out=rows)
         rows.mul_(scale).add_(shift)
@@ -265,6 +266,12 @@ class Computer:
             if holding is not None:
                 target.masked_fill_(~holding[..., None], 0)
         return values.permute(0, 3, 1, 2)
+
+    def _factors_of_rows(self, width: int) -> list[Tensor]:
+        """Return the factors, the summands and the bounds of all bands, each repeated for so many pixels."""
+        if width not in self._rows:
+            self._rows[width] = [ends.repeat(width) for ends in (self._scale, self._shift, *(self._bounds or ()))]
+        return self._rows[width]
 
     def _check(self, sums: Tensor, batches: Sequence[Sequence[Forward]], stage: Stage) -> None:
         wrong = (~torch.isfinite(sums)).nonzero().reshape(-1).tolist()

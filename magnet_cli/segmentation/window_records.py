@@ -68,7 +68,8 @@ def block_uncertainty(step: Pass, state: BlockState) -> NDArray[np.uint8]:
     parts = subdivision(stage)
     rows, row_of = sampled(own.height, stage.cell.height, parts)
     columns, column_of = sampled(own.width, stage.cell.width, parts)
-    sample = canvas.view(own)[:, rows, columns].cpu()
+    # Samples lie far apart in memory, so they are read once.
+    sample = canvas.view(own)[:, rows, columns].contiguous().cpu()
     values, known = sample.numpy(), (sample > 0).any(dim=0).numpy()
     valid = state.pixels.kept_valid
     if valid is not None:

@@ -324,6 +324,9 @@ def _pss(process: int) -> int:
 
 def _family() -> Iterator[int]:
     """Yield this process and its descendants; one that ends meanwhile may be missing."""
+    if not _has_children():
+        yield os.getpid()
+        return
     # A kernel may be built without /proc/PID/task/TID/children, but every one names a process's parent.
     children: dict[int, list[int]] = {}
     for entry in _PROC.iterdir():
@@ -337,6 +340,15 @@ def _family() -> Iterator[int]:
         process = waiting.pop()
         yield process
         waiting.extend(children.get(process, ()))
+
+
+def _has_children() -> bool:
+    """Return whether this process has started any other. The kernel knows, and looking for them reads all of /proc."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _group_limits() -> Iterator[tuple[int, int]]:
