@@ -443,7 +443,10 @@ class _Pair:
             stray = classes[-1]
             file = self.truth.path if stray.truth else self.mask.path
             rule = f"a label must be below {len(options.names)}, the number of classes, or ignored"
-            raise SourceError(rule, value=stray.index, file=file)
+            advice = "Name all classes"
+            if stray.truth:
+                advice += f", or add --ignore {stray.index} where it means unlabelled"
+            raise SourceError(rule, value=stray.index, file=file, advice=advice)
         return Evaluation(
             size=self.truth.size,
             classes=classes,

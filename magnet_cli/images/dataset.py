@@ -111,8 +111,14 @@ def _rows(path: Path) -> list[tuple[int, Mapping[str, str]]]:
                 if any(row.values()):
                     rows.append((reader.line_num, {name: (row.get(name) or "").strip() for name in COLUMNS}))
             return rows
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise SourceError(f"cannot be read as a CSV file: {exc}", file=path) from exc
+    except OSError as exc:
+        raise SourceError(
+            "the list cannot be read", value=exc.strerror or exc, file=path, advice="Check the path"
+        ) from exc
+    except (UnicodeDecodeError, csv.Error) as exc:
+        raise SourceError(
+            f"cannot be read as a CSV file: {exc}", file=path, advice="Save it as CSV with commas, in UTF-8"
+        ) from exc
 
 
 def _refuse_doubtful(found: Sequence[str], path: Path) -> None:

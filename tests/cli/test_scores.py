@@ -175,7 +175,7 @@ def test_one_bad_image_stops_no_other(data: Path, bundle: Path) -> None:
         (["--data", "d.csv", "--methods", "patch,patch"], 2, ["each once"]),
         (["--data", "d.csv", "--iou-threshold", "65"], 2, ["from 0 to 1"]),
         (["--data", "d.csv", "--memory", "4"], 2, ["--memory", "4GiB"]),
-        (["--data", "d.csv"], 3, ["d.csv: cannot be read"]),
+        (["--data", "d.csv"], 3, ["d.csv: Check the path", "the list cannot be read (got No such file"]),
     ],
 )
 def test_wrong_use(here: Path, words: list[str], code: int, parts: list[str]) -> None:

@@ -76,6 +76,11 @@ def test_a_list_of_pairs(tmp_path: Path) -> None:
     assert found.name == "p_002"
     table.write_text("name,image,label\ntown,images/p_001.png,labels/p_001.png\n")
     assert [found.name for found in load_scenes(table, DataConfig())] == ["town"]
+    with pytest.raises(SourceError, match=r"none\.csv: the list cannot be read \(got No such file.*Check the path"):
+        load_scenes(tmp_path / "none.csv", DataConfig())
+    (tmp_path / "latin.csv").write_bytes("image,label\nB\u00e4ume.png,x.png".encode("latin-1"))
+    with pytest.raises(SourceError, match=r"latin\.csv: cannot be read as a CSV file: .*in UTF-8"):
+        load_scenes(tmp_path / "latin.csv", DataConfig())
     table.write_text("picture\nx\n")
     with pytest.raises(SourceError, match="image and label"):
         load_scenes(table, DataConfig())
