@@ -38,7 +38,7 @@ EDGE_ERROR = 0.02
 CHECKED = (0.25, 0.5, 0.75)
 """Places along an edge where that is measured, as shares of its length."""
 MOST_HALVINGS = 16
-MOST_ADDED = 1_000_000
+MOST_ADDED = 200_000
 """Corners that are added to polygons at most, so that they follow such curves."""
 LONGEST_NAME = 120
 LONGEST_RULE = 400
