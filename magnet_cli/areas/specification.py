@@ -163,13 +163,19 @@ def _geometry(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
     if not Polygons(geometry, info.size).covers_pixels():
         near = shapely.intersects(geometry, shapely.box(0, 0, info.size.width, info.size.height))
         where = "cover no pixel of" if near else "lie outside"
-        extent = ", ".join(f"{value:g}" for value in shapely.bounds(geometry))
+        bounds = shapely.bounds(geometry)
+        extent = ", ".join(f"{value:g}" for value in bounds)
+        advice = (
+            "Give coordinates in pixels of the full resolution, or in the system that the file names in crs; on a "
+            "georeferenced image they may be longitude and latitude"
+        )
+        if info.crs is None and -info.size.height <= bounds[1] and bounds[3] <= 0:
+            advice = "QGIS draws an image without a georeference below y = 0: change the sign of all y"
         raise SourceError(
             f"the polygons {where} the image {info.path}, which has {info.size} pixels",
             value=f"an extent of {extent} pixels",
             file=path,
-            advice="Give coordinates in pixels of the full resolution, or in the system that the file names in crs; on "
-            "a georeferenced image they may be longitude and latitude",
+            advice=advice,
         )
     return geometry, notes
 

@@ -247,6 +247,12 @@ def unplaced(tmp_path: Path) -> ImageInfo:
     return inspect(tmp_path / "s.tif")
 
 
+def test_polygons_that_qgis_drew_on_an_image_without_a_place(unplaced: ImageInfo, tmp_path: Path) -> None:
+    roi = plain(tmp_path / "roi.geojson", shapely.box(10, -60, 90, -20))
+    with pytest.raises(SourceError, match="QGIS draws an image without a georeference below y = 0"):
+        specify(SegmentOptions(roi=roi), unplaced)
+
+
 def test_polygons_that_cross_too_often_are_refused(unplaced: ImageInfo, tmp_path: Path) -> None:
     """Mending them takes minutes and gigabytes: 1,000 edges that cross each other have half a million crossings."""
     random = np.random.default_rng(0)
