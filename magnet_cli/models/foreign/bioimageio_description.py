@@ -32,6 +32,8 @@ USUAL = 512
 """Least side that is chosen for a network that takes several."""
 LAYOUTS = {"bcyx": "nchw", "byxc": "nhwc"}
 UNITS = {"nanometer": "nm", "micrometer": "um", "millimeter": "mm", "centimeter": "cm", "meter": "m"}
+HALF = 0.5
+"""Threshold of a probability at which the likelier of two classes wins."""
 TINY = 1e-6
 """Number that the format adds to a standard deviation, where a description does not state another."""
 OF_EACH_SAMPLE = ("scale_range", "zero_mean_unit_variance")
@@ -392,7 +394,8 @@ def _scores(given: TensorDescription, options: NetworkOptions, file: Path) -> di
             "this step after the network is not read", value=", ".join(others), file=file, advice="Give --activation"
         )
     if last is not None:
-        found["activation"] = Stated(value=last, origin=f"{file.name}: postprocessing")
+        said = f"{file.name}: postprocessing{_without_threshold(given)}"
+        found["activation"] = Stated(value=last, origin=said)
     axis = given.axis("c")
     names = axis.names if axis is not None else ()
     is_usual = len(set(names)) < len(names) or any(name.startswith("channel") for name in names)
@@ -401,3 +404,9 @@ def _scores(given: TensorDescription, options: NetworkOptions, file: Path) -> di
         value = tuple(ClassChoice(name=name, channels=None) for name in chosen)
         found["classes"] = Stated(value=value, origin=f"{file.name}: channels of the output")
     return found
+
+
+def _without_threshold(given: TensorDescription) -> str:
+    """Return a remark on a threshold that would not give the likeliest class; empty without such a threshold."""
+    found = next((values.get("threshold", HALF) for name, values in given.steps if name == "binarize"), HALF)
+    return "" if found == HALF else f"; its threshold {str(found)[:80]} is not applied, the likeliest class wins"

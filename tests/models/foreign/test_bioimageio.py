@@ -105,6 +105,17 @@ def test_a_description_of_version_0_5_states_everything(tmp_path: Path) -> None:
     assert "rdf.yaml: fixed_zero_mean_unit_variance" in found.values["mean"].origin
 
 
+@pytest.mark.parametrize(("threshold", "remark"), [(0.3, "; its threshold 0.3 is not applied"), (0.5, "")])
+def test_a_threshold_that_is_not_applied_is_named(tmp_path: Path, threshold: float, remark: str) -> None:
+    table = older(weights_of(tmp_path))
+    steps = [{"name": "sigmoid"}, {"name": "binarize", "kwargs": {"threshold": threshold}}]
+    folder = written(tmp_path, {**table, "outputs": [{**table["outputs"][0], "postprocessing": steps}]})
+    found = description(folder, mean="imagenet", std="imagenet")
+    assert found["activation"] == "sigmoid"
+    assert found.values["activation"].origin.startswith(f"rdf.yaml: postprocessing{remark}")
+    assert ("threshold" in found.values["activation"].origin) == bool(remark)
+
+
 def test_a_description_of_version_0_4_states_what_it_can(tmp_path: Path) -> None:
     step = {
         "name": "zero_mean_unit_variance",
