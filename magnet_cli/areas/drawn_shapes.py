@@ -38,7 +38,11 @@ def polygon_shape(rings: Sequence[Points], size: Size, *, name: str) -> Any:
         SourceError: A ring is too short, or the polygon covers no part of the image.
     """
     if not rings or any(len(ring) < LEAST_CORNERS for ring in rings):
-        raise SourceError(f"a polygon has rings of at least {LEAST_CORNERS} corners", file=name)
+        raise SourceError(
+            f"a polygon has rings of at least {LEAST_CORNERS} corners",
+            file=name,
+            advice="Draw it again with at least three corners",
+        )
     polygon = shapely.Polygon(rings[0], rings[1:])
     refuse_tangles(np.array([polygon]), name)
     return _on_image(shapely.make_valid(polygon), size, name)
@@ -57,7 +61,12 @@ def stroke_shape(line: Points, width: float, size: Size, *, name: str) -> Any:
         SourceError: The line is empty, the width is not above 0, or nothing of the image was painted.
     """
     if not line or not 0 < width <= 2 * max(size.width, size.height):
-        raise SourceError("a stroke has a place, and a width up to that of the image", value=width, file=name)
+        raise SourceError(
+            "a stroke has a place, and a width up to that of the image",
+            value=width,
+            file=name,
+            advice="Draw it again with a narrower brush",
+        )
     centre = shapely.LineString(line) if len(set(line)) > 1 else shapely.Point(line[0])
     tolerance = SMOOTHNESS * width
     return _on_image(shapely.buffer(centre.simplify(tolerance), width / 2).simplify(tolerance), size, name)
@@ -93,5 +102,10 @@ def _on_image(geometry: Any, size: Size, name: str) -> Any:
     # A shape that touches the edge in a line or a point leaves these beside its polygons.
     polygons = [part for part in shapely.get_parts(shapely.get_parts(cut)) if part.geom_type == "Polygon" and part.area]
     if not polygons:
-        raise SourceError("a correction covers a part of the image", value="nothing of it", file=name)
+        raise SourceError(
+            "a correction covers a part of the image",
+            value="nothing of it",
+            file=name,
+            advice="Draw it inside the image",
+        )
     return shapely.MultiPolygon(polygons)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from magnet_cli.images import ImageInfo
 
+ADVICE = "Correct the file, or export the polygons again"
+
 LARGEST_FILE = 256 << 20
 """Largest size of a file in bytes. JSON takes many times its size in memory."""
 GZIP_MAGIC = b"\x1f\x8b"
@@ -430,7 +432,12 @@ def _collect(item: Any, found: ReadFeatures, path: str) -> None:
         elif kind in ("Polygon", "MultiPolygon"):
             several = here.get("coordinates") or []
             if not isinstance(several, list):
-                raise SourceError("the coordinates of polygons are lists", value=str(several)[:80], file=path)
+                raise SourceError(
+                    "the coordinates of polygons are lists",
+                    value=str(several)[:80],
+                    file=path,
+                    advice=ADVICE,
+                )
             polygons += [_polygon(rings, path) for rings in (several if kind == "MultiPolygon" else [several])]
             found.ignored_classes |= {ignored} - {""}
         elif kind in ("Point", "MultiPoint", "LineString", "MultiLineString"):
@@ -444,9 +451,18 @@ def _polygon(rings: Any, path: str) -> Any:
         outer, *holes = [np.asarray([point[:2] for point in ring], np.float64) for ring in rings]
         polygon = shapely.Polygon(outer, holes)
     except (TypeError, ValueError, OverflowError, IndexError, shapely.errors.ShapelyError) as exc:
-        raise SourceError("a polygon is a list of closed rings of points", value=str(exc), file=path) from exc
+        raise SourceError(
+            "a polygon is a list of closed rings of points",
+            value=str(exc),
+            file=path,
+            advice=ADVICE,
+        ) from exc
     if not np.isfinite(shapely.get_coordinates(polygon)).all():
-        raise SourceError("the coordinates of a polygon are finite numbers", file=path)
+        raise SourceError(
+            "the coordinates of a polygon are finite numbers",
+            file=path,
+            advice=ADVICE,
+        )
     return polygon
 
 

@@ -69,7 +69,10 @@ def _called(contender: object, call: str, arguments: tuple[object, ...]) -> obje
     except (MemoryError, RuntimeError) as error:
         # PyTorch has this error only as a text, for a GPU's memory and for the host's.
         if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
-            return DeviceError(f"out of memory: {str(error).partition('. ')[0]}")
+            return DeviceError(
+                f"out of memory: {str(error).partition('. ')[0]}",
+                advice="Measure smaller images with --sizes, or fewer contenders",
+            )
         raise
 
 

@@ -418,7 +418,11 @@ def _import_cascade(
     given = [name for name in MAGNET_ALONE if is_typed(context, name)]
     if given:
         words_given = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UsageError("--from cascadepsp takes one FILE, not MagNet's options", value=words_given)
+        raise UsageError(
+            "--from cascadepsp takes one FILE, not MagNet's options",
+            value=words_given,
+            advice="Leave the other options out",
+        )
     if file is None:
         raise UsageError("--from cascadepsp needs a checkpoint", advice="Give FILE after the options")
     from magnet_cli.importing import import_cascade

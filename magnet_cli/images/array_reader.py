@@ -108,7 +108,10 @@ class OpenImage(Closing):
                 return LEVEL0
             if not 0 <= level < len(info.levels):
                 raise UsageError(
-                    f"the image has {len(info.levels)} levels, numbered from 0", value=f"level {level}", file=info.path
+                    f"the image has {len(info.levels)} levels, numbered from 0",
+                    value=f"level {level}",
+                    file=info.path,
+                    advice=f"Choose a level from 0 to {len(info.levels) - 1}",
                 )
             return info.levels[level].downsample
         if level is not None:

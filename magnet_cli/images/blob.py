@@ -58,7 +58,10 @@ class Blob(ABC):
             data = self._bytes(offset, count)
         if len(data) != count:
             raise SourceError(
-                f"{place} could be read in part only", value=f"{len(data)} of {count} bytes", file=self.name
+                f"{place} could be read in part only",
+                value=f"{len(data)} of {count} bytes",
+                file=self.name,
+                advice="Try again; if it stays so, copy the file again",
             )
         return data
 

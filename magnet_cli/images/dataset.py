@@ -145,11 +145,20 @@ def _refuse_doubtful(found: Sequence[str], path: Path) -> None:
 def _sample(row: Mapping[str, str], line: int, path: Path) -> DatasetSample:
     empty = [name for name in NEEDED if not row[name]]
     if empty:
-        raise SourceError(f"line {line} has nothing in the column {empty[0]}", file=path)
+        raise SourceError(
+            f"line {line} has nothing in the column {empty[0]}",
+            file=path,
+            advice="Fill the column in, or delete the line",
+        )
     places = {name: path.parent / row[name] for name in FILES if row[name]}
     name = row["name"] or places["image"].stem
     if UNFIT & set(name) or name.strip(".") != name:
-        raise SourceError(f"the name in line {line} cannot be the name of a file", value=repr(name), file=path)
+        raise SourceError(
+            f"the name in line {line} cannot be the name of a file",
+            value=repr(name),
+            file=path,
+            advice="Give the row another name",
+        )
     return DatasetSample(
         name=name,
         image=places["image"],

@@ -132,7 +132,9 @@ def check_pixels(width: int, height: int, file: str | Path) -> None:
         SourceError: The size of the image is zero or absurd.
     """
     if width < 1 or height < 1:
-        raise SourceError("the image has no pixels", value=f"{width} x {height}", file=file)
+        raise SourceError(
+            "the image has no pixels", value=f"{width} x {height}", file=file, advice="Export the image again"
+        )
     if width * height > MAX_PIXELS:
         raise SourceError(
             "the header declares an absurd size",

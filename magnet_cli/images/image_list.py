@@ -92,7 +92,9 @@ def _rows(path: Path) -> list[tuple[int, Mapping[str, str]]]:
                 rows.append((reader.line_num, {name: cell.strip() for name, cell in zip(names, cells, strict=True)}))
             return rows
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise SourceError(f"the list cannot be read as a CSV file: {exc}", file=path) from exc
+        raise SourceError(
+            f"the list cannot be read as a CSV file: {exc}", file=path, advice="Save the list again as CSV in UTF-8"
+        ) from exc
 
 
 def _check_columns(names: list[str], path: Path) -> None:
@@ -116,14 +118,21 @@ def _check_columns(names: list[str], path: Path) -> None:
 def _listed(row: Mapping[str, str], line: int, path: Path) -> ListedImage:
     text = row["path"]
     if not text:
-        raise SourceError(f"line {line} has nothing in the column path", file=path)
+        raise SourceError(
+            f"line {line} has nothing in the column path", file=path, advice="Fill the column in, or delete the line"
+        )
     try:
         mpp = parse_decimal(row["mpp"], "mpp") if row.get("mpp") else None
         roi = parse_roi(row["roi"]) if row.get("roi") else None
     except UsageError as error:
         raise SourceError(f"line {line}: {error.rule}", value=error.value, file=path, advice=error.advice) from error
     if mpp is not None and mpp <= 0:
-        raise SourceError(f"line {line}: mpp is positive", value=row["mpp"], file=path)
+        raise SourceError(
+            f"line {line}: mpp is positive",
+            value=row["mpp"],
+            file=path,
+            advice="Write the micrometres of a pixel, such as 0.5, or leave the field empty",
+        )
     source = text if is_url(text) else str(path.parent / text)
     roi = path.parent / roi if isinstance(roi, Path) else roi
     mask = path.parent / row["mask"] if row.get("mask") else None

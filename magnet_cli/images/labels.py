@@ -282,7 +282,11 @@ def _head(text: str) -> bytes:
         with path.open("rb") as file:
             return file.read(HEAD_BYTES)
     except OSError as exc:
-        raise SourceError(f"the file cannot be read: {exc}", file=text) from exc
+        raise SourceError(
+            f"the file cannot be read: {exc}",
+            file=text,
+            advice="Check that the file is there, and that this user may read it; save it again as PNG or TIFF",
+        ) from exc
 
 
 def _renamed(error: SourceError, path: str) -> SourceError:
@@ -293,5 +297,8 @@ def _check_range(values: NDArray[Any], *, path: str) -> None:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > LARGEST_LABEL:
         raise SourceError(
-            f"a label is a whole number from 0 to {LARGEST_LABEL}", value=low if low < 0 else high, file=path
+            f"a label is a whole number from 0 to {LARGEST_LABEL}",
+            value=low if low < 0 else high,
+            file=path,
+            advice="Export it again as a TIFF of whole numbers with labels from 0 to 255",
         )

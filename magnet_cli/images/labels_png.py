@@ -55,7 +55,7 @@ def read_png_header(path: str) -> PngHeader:
         with regular_files.opened(path) as file:
             return _parsed(_header(file, path))
     except OSError as exc:
-        raise SourceError(f"the file cannot be read: {exc}", file=path) from exc
+        raise SourceError(f"the file cannot be read: {exc}", file=path, advice="Save the picture again as PNG") from exc
 
 
 def write_grey_copy(path: str, target: Path) -> None:
@@ -75,7 +75,11 @@ def write_grey_copy(path: str, target: Path) -> None:
                     copy.write(start)
                 _pass(file, struct.unpack(">I", start[:4])[0] + 4, copy if kept else None)
     except OSError as exc:
-        raise SourceError(f"the picture cannot be read or copied: {exc}", file=path) from exc
+        raise SourceError(
+            f"the picture cannot be read or copied: {exc}",
+            file=path,
+            advice="Save the picture again as PNG, and check that the folder for temporary files has room",
+        ) from exc
 
 
 def _header(file: BinaryIO, path: str) -> bytes:

@@ -61,7 +61,11 @@ class PyramidImage(Closing):
     def read(self, requests: Sequence[Request]) -> list[Region]:
         """Return one region for each request, in their order; requests that overlap share one decode."""
         if self._closed:
-            raise SourceError("the image was closed before this read", file=self._info.path)
+            raise SourceError(
+                "the image was closed before this read",
+                file=self._info.path,
+                advice="Open the image again before you read from it",
+            )
         samplers = [self._sampler(request) for request in requests]
         with reporting_bugs(self._info.path):
             for cluster in clusters(samplers):

@@ -173,7 +173,12 @@ def check_size(page: TiffPage, path: str) -> None:
     """
     width, height = page.imagewidth, page.imagelength
     if width < 1 or height < 1 or page.samplesperpixel < 1 or page.imagedepth != 1:
-        raise SourceError("the image has no pixels, or is a volume", value=f"{width} x {height}", file=path)
+        raise SourceError(
+            "the image has no pixels, or is a volume",
+            value=f"{width} x {height}",
+            file=path,
+            advice="Export one plane of it as a TIFF",
+        )
     check_pixels(width, height, path)
 
 

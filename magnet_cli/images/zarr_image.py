@@ -147,7 +147,11 @@ def _levels(path: str, image: ZarrNode) -> ZarrLevels:
     nodes = [node[dataset["path"]] for dataset in multiscale["datasets"]]
     arrays = [array for array in nodes if isinstance(array, zarr.Array)]
     if not arrays or len(arrays) < len(nodes):
-        raise SourceError("a level of the multiscale image is no array", file=path)
+        raise SourceError(
+            "a level of the multiscale image is no array",
+            file=path,
+            advice="Name the array of an image, or export it again as OME-Zarr",
+        )
     axes = axes_of(multiscale, arrays[0].ndim)
     resolution, said = _resolution(multiscale, axes)
     reduced = _reduced(multiscale, arrays, axes)
@@ -169,7 +173,12 @@ def _plain_axes(path: str, array: zarr.Array[Any]) -> str:
     if len(shape) == 3 and shape[2] <= 4 < shape[0]:  # noqa: PLR2004 (interleaved colours)
         return "yxc"
     if len(shape) not in (2, 3):
-        raise SourceError("a plain zarr array has two or three dimensions", value=f"shape {shape}", file=path)
+        raise SourceError(
+            "a plain zarr array has two or three dimensions",
+            value=f"shape {shape}",
+            file=path,
+            advice="Name the array of an image, or export it again as OME-Zarr",
+        )
     return GUESSED_AXES[len(shape)]
 
 
@@ -274,12 +283,27 @@ def _bands(levels: ZarrLevels) -> tuple[str, ...]:
 def _info(path: str, levels: ZarrLevels) -> ImageInfo:
     array = levels.arrays[0]
     if "x" not in levels.axes or "y" not in levels.axes or len(levels.axes) != array.ndim:
-        raise SourceError("the zarr image has no x and y axes", value=levels.axes, file=path)
+        raise SourceError(
+            "the zarr image has no x and y axes",
+            value=levels.axes,
+            file=path,
+            advice="Name the array of an image, or export it again as OME-Zarr",
+        )
     check_pixels(array.shape[levels.axes.index("x")], array.shape[levels.axes.index("y")], path)
     if 0 in array.shape:
-        raise SourceError("the image has no bands or planes", value=f"shape {array.shape}", file=path)
+        raise SourceError(
+            "the image has no bands or planes",
+            value=f"shape {array.shape}",
+            file=path,
+            advice="Name the array of an image, or export it again as OME-Zarr",
+        )
     if array.dtype.kind not in "buif":
-        raise SourceError("pixels are whole or real numbers", value=array.dtype, file=path)
+        raise SourceError(
+            "pixels are whole or real numbers",
+            value=array.dtype,
+            file=path,
+            advice="Name the array of an image, or export it again as OME-Zarr",
+        )
     for level in levels.arrays:
         needed = (
             int(np.prod([min(c, n) for c, n in zip(level.chunks, level.shape, strict=True)])) * level.dtype.itemsize

@@ -59,7 +59,9 @@ def quantise_bundle(
     """
     if not files or windows < 1:
         raise UsageError(
-            "ranges are found on one window at least, of one image", value=f"{len(files)} images, {windows} windows"
+            "ranges are found on one window at least, of one image",
+            value=f"{len(files)} images, {windows} windows",
+            advice="Name an image, and look at one window or more",
         )
     refuse_quantising(bundle)
     pin_arithmetic(usable_cores())

@@ -128,7 +128,11 @@ def refiner_scales(options: ImportOptions, count: int) -> tuple[Size | None, ...
     """
     given, stages = options.refiner_scales, options.preset.scales[1:]
     if given and len(given) != count:
-        raise UsageError("--refiner-scale is given once for each --refiner", value=f"{len(given)} for {count}")
+        raise UsageError(
+            "--refiner-scale is given once for each --refiner",
+            value=f"{len(given)} for {count}",
+            advice="Give --refiner-scale as often as --refiner, in the same order",
+        )
     if given:
         return given
     if count <= 1:

@@ -77,7 +77,9 @@ def _pixels(sample: OrderSample, bundle: Bundle) -> NDArray[np.uint8]:
         info = image.info
         if info.dtype != "uint8" or info.size.pixels > MOST_PIXELS:
             rule = f"a sample is an 8-bit image of at most {MOST_PIXELS} pixels"
-            raise SourceError(rule, value=f"{info.size}, {info.dtype}", file=sample.image)
+            raise SourceError(
+                rule, value=f"{info.size}, {info.dtype}", file=sample.image, advice="Choose another image"
+            )
         bands = check_bands(info, model_facts(bundle))
         region = image.read([images.Request(pitch=LEVEL0, box=Box.whole(info.size))])[0]
     return np.ascontiguousarray(region.pixels[:, :, list(bands)])
@@ -86,12 +88,19 @@ def _pixels(sample: OrderSample, bundle: Bundle) -> NDArray[np.uint8]:
 def _truth(sample: OrderSample, *, size: Size, classes: int) -> NDArray[np.uint8]:
     with open_labels(sample.label) as label:
         if label.size != size:
-            raise SourceError(f"the size must be that of {sample.image}, {size}", value=label.size, file=sample.label)
+            raise SourceError(
+                f"the size must be that of {sample.image}, {size}",
+                value=label.size,
+                file=sample.label,
+                advice="Choose the label map of this image",
+            )
         truth = label.read(Box.whole(size))
     known = truth[truth != NODATA]
     if not known.size or known.max() >= classes:
         rule = f"labels are below {classes}, the number of classes, or {NODATA} where not known"
-        raise SourceError(rule, value=int(truth.max()), file=sample.label)
+        raise SourceError(
+            rule, value=int(truth.max()), file=sample.label, advice="Choose labels of the classes that the preset has"
+        )
     return truth
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+ADVICE = "Compute the mask again with --overwrite"
+
 STEP = 1 << 20
 """Bytes read at a time."""
 COLORMAP = 320
@@ -82,10 +84,10 @@ def read_layout(path: Path) -> tuple[PageLayout, ...]:
         with tifffile.TiffFile(path) as tiff:
             pages = tuple(_page(page, path=path) for page in first_pages(tiff.pages))
     except (OSError, tifffile.TiffFileError) as exc:
-        raise OutputError("the mask cannot be opened as TIFF", value=exc, file=path) from exc
+        raise OutputError("the mask cannot be opened as TIFF", value=exc, file=path, advice=ADVICE) from exc
     if len(pages) == MAX_PAGES:
         rule = "the mask has more directories than any mask, or their chain has no end"
-        raise OutputError(rule, value=f"at least {MAX_PAGES:,}", file=path)
+        raise OutputError(rule, value=f"at least {MAX_PAGES:,}", file=path, advice=ADVICE)
     return pages
 
 
@@ -199,7 +201,11 @@ def _page(page: tifffile.TiffPage, *, path: Path) -> PageLayout:
         palette=(palette.valueoffset, palette.valuebytecount) if palette else (0, 0),
     )
     if palette is None or not layout.columns or not np.array_equal(layout.starts(), page.dataoffsets):
-        raise OutputError("the mask is not laid out as this program writes it", file=path)
+        raise OutputError(
+            "the mask is not laid out as this program writes it",
+            file=path,
+            advice=ADVICE,
+        )
     return layout
 
 

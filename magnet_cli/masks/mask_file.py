@@ -118,7 +118,12 @@ class MaskFile(Closing):
             SourceError: The file ends before the tile, or does not list it.
         """
         if index >= min(len(level.page.dataoffsets), len(level.page.databytecounts)):
-            raise SourceError("the mask has fewer tiles than its size needs", value=f"{index} tiles", file=self.path)
+            raise SourceError(
+                "the mask has fewer tiles than its size needs",
+                value=f"{index} tiles",
+                file=self.path,
+                advice="Compute the mask again with --overwrite",
+            )
         return self.bytes_at(level.page.dataoffsets[index], level.page.databytecounts[index])
 
     def bytes_at(self, offset: int, length: int) -> bytes:
@@ -130,7 +135,12 @@ class MaskFile(Closing):
         # Room for all of the bytes is made before the first is read, so a length is not taken at its word.
         size = os.fstat(self._descriptor).st_size
         if offset + length > size:
-            raise SourceError("the mask ends too early", value=f"{size} bytes", file=self.path)
+            raise SourceError(
+                "the mask ends too early",
+                value=f"{size} bytes",
+                file=self.path,
+                advice="Compute the mask again with --overwrite",
+            )
         return durable.read_at(self._descriptor, length, offset)
 
     def read(self, box: Box, *, level: int = 0) -> NDArray[np.uint8]:
@@ -248,4 +258,9 @@ def _sha256(path: Path) -> str:
     try:
         return regular_files.sha256_of(path)
     except OSError as exc:
-        raise SourceError("the mask cannot be read", value=exc.strerror, file=path) from exc
+        raise SourceError(
+            "the mask cannot be read",
+            value=exc.strerror,
+            file=path,
+            advice="Check that the file is there, and that this user may read it",
+        ) from exc

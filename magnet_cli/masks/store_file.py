@@ -102,7 +102,11 @@ class StoreFile:
         """
         with self._appending:
             if self._failed:
-                raise OutputError("an earlier write to the journal failed", file=self.path)
+                raise OutputError(
+                    "an earlier write to the journal failed",
+                    file=self.path,
+                    advice="Check the disk, then run the same command again: what was finished is kept",
+                )
             start = self.end
             try:
                 with durable.writing(self.path):

@@ -307,7 +307,12 @@ class _GrowingFile(Closing):
         """
         record = records.read(self.descriptor, start)
         if record is None or not record.intact:
-            raise OutputError("the journal is damaged", value=f"record at byte {start}", file=self.path)
+            raise OutputError(
+                "the journal is damaged",
+                value=f"record at byte {start}",
+                file=self.path,
+                advice="Check the disk; compute the mask again with --no-resume",
+            )
         return record
 
     @override
@@ -419,7 +424,9 @@ class _GrowingGroups(StoredGroups):
         hashes = found.get("hashes", {})
         differs = any(hashes[name] != known[name] for name in hashes.keys() & known.keys())
         if differs or any(found.get(name) != self._facts[name] for name in ("schema", "mask", "fields")):
-            raise OutputError("it belongs to another run", file=path)
+            raise OutputError(
+                "it belongs to another run", file=path, advice="Move it away, or wait until its run has ended"
+            )
 
     def changes(self) -> set[tuple[int, int]]:
         """Return the row and column of each tile that got labels since the last call."""

@@ -119,7 +119,12 @@ def verify_mask(mask: str | Path, report: str | Path | None = None) -> Verificat
         address = sibling_url(mask, f"{file_name(mask).rpartition('.')[0]}.json") if report is None else str(report)
         with closing(open_blob(address)) as blob:
             if blob.size > LARGEST_REPORT:
-                raise OutputError("this file is too large for a report", value=f"{blob.size:,} bytes", file=address)
+                raise OutputError(
+                    "this file is too large for a report",
+                    value=f"{blob.size:,} bytes",
+                    file=address,
+                    advice="Check the address; it may be the file of another program",
+                )
             content = parse_report(blob.read(0, blob.size, place="the report"), address)
         with closing(open_blob(mask)) as blob:
             stream = io.BufferedReader(BlobStream(blob), READ_AT_ONCE)
@@ -139,7 +144,11 @@ def _verified(
     try:
         layout, written = parse_description(section)  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as exc:
-        raise OutputError("the report does not describe a mask", file=report) from exc
+        raise OutputError(
+            "the report does not describe a mask",
+            file=report,
+            advice="Name a mask with the report that its run has written",
+        ) from exc
     found = sums(layout)
     places = list(_compare(layout, written=written, found=found))
     return Verification(

@@ -221,7 +221,11 @@ def _write(
         # A lone surrogate becomes its escape in JSON.
         durable.write_whole(folder / DESCRIPTION, text.encode("utf-8", "backslashreplace"))
     except OSError as exc:
-        raise OutputError(f"the bundle cannot be written: {exc}", file=folder) from exc
+        raise OutputError(
+            f"the bundle cannot be written: {exc}",
+            file=folder,
+            advice="Check the free space and the rights of the folder",
+        ) from exc
 
 
 def weights_digest(network: nn.Module | Mapping[str, Tensor], *, dtype: torch.dtype) -> str:
@@ -238,9 +242,17 @@ def read_description(folder: Path) -> dict[str, Any]:
     try:
         table: Any = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
-        raise WeightsError(f"cannot be read: {exc}", file=folder / DESCRIPTION) from exc
+        raise WeightsError(
+            f"cannot be read: {exc}",
+            file=folder / DESCRIPTION,
+            advice="Check that the file is there, and that this user may read it",
+        ) from exc
     if not isinstance(table, dict) or not isinstance(table.get("networks"), dict):
-        raise WeightsError("the description of a bundle is an object with networks", file=folder / DESCRIPTION)
+        raise WeightsError(
+            "the description of a bundle is an object with networks",
+            file=folder / DESCRIPTION,
+            advice="Correct bundle.json; docs/reference/bundle.md describes its keys",
+        )
     return table
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+ADVICE = "Fetch or save the checkpoint again"
+
 PARALLEL, WRAPPED = "module.", "model."
 """Prefixes of keys: of torch's DataParallel, and of the published training program's module of network and loss."""
 TRAINING_ONLY = ("loss.criterion.weight",)
@@ -60,9 +62,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
             advice="Save the network's state_dict() alone",
         ) from exc
     except OSError as exc:
-        raise WeightsError(f"cannot be read: {exc}", file=path) from exc
+        raise WeightsError(
+            f"cannot be read: {exc}", file=path, advice="Check that the file is there, and that this user may read it"
+        ) from exc
     except DAMAGED as exc:
-        raise WeightsError("not a checkpoint that can be read", value=_first_line(exc), file=path) from exc
+        raise WeightsError(
+            "not a checkpoint that can be read",
+            value=_first_line(exc),
+            file=path,
+            advice=ADVICE,
+        ) from exc
     tensors = _tensors(found, path)
     dropped = tuple(key for key in tensors if key.removeprefix(PARALLEL) in TRAINING_ONLY)
     network = {key: tensor for key, tensor in tensors.items() if key not in dropped}
@@ -79,7 +88,12 @@ def unprefixed(state: Mapping[str, Tensor], *, file: Path) -> dict[str, Tensor]:
     for key, tensor in state.items():
         name = key.removeprefix(PARALLEL).removeprefix(WRAPPED)
         if name in found:
-            raise WeightsError("two keys differ in their prefix alone", value=key, file=file)
+            raise WeightsError(
+                "two keys differ in their prefix alone",
+                value=key,
+                file=file,
+                advice="Save the state dict of one network alone",
+            )
         found[name] = tensor
     return found
 
@@ -97,7 +111,12 @@ def fitted_state(checkpoint: Checkpoint, network: nn.Module, *, architecture: st
     if missing or unexpected:
         rule = f"does not fit {architecture}: {len(missing)} keys missing, {len(unexpected)} unexpected"
         named = [f"{what} {_listed(keys)}" for what, keys in (("missing", missing), ("unexpected", unexpected)) if keys]
-        raise WeightsError(rule, value="; ".join(named), file=file)
+        raise WeightsError(
+            rule,
+            value="; ".join(named),
+            file=file,
+            advice="Choose the checkpoint of this architecture, or give --architecture",
+        )
     check_tensors(state, wanted, file=file, rule=f"does not fit {architecture}: ")
     # Clones, because safetensors refuses tensors that share memory.
     return {key: state.get(key, own).to(own.dtype).clone() for key, own in wanted.items()}
@@ -109,9 +128,11 @@ def _check_content(path: Path) -> None:
             head = file.read(64)
         packed = zipfile.is_zipfile(path) and _has_packed(path)
     except OSError as exc:
-        raise WeightsError(f"cannot be read: {exc}", file=path) from exc
+        raise WeightsError(
+            f"cannot be read: {exc}", file=path, advice="Check that the file is there, and that this user may read it"
+        ) from exc
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as exc:
-        raise WeightsError(f"not a checkpoint that can be read: {exc}", file=path) from exc
+        raise WeightsError(f"not a checkpoint that can be read: {exc}", file=path, advice=ADVICE) from exc
     # A page may begin with a byte order mark and blanks.
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         raise WeightsError(
@@ -138,7 +159,12 @@ def _refused_object(error: pickle.UnpicklingError) -> str:
 
 def _tensors(found: object, path: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict):
-        raise WeightsError("a state dict is wanted: tensors by name", value=type(found).__name__, file=path)
+        raise WeightsError(
+            "a state dict is wanted: tensors by name",
+            value=type(found).__name__,
+            file=path,
+            advice="Save model.state_dict() with torch.save",
+        )
     strange = [str(key) for key, value in found.items() if not isinstance(key, str) or type(value) is not Tensor]
     if strange:
         raise WeightsError(
@@ -148,7 +174,7 @@ def _tensors(found: object, path: Path) -> dict[str, Tensor]:
             advice="Save the network's state_dict() alone",
         )
     if not found:
-        raise WeightsError("the checkpoint is empty", file=path)
+        raise WeightsError("the checkpoint is empty", file=path, advice=ADVICE)
     return found
 
 

@@ -28,6 +28,8 @@ from magnet_cli.system import regular_files
 if TYPE_CHECKING:
     from pathlib import Path
 
+ADVICE = "Correct bundle.json; docs/reference/bundle.md describes its keys"
+
 SCHEMA = 1
 """The version of the description's keys; a new key raises it, and older versions are read on."""
 CASCADE_BANDS = 3
@@ -124,10 +126,15 @@ def cascade_bundle(table: Mapping[str, Any], *, file: Path, data: bytes, is_ship
     spec = found.networks.cascade
     _pixels_fit(found, file=file)
     if len(found.input.bands) != CASCADE_BANDS:
-        raise WeightsError(f"input.bands must be {CASCADE_BANDS}", value=list(found.input.bands), file=file)
+        raise WeightsError(
+            f"input.bands must be {CASCADE_BANDS}",
+            value=list(found.input.bands),
+            file=file,
+            advice=ADVICE,
+        )
     if spec.temperature != Temperature():
         rule = "networks.cascade.temperature must be 1: a cascade reads its own probabilities again"
-        raise WeightsError(rule, file=file)
+        raise WeightsError(rule, file=file, advice=ADVICE)
     return CascadeBundle(
         **_fields(found, CascadeDescription),
         **_origin([spec], file=file, data=data, is_shipped=is_shipped),
@@ -144,10 +151,19 @@ def segmentation_bundle(table: Mapping[str, Any], *, file: Path, data: bytes, is
     selector, local = networks.selector, networks.local
     _pixels_fit(found, file=file)
     if found.magnet.merge == "refiner" and not networks.refiners:
-        raise WeightsError("magnet.merge is refiner, but networks.refiners is empty", file=file)
+        raise WeightsError(
+            "magnet.merge is refiner, but networks.refiners is empty",
+            file=file,
+            advice=ADVICE,
+        )
     if local is not None and found.activation != "softmax":
         rule = "activation must be softmax where there is a local branch"
-        raise WeightsError(rule, value=found.activation, file=file)
+        raise WeightsError(
+            rule,
+            value=found.activation,
+            file=file,
+            advice=ADVICE,
+        )
     if selector is not None and local is not None:
         _grnet_fits(selector.options, local.options, file=file)
     own = [backbone] if foreign is None else []
@@ -168,7 +184,12 @@ def _pixels_fit(found: SegmentationFile | CascadeFile, *, file: Path) -> None:
     count = len(found.input.bands)
     for key, values in (("mean", found.input.mean), ("std", found.input.std)):
         if len(values) != count:
-            raise WeightsError(f"input.{key} must be an array of {count} numbers", value=list(values), file=file)
+            raise WeightsError(
+                f"input.{key} must be an array of {count} numbers",
+                value=list(values),
+                file=file,
+                advice=ADVICE,
+            )
 
 
 def _backbone(found: SegmentationFile, *, file: Path) -> NetworkSpec:
@@ -180,22 +201,46 @@ def _backbone(found: SegmentationFile, *, file: Path) -> NetworkSpec:
     backbone, foreign = found.networks.backbone, found.networks.foreign
     if (backbone is None) == (foreign is None):
         rule = "networks has either backbone or foreign"
-        raise WeightsError(rule, value="both" if backbone else "neither", file=file)
+        raise WeightsError(
+            rule,
+            value="both" if backbone else "neither",
+            file=file,
+            advice=ADVICE,
+        )
     if foreign is None:
         assert backbone is not None  # noqa: S101 - one of them is there
         return backbone
     if found.activation != "none":
         rule = "activation must be none where networks.foreign has its own"
-        raise WeightsError(rule, value=found.activation, file=file)
+        raise WeightsError(
+            rule,
+            value=found.activation,
+            file=file,
+            advice=ADVICE,
+        )
     if len(foreign.classes) != len(found.classes):
         rule = f"networks.foreign.classes must have {len(found.classes)} entries"
-        raise WeightsError(rule, value=len(foreign.classes), file=file)
+        raise WeightsError(
+            rule,
+            value=len(foreign.classes),
+            file=file,
+            advice=ADVICE,
+        )
     # A single channel is the probability of the second of two classes, so such a network names two as well.
     named = sorted(channel for channels in foreign.classes for channel in channels)
     if named != list(range(max(2, foreign.channels))):
-        raise WeightsError("networks.foreign.classes must name each channel once", value=named[:20], file=file)
+        raise WeightsError(
+            "networks.foreign.classes must name each channel once",
+            value=named[:20],
+            file=file,
+            advice=ADVICE,
+        )
     if found.networks.selector is not None or found.networks.local is not None:
-        raise WeightsError("networks.foreign has neither a selector nor a local branch", file=file)
+        raise WeightsError(
+            "networks.foreign has neither a selector nor a local branch",
+            file=file,
+            advice=ADVICE,
+        )
     total = hashlib.sha256(json.dumps(dict(sorted(foreign.files.items()))).encode()).hexdigest()
     return NetworkSpec(architecture=foreign.kind, file="", sha256=total)
 
@@ -216,9 +261,14 @@ def _lasting(table: Mapping[str, Any], foreign: ForeignSpec) -> bytes:
 def _grnet_fits(selector: Mapping[str, Any], local: Mapping[str, Any], *, file: Path) -> None:
     if selector.get("sees", "image") != "image":
         rule = "networks.selector.options.sees must be image: a GRNet's selector comes before any field"
-        raise WeightsError(rule, file=file)
+        raise WeightsError(rule, file=file, advice=ADVICE)
     if selector.get("cells") != local.get("cells"):
-        raise WeightsError("networks.local.options.cells must be the selector's", value=local.get("cells"), file=file)
+        raise WeightsError(
+            "networks.local.options.cells must be the selector's",
+            value=local.get("cells"),
+            file=file,
+            advice=ADVICE,
+        )
 
 
 def _fields(found: Description, kind: type[Description]) -> dict[str, Any]:
@@ -241,7 +291,12 @@ def unsigned(specs: list[NetworkSpec], *, file: Path, is_shipped: bool) -> tuple
     """
     missing = [spec.file for spec in specs if spec.sha256 is None]
     if missing and is_shipped:
-        raise WeightsError("a shipped bundle must give the sha256 of each file", value=", ".join(missing), file=file)
+        raise WeightsError(
+            "a shipped bundle must give the sha256 of each file",
+            value=", ".join(missing),
+            file=file,
+            advice="Install the package again",
+        )
     return tuple(f"{file}: no sha256 for {name}, so its content is not checked" for name in missing)
 
 
@@ -253,6 +308,10 @@ def digest(data: bytes, specs: list[NetworkSpec], *, folder: Path) -> str:
         try:
             found = spec.sha256 or regular_files.sha256_of(path)
         except OSError as exc:
-            raise WeightsError(f"cannot be read: {exc}", file=path) from exc
+            raise WeightsError(
+                f"cannot be read: {exc}",
+                file=path,
+                advice="Check that the file is there, and that this user may read it",
+            ) from exc
         total.update(found.encode())
     return total.hexdigest()

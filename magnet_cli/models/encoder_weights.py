@@ -94,14 +94,22 @@ def fill_encoder(encoder: nn.Module, words: str, *, folder: Path) -> EncoderOrig
 
 def _from_timm(encoder: nn.Module, tag: str) -> tuple[Checkpoint, str, str]:
     if not isinstance(encoder, TimmEncoder):
-        raise WeightsError("weights of timm fit the encoders of fpn-timm alone", value=type(encoder).__name__)
+        raise WeightsError(
+            "weights of timm fit the encoders of fpn-timm alone",
+            value=type(encoder).__name__,
+            advice="Choose the architecture fpn-timm, or leave the weights of the encoder out",
+        )
     timm = timm_package()
     name = f"{encoder.name}.{tag}" if tag else encoder.name
     try:
         whole = timm.create_model(name, pretrained=True, features_only=True)
     except Exception as exc:
         # timm raises what its hub client raises, which is not one family of errors.
-        raise WeightsError(f"timm cannot load the weights: {exc}", value=name) from exc
+        raise WeightsError(
+            f"timm cannot load the weights: {exc}",
+            value=name,
+            advice="Check the name, and fetch its weights into timm's cache",
+        ) from exc
     config = timm.get_pretrained_cfg(name)
     source = f"{name} of timm {timm.__version__}" + (f", {config.hf_hub_id}" if config.hf_hub_id else "")
     return Checkpoint(file=Path(name), state=whole.state_dict(), dropped=()), source, config.license or ""
@@ -120,7 +128,9 @@ def _from_package(name: str) -> tuple[Checkpoint, str, str]:
     files = sorted(path for path in folder.rglob("*") if path.suffix in {".pth", ".safetensors"})
     if len(files) != 1:
         rule = f"the package must hold one file of weights, .pth or .safetensors, and holds {len(files)}"
-        raise WeightsError(rule, value=name, file=folder)
+        raise WeightsError(
+            rule, value=name, file=folder, advice="Name a package that brings the weights of one encoder"
+        )
     version, licence = _about_package(name)
     return _read(files[0]), f"{files[0].name} of the package {name} {version}".strip(), licence
 

@@ -64,11 +64,19 @@ class Networks:
         """
         bands = self.bundle.input.bands
         if patches.shape[1] != len(bands):
-            raise WeightsError(f"the bundle takes {len(bands)} bands: {', '.join(bands)}", value=patches.shape[1])
+            raise WeightsError(
+                f"the bundle takes {len(bands)} bands: {', '.join(bands)}",
+                value=patches.shape[1],
+                advice="Choose the bands with --bands",
+            )
         logits = self.forward(self.backbone, patches) / self.bundle.backbone.temperature.at(scale)
         expected = (patches.shape[0], self.bundle.logits, *patches.shape[2:])
         if logits.shape != expected:
-            raise WeightsError(f"the backbone must give logits {expected}", value=tuple(logits.shape))
+            raise WeightsError(
+                f"the backbone must give logits {expected}",
+                value=tuple(logits.shape),
+                advice="Correct the classes or the activation in bundle.json, or the network",
+            )
         return activated(logits, activation=self.bundle.activation)
 
     @torch.inference_mode()
@@ -146,13 +154,21 @@ class Networks:
     @property
     def _selector(self) -> PatchProposalNetwork:
         if self.selector is None:
-            raise WeightsError("the bundle has no selector", value=self.bundle.name)
+            raise WeightsError(
+                "the bundle has no selector",
+                value=self.bundle.name,
+                advice="Choose another --patches, or a bundle with a selector",
+            )
         return self.selector
 
     @property
     def _local(self) -> LocalBranch:
         if self.local is None:
-            raise WeightsError("the bundle has no local branch", value=self.bundle.name)
+            raise WeightsError(
+                "the bundle has no local branch",
+                value=self.bundle.name,
+                advice="Choose another --method, or a bundle of a GRNet",
+            )
         return self.local
 
     def _precisely(self) -> torch.autocast:
@@ -279,7 +295,11 @@ def placed(device: str) -> torch.device:
         # torch.device takes names of devices that this machine lacks; only a tensor on one shows it.
         torch.zeros(1, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as exc:
-        raise DeviceError(f"the device cannot be used: {str(exc).splitlines()[0]}", value=device) from exc
+        raise DeviceError(
+            f"the device cannot be used: {str(exc).splitlines()[0]}",
+            value=device,
+            advice="Choose another device with --device; 'magnet doctor' lists them",
+        ) from exc
     return place
 
 

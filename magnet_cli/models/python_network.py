@@ -43,6 +43,8 @@ from magnet_cli.system.memory import PeakSampler, host_memory
 if TYPE_CHECKING:
     from magnet_cli.plan import ModelFacts
 
+ADVICE = "Correct the argument; docs/python.md describes it"
+
 Activation = Literal["softmax", "sigmoid", "none"]
 PatchFunction = Callable[[Tensor], Tensor | NDArray[Any]]
 """Maps normalised patches `(n, bands, h, w)`, float32 on the device, to scores `(n, classes, h', w')`."""
@@ -93,19 +95,35 @@ class NetworkDescription:
 
     def __post_init__(self) -> None:
         if self.activation not in get_args(Activation):
-            raise UsageError(f"activation is one of {', '.join(get_args(Activation))}", value=repr(self.activation))
+            raise UsageError(
+                f"activation is one of {', '.join(get_args(Activation))}",
+                value=repr(self.activation),
+                advice=ADVICE,
+            )
         low, high = self.range
         if not low < high or not (isfinite(low) and isfinite(high)):
-            raise UsageError("the range of stored values rises", value=f"{low}, {high}")
+            raise UsageError(
+                "the range of stored values rises",
+                value=f"{low}, {high}",
+                advice=ADVICE,
+            )
         if not self.bands or len(set(self.bands)) < len(self.bands) or isinstance(self.bands, str):
             raise UsageError(
                 "bands are different names", value=repr(self.bands), advice="Write ('red', 'green', 'blue')"
             )
         for key, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) != len(self.bands):
-                raise UsageError(f"{key} has a value for each of {len(self.bands)} bands", value=len(values))
+                raise UsageError(
+                    f"{key} has a value for each of {len(self.bands)} bands",
+                    value=len(values),
+                    advice=ADVICE,
+                )
         if self.std is not None and min(self.std) <= 0:
-            raise UsageError("standard deviations are positive", value=list(self.std))
+            raise UsageError(
+                "standard deviations are positive",
+                value=list(self.std),
+                advice=ADVICE,
+            )
         # These raise where a value cannot be understood.
         _ = self.input_size, self.trained, self.class_specs, self.resolution, self.patch_bytes
 
@@ -134,17 +152,29 @@ class NetworkDescription:
         """Names and colours of the classes."""
         names = [f"class{index}" for index in range(self.classes)] if isinstance(self.classes, int) else self.classes
         if isinstance(names, str) or not 2 <= len(names) <= MOST_CLASSES or len(set(names)) < len(names):  # noqa: PLR2004
-            raise UsageError(f"there are 2 to {MOST_CLASSES} classes of different names", value=repr(self.classes))
+            raise UsageError(
+                f"there are 2 to {MOST_CLASSES} classes of different names",
+                value=repr(self.classes),
+                advice=ADVICE,
+            )
         colors = self.colors or palette_colors(len(names))
         if len(colors) != len(names):
-            raise UsageError(f"there is a colour for each of {len(names)} classes", value=len(colors))
+            raise UsageError(
+                f"there is a colour for each of {len(names)} classes",
+                value=len(colors),
+                advice=ADVICE,
+            )
         for color in colors:
             if (
                 len(color) != len("#RRGGBB")
                 or color[0] != "#"
                 or not all(c in "0123456789abcdefABCDEF" for c in color[1:])
             ):
-                raise UsageError("a colour is written #RRGGBB", value=repr(color))
+                raise UsageError(
+                    "a colour is written #RRGGBB",
+                    value=repr(color),
+                    advice=ADVICE,
+                )
         return tuple(ClassSpec(name=name, color=color) for name, color in zip(names, colors, strict=True))
 
     @cached_property
@@ -250,7 +280,11 @@ class PythonNetwork:
                 advice="Give network=... and description=NetworkDescription(classes=..., size=...)",
             )
         if not callable(network):
-            raise UsageError("a network is a module or another callable", value=type(network).__name__)
+            raise UsageError(
+                "a network is a module or another callable",
+                value=type(network).__name__,
+                advice="Hand in a torch.nn.Module, or a function from patches to scores",
+            )
         found = cls(network=network, description=description)
         _ = found.bundle  # raises where the network cannot be told from another one
         return found
@@ -334,7 +368,11 @@ class PythonNetwork:
             again = networks.predict(patch, size)
         whole = first.sum(dim=1)
         if not bool(torch.isfinite(first).all()):
-            raise WeightsError("the network gives values that are not numbers for a patch of noise", value=given.name)
+            raise WeightsError(
+                "the network gives values that are not numbers for a patch of noise",
+                value=given.name,
+                advice="Check the weights, and the range that the network expects",
+            )
         least, most = float(first.min()), float(first.max())
         sums = given.activation == "softmax" or (given.activation == "none" and bool(((whole - 1).abs() < SUM).all()))
         if given.activation == "none" and not (sums and least >= -SUM and most <= 1 + SUM):

@@ -131,4 +131,8 @@ def built(known: Mapping[str, Callable[..., N]], architecture: str, options: Map
     try:
         return known[architecture](**options)
     except (TypeError, ValueError, IndexError, RuntimeError) as exc:
-        raise WeightsError(f"the options do not fit {architecture}: {exc}", value=dict(options)) from exc
+        raise WeightsError(
+            f"the options do not fit {architecture}: {exc}",
+            value=dict(options),
+            advice="Correct the options of the architecture; docs/bundles.md lists them",
+        ) from exc

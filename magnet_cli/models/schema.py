@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import ErrorDetails
 
+ADVICE = "Correct bundle.json; docs/reference/bundle.md describes its keys"
+
 LARGEST = 2**20
 """Largest number of bytes of a description; usual ones have a few thousand."""
 MOST_DIGITS = 13
@@ -167,7 +169,12 @@ def checked_description(kind: type[Checked], table: Mapping[str, Any], *, file: 
         return checked(kind, table)
     except RefusedTableError as exc:
         if not exc.unknown:
-            raise WeightsError(str(exc), value=exc.value, file=file) from exc
+            raise WeightsError(
+                str(exc),
+                value=exc.value,
+                file=file,
+                advice=ADVICE,
+            ) from exc
         raise WeightsError(
             "unknown keys in the description",
             value=", ".join(map(spelled, exc.unknown)),
@@ -183,13 +190,27 @@ def parse_object(data: bytes, *, file: Path) -> dict[str, Any]:
         WeightsError: The file is too large, no JSON, or no object.
     """
     if len(data) > LARGEST:
-        raise WeightsError("a description is at most 1 MiB", value=len(data), file=file)
+        raise WeightsError(
+            "a description is at most 1 MiB",
+            value=len(data),
+            file=file,
+            advice=ADVICE,
+        )
     try:
         table = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=refused, parse_int=whole)
     except (ValueError, RecursionError) as exc:
-        raise WeightsError(f"not a JSON description: {exc}", file=file) from exc
+        raise WeightsError(
+            f"not a JSON description: {exc}",
+            file=file,
+            advice=ADVICE,
+        ) from exc
     if not isinstance(table, dict):
-        raise WeightsError("the description must be a JSON object", value=type(table).__name__, file=file)
+        raise WeightsError(
+            "the description must be a JSON object",
+            value=type(table).__name__,
+            file=file,
+            advice=ADVICE,
+        )
     return table
 
 

@@ -63,9 +63,15 @@ def stated_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(path, framework="pt") as file:
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
     except OSError as exc:
-        raise WeightsError(f"cannot be read: {exc}", file=path) from exc
+        raise WeightsError(
+            f"cannot be read: {exc}", file=path, advice="Check that the file is there, and that this user may read it"
+        ) from exc
     except (SafetensorError, ValueError, KeyError) as exc:
-        raise WeightsError(f"not a safetensors file: {exc}", file=path) from exc
+        raise WeightsError(
+            f"not a safetensors file: {exc}",
+            file=path,
+            advice="Copy the file again, or import its checkpoint with 'magnet weights import'",
+        ) from exc
 
 
 def fill(network: nn.Module, *, spec: NetworkSpec, folder: Path) -> None:
@@ -89,7 +95,12 @@ def check_keys(found: Iterable[str], wanted: Iterable[str], *, spec: NetworkSpec
     extra = sorted(set(found) - set(wanted))
     if missing or extra:
         rule = f"the weights do not fit {spec.architecture}: {len(missing)} keys missing, {len(extra)} unknown"
-        raise WeightsError(rule, value=", ".join([*missing, *extra][:6]), file=file)
+        raise WeightsError(
+            rule,
+            value=", ".join([*missing, *extra][:6]),
+            file=file,
+            advice="Correct the architecture or its options in bundle.json, or choose the weights that belong to it",
+        )
 
 
 def check_shape(key: str, shape: tuple[int, ...], wanted: Mapping[str, Tensor], *, file: Path, rule: str = "") -> None:
@@ -99,7 +110,12 @@ def check_shape(key: str, shape: tuple[int, ...], wanted: Mapping[str, Tensor], 
         WeightsError: The tensor has another shape.
     """
     if shape != tuple(wanted[key].shape):
-        raise WeightsError(f"{rule}{key} must have shape {tuple(wanted[key].shape)}", value=shape, file=file)
+        raise WeightsError(
+            f"{rule}{key} must have shape {tuple(wanted[key].shape)}",
+            value=shape,
+            file=file,
+            advice="Correct the architecture or its options in bundle.json, or choose the weights that belong to it",
+        )
 
 
 def check_tensors(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, file: Path, rule: str = "") -> None:
@@ -117,7 +133,12 @@ def check_tensors(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, 
     for key, tensor in state.items():
         check_shape(key, tuple(tensor.shape), wanted, file=file, rule=rule)
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise WeightsError("holds weights that are not finite", value=key, file=file)
+            raise WeightsError(
+                "holds weights that are not finite",
+                value=key,
+                file=file,
+                advice="Use an earlier checkpoint of the training",
+            )
 
 
 def read_state(path: Path, *, sha256: str | None) -> dict[str, Tensor]:
@@ -129,7 +150,9 @@ def read_state(path: Path, *, sha256: str | None) -> dict[str, Tensor]:
     try:
         data = regular_files.content(path)
     except OSError as exc:
-        raise WeightsError(f"cannot be read: {exc}", file=path) from exc
+        raise WeightsError(
+            f"cannot be read: {exc}", file=path, advice="Check that the file is there, and that this user may read it"
+        ) from exc
     # The bytes that were hashed are those that are loaded: a file that is read twice may change in between.
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256:
@@ -142,4 +165,8 @@ def read_state(path: Path, *, sha256: str | None) -> dict[str, Tensor]:
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError) as exc:
-        raise WeightsError(f"not a safetensors file: {exc}", file=path) from exc
+        raise WeightsError(
+            f"not a safetensors file: {exc}",
+            file=path,
+            advice="Copy the file again, or import its checkpoint with 'magnet weights import'",
+        ) from exc

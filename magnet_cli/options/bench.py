@@ -42,7 +42,9 @@ def parse_sizes(text: str) -> tuple[int, ...]:
         )
     sizes = tuple(sorted(int(word) for word in words))
     if len(set(sizes)) < len(sizes):
-        raise UsageError("--sizes names each side once", value=repr(text))
+        raise UsageError(
+            "--sizes names each side once", value=repr(text), advice="Write each side once, such as --sizes 1024,2048"
+        )
     return sizes
 
 

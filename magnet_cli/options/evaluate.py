@@ -29,7 +29,11 @@ def parse_methods(text: str) -> tuple[Method, ...]:
     known = get_args(Method)
     names = [part.strip().lower().replace("_", "-") for part in text.split(",")]
     if len(set(names)) < len(names) or not set(names) <= set(known):
-        raise UsageError(f"--methods takes some of {', '.join(known)}, each once", value=repr(text))
+        raise UsageError(
+            f"--methods takes some of {', '.join(known)}, each once",
+            value=repr(text),
+            advice="Write different methods, such as --methods downsample,magnet",
+        )
     return cast("tuple[Method, ...]", tuple(names))
 
 
@@ -56,14 +60,20 @@ def parse_names(text: str) -> tuple[str, ...]:
     """
     names = tuple(name.strip() for name in text.split(","))
     if not all(names) or len(set(names)) < len(names):
-        raise UsageError("--classes takes different names with commas between", value=repr(text))
+        raise UsageError(
+            "--classes takes different names with commas between",
+            value=repr(text),
+            advice="Write different names, such as --classes background,building",
+        )
     return names
 
 
 def _parse_labels(text: str, option: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch(r"\d{1,3}", part) for part in parts):
-        raise UsageError(f"{option} takes labels, numbers from 0 to 255", value=repr(text))
+        raise UsageError(
+            f"{option} takes labels, numbers from 0 to 255", value=repr(text), advice="Write numbers, such as 3,4"
+        )
     return tuple(map(int, parts))
 
 
@@ -71,7 +81,9 @@ def _parse_share(text: str, option: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"{option} is a number from 0 to 1", value=repr(text)) from None
+        raise UsageError(
+            f"{option} is a number from 0 to 1", value=repr(text), advice="Write a number from 0 to 1, such as 0.5"
+        ) from None
 
 
 _LABELS = Form(parse=_parse_labels, types=(tuple, list), convert=tuple, annotation=list[int], metavar="N")
@@ -122,7 +134,7 @@ class EvaluationOptions(OptionGroup, panel="What to compare"):
         values = self.truth_values or {}
         for value in (*self.ignore, *self.exclude, *values, *values.values()):
             if not 0 <= value < LABELS:
-                raise UsageError("a label is a number from 0 to 255", value=value)
+                raise UsageError("a label is a number from 0 to 255", value=value, advice="Choose labels from 0 to 255")
         self.check_excluded(self.names)
 
     def check_excluded(self, names: tuple[str, ...] | None) -> None:
@@ -159,6 +171,12 @@ class ScoreOptions(OptionGroup, panel="What to compare", variables=False):
 
     def __post_init__(self) -> None:
         if not self.methods or len(set(self.methods)) < len(self.methods):
-            raise UsageError("methods are named once each", value=", ".join(self.methods) or "none")
+            raise UsageError(
+                "methods are named once each", value=", ".join(self.methods) or "none", advice="Name each method once"
+            )
         if not 0 <= self.iou_threshold <= 1:
-            raise UsageError("a threshold of IoU is from 0 to 1", value=self.iou_threshold)
+            raise UsageError(
+                "a threshold of IoU is from 0 to 1",
+                value=self.iou_threshold,
+                advice="Choose a threshold from 0 to 1, such as 0.5",
+            )

@@ -280,7 +280,11 @@ class NetworkOptions(OptionGroup, panel="Network from elsewhere", needs=NETWORK)
                 advice="Add --network PATH, or leave it out",
             )
         if isinstance(self.std, tuple) and min(self.std) <= 0:
-            raise UsageError("--std is positive", value=",".join(map(str, self.std)))
+            raise UsageError(
+                "--std is positive",
+                value=",".join(map(str, self.std)),
+                advice="Write positive numbers, one for each band",
+            )
         if self.values == "stored" and (self.mean is not None or self.std is not None):
             raise UsageError(
                 "--values stored hands the stored values on, without mean and standard deviation",

@@ -93,7 +93,11 @@ def choice(literal: Any) -> Form:
     def parse(text: str, option: str) -> str:
         word = text.strip().lower().replace("_", "-")
         if word not in known:
-            raise UsageError(f"{option} is one of {', '.join(known)}", value=repr(text))
+            raise UsageError(
+                f"{option} is one of {', '.join(known)}",
+                value=repr(text),
+                advice=f"Write {' or '.join(known)} after {option}",
+            )
         return word
 
     return Form(parse=parse, types=(), annotation=literal)

@@ -203,7 +203,9 @@ class Option(Generic[T]):
             return self.default
         found: T = self.form.take(value, self.word)
         if self.least is not None and isinstance(found, int) and found < self.least:
-            raise UsageError(f"{self.word} is at least {self.least}", value=found)
+            raise UsageError(
+                f"{self.word} is at least {self.least}", value=found, advice=f"Write {self.word} {self.least} or more"
+            )
         return found
 
     def command_words(self, options: DataclassInstance) -> list[str]:

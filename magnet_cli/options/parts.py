@@ -41,7 +41,11 @@ class JobPart:
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= MOST_PARTS:
-            raise UsageError(f"--num-parts is at least 1 and at most {MOST_PARTS}", value=self.count)
+            raise UsageError(
+                f"--num-parts is at least 1 and at most {MOST_PARTS}",
+                value=self.count,
+                advice=f"Choose --num-parts from 1 to {MOST_PARTS}",
+            )
         if not 0 <= self.index < self.count:
             raise UsageError(
                 "--part-id counts from 0 and is less than --num-parts",

@@ -188,9 +188,17 @@ class RefineOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Priv
     def __post_init__(self) -> None:
         self._check_method()
         if self.side is not None and not LEAST_SIDE <= self.side <= MOST_SIDE:
-            raise UsageError(f"--L is {LEAST_SIDE} to {MOST_SIDE} pixels", value=self.side)
+            raise UsageError(
+                f"--L is {LEAST_SIDE} to {MOST_SIDE} pixels",
+                value=self.side,
+                advice=f"Choose --L from {LEAST_SIDE} to {MOST_SIDE}",
+            )
         if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise UsageError("--threshold is 0 to 1, and less than 1", value=float(self.threshold))
+            raise UsageError(
+                "--threshold is 0 to 1, and less than 1",
+                value=float(self.threshold),
+                advice="Choose --threshold from 0 to less than 1, such as 0.5",
+            )
         for option, given in (("--object", self.objects), ("--only", self.only)):
             if given and self.mask_kind in ONE_OBJECT[1]:
                 raise UsageError(
@@ -205,7 +213,11 @@ class RefineOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Priv
                 advice="Leave --object or --only out",
             )
         if not 0 <= self.padding <= 1:
-            raise UsageError("--padding is 0% to 100% of an object's size", value=f"{float(self.padding):.0%}")
+            raise UsageError(
+                "--padding is 0% to 100% of an object's size",
+                value=f"{float(self.padding):.0%}",
+                advice="Choose --padding from 0% to 100%",
+            )
 
     def _check_method(self) -> None:
         if self.method == "cascadepsp":

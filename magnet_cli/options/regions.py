@@ -69,7 +69,11 @@ def parse_box(text: str) -> Box | None:
         return None
     x, y, width, height = map(int, match.groups())
     if not width or not height:
-        raise UsageError("--roi x,y,width,height has a width and a height of at least one pixel", value=repr(text))
+        raise UsageError(
+            "--roi x,y,width,height has a width and a height of at least one pixel",
+            value=repr(text),
+            advice="Write four numbers, such as --roi 0,0,4096,4096",
+        )
     return Box(x=x, y=y, width=width, height=height)
 
 

@@ -87,7 +87,11 @@ def _square(side: object) -> Size:
     if not isinstance(side, Integral) or isinstance(side, bool):
         raise TypeError(side)
     if int(side) < 1:
-        raise UsageError("a scale is at least one pixel", value=side)
+        raise UsageError(
+            "a scale is at least one pixel",
+            value=side,
+            advice="Choose scales from the network's input size upward; 'magnet weights show' names it",
+        )
     return Size(width=int(side), height=int(side))
 
 

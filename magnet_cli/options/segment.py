@@ -253,7 +253,11 @@ class SegmentOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Vie
             ("--slide-mpp", self.slide_mpp, "um, or m on maps"),
         ):
             if value is not None and not 0 < value < 10**6:
-                raise UsageError(f"{option} is a positive size in {unit}", value=float(value))
+                raise UsageError(
+                    f"{option} is a positive size in {unit}",
+                    value=float(value),
+                    advice="Write a positive number, such as 0.5",
+                )
         if self.mag is not None and not 0 < self.mag <= LARGEST_MAGNIFICATION:
             raise UsageError("--mag is a positive magnification", value=float(self.mag), advice="Write --mag 20")
         if self.level is not None and self.level > LAST_LEVEL:

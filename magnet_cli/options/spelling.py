@@ -53,7 +53,11 @@ def _take(group: type[DataclassInstance], rest: list[str], found: dict[str, obje
             is_switch = entry.form.annotation is bool
             found[entry.name] = word == entry.word if is_switch else rest.pop(0)
             return
-    raise UsageError("this is no option of the command", value=word)
+    raise UsageError(
+        "this is no option of the command",
+        value=word,
+        advice="Check the spelling; 'magnet help COMMAND' lists the options",
+    )
 
 
 def _flat(group: type[DataclassInstance]) -> Iterator[Option[Any]]:

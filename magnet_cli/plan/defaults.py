@@ -48,7 +48,11 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
     if merge == "refiner" and options.method in ("magnet", "magnet-fast") and not facts.has_refiner:
         raise WeightsError(f"bundle {facts.name} has no refiner", value="--merge refiner", advice="Take --merge mean")
     if options.patches == SELECTOR:
-        raise UsageError("--patches selector is for --method grnet", value=f"--method {options.method}")
+        raise UsageError(
+            "--patches selector is for --method grnet",
+            value=f"--method {options.method}",
+            advice="Add --method grnet, or choose another --patches",
+        )
     points = options.points or defaults.points
     fallback = _fast_patches(defaults) if options.method == "magnet-fast" else defaults.patches
     patches = _budget(options) or options.patches or fallback

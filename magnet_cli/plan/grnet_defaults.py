@@ -35,12 +35,17 @@ def grnet_scales(options: SegmentOptions, facts: ModelFacts) -> tuple[Size, ...]
         )
     if options.scales is not None:
         raise UsageError(
-            f"--method {options.method} has the scales of its bundle: the one that it was trained at, and its cells"
+            f"--method {options.method} has the scales of its bundle: the one that it was trained at, and its cells",
+            advice="Leave --scales out",
         )
     whole = facts.trained[0]
     if whole.width % facts.cells or whole.height % facts.cells or facts.cells > PASS_SPAN:
         rule = f"a GRNet's scale must be a multiple of its cells, which are at most {PASS_SPAN} a side"
-        raise WeightsError(rule, value=f"{whole}, {facts.cells} cells")
+        raise WeightsError(
+            rule,
+            value=f"{whole}, {facts.cells} cells",
+            advice="Use another bundle, or correct the cells of its selector",
+        )
     cell = Size(width=whole.width // facts.cells, height=whole.height // facts.cells)
     return (cell,) if options.method == "grnet-local" else (whole, cell)
 

@@ -173,10 +173,19 @@ def _labels(stored: Stored, why: str) -> Reading:
     present = [value for value in stored.values if value != NODATA]
     largest = max(present, default=0)
     if largest > NODATA or min(present, default=0) < 0:
-        raise SourceError(f"a class index is 0 to {NODATA - 1}", value=largest, file=stored.path)
+        raise SourceError(
+            f"a class index is 0 to {NODATA - 1}",
+            value=largest,
+            file=stored.path,
+            advice="Export the mask again with class indices from 0 to 254",
+        )
     names = stored.classes or ()
     if largest >= len(names) > 0:
-        raise SourceError(f"the mask names {len(names)} classes and holds the label {largest}", file=stored.path)
+        raise SourceError(
+            f"the mask names {len(names)} classes and holds the label {largest}",
+            file=stored.path,
+            advice="Export the mask again with a name for each class",
+        )
     names = names or tuple((f"class {label}", class_color(label)) for label in range(largest + 1))
     return Reading(
         kind="labels",

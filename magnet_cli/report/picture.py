@@ -82,7 +82,10 @@ def read_picture(image: Image, mask: Path, report: Mapping[str, Any]) -> MaskPic
     size = Size(width=int(report["input"]["size"]["width"]), height=int(report["input"]["size"]["height"]))
     if image.info.size != size:
         raise SourceError(
-            f"the mask was made of an image of {size} pixels", value=image.info.size, file=image.info.path
+            f"the mask was made of an image of {size} pixels",
+            value=image.info.size,
+            file=image.info.path,
+            advice="Name the image that the mask was made of with --image",
         )
     level = 0
     # The mask has overviews by powers of two, so the picture takes one of them as it is.
@@ -92,7 +95,11 @@ def read_picture(image: Image, mask: Path, report: Mapping[str, Any]) -> MaskPic
     labels = _read_labels(mask, level)
     cover = pitch.cover(size)
     if labels.shape != (cover.height, cover.width):
-        raise OutputError(f"the mask is not the one that its report describes: {size}", file=mask)
+        raise OutputError(
+            f"the mask is not the one that its report describes: {size}",
+            file=mask,
+            advice="Compute the mask again with --overwrite",
+        )
     return MaskPicture(
         pixels=read_pixels(image, pitch, ColourMapping.of(report)),
         labels=labels,
@@ -107,7 +114,12 @@ def _read_labels(mask: Path, level: int) -> NDArray[np.uint8]:
         with MaskFile.open(mask) as file:
             if level < len(file.levels):
                 return file.read(Box.whole(file.levels[level].size), level=level)
-            raise OutputError("the mask is not the one that its report describes", value=file.size, file=mask)
+            raise OutputError(
+                "the mask is not the one that its report describes",
+                value=file.size,
+                file=mask,
+                advice="Compute the mask again with --overwrite",
+            )
     except SourceError as exc:
         raise OutputError(
             exc.rule, value=exc.value, file=mask, advice="List what is damaged with magnet verify"

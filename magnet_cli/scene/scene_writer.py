@@ -43,9 +43,13 @@ class Pyramid:
 
     def __post_init__(self) -> None:
         if self.tile < 16 or self.tile % 16:  # noqa: PLR2004  # TIFF 6.0, section 15
-            raise UsageError("The side of a TIFF tile is a multiple of 16", value=self.tile)
+            raise UsageError(
+                "The side of a TIFF tile is a multiple of 16",
+                value=self.tile,
+                advice="Choose a multiple of 16, such as 256",
+            )
         if self.levels is not None and self.levels < 1:
-            raise UsageError("A pyramid has at least one level", value=self.levels)
+            raise UsageError("A pyramid has at least one level", value=self.levels, advice="Choose one level or more")
 
     def sizes(self, size: Size) -> list[Size]:
         """Return the size of every level, finest first; each is half the one before, rounded up."""

@@ -118,7 +118,10 @@ class PublishedRunner(Runner):
         plan, networks, (region, *at_level0) = self._job.plan, self._job.networks, given
         if region.pixels.dtype != np.uint8:
             raise WeightsError(
-                "the published arithmetic reads 8-bit images", value=plan.image.dtype, file=plan.image.path
+                "the published arithmetic reads 8-bit images",
+                value=plan.image.dtype,
+                file=plan.image.path,
+                advice="Convert the image to 8 bits, or leave --compat out",
             )
         size, pixels = plan.image.size, np.ascontiguousarray(region.pixels)
         with torch.inference_mode():
@@ -186,7 +189,11 @@ def windows_run(settings: PublishedSettings, index: int) -> dict[str, int]:
 
 def _points(rule: Rule) -> float:
     if rule.kind == "threshold":
-        raise UsageError("--compat published chooses points by count or share", value=f"--points {rule.spelled('q')}")
+        raise UsageError(
+            "--compat published chooses points by count or share",
+            value=f"--points {rule.spelled('q')}",
+            advice="Write --points 4096 or --points 75%",
+        )
     if rule.kind == "all":
         return 1.0
     return float(rule.values[0]) if rule.kind == "share" else int(rule.values[0])
@@ -194,5 +201,9 @@ def _points(rule: Rule) -> float:
 
 def _patches(rule: Rule, stages: int) -> int | tuple[int, ...]:
     if rule.kind not in ("all", "count"):
-        raise UsageError("--compat published chooses windows by count", value=f"--patches {rule.spelled('u')}")
+        raise UsageError(
+            "--compat published chooses windows by count",
+            value=f"--patches {rule.spelled('u')}",
+            advice="Write --patches 16, or --patches all",
+        )
     return ALL_PATCHES if rule.kind == "all" else tuple(int(rule.value(step)) for step in range(stages))

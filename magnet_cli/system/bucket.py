@@ -185,7 +185,11 @@ class Bucket:
             found = self._client.get_object(Bucket=self.name, Key=key)
             if found["ContentLength"] > most:
                 found["Body"].close()
-                raise OutputError("this object is too large for what it should be", file=self.address(key))
+                raise OutputError(
+                    "this object is too large for what it should be",
+                    file=self.address(key),
+                    advice="Check the address; it may be the file of another program",
+                )
             data: bytes = found["Body"].read()
         return data
 

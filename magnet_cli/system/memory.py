@@ -55,7 +55,7 @@ def parse_bytes(text: str, *, option: str = "--memory") -> int:
         )
     count = int(Fraction(found[1]) * _UNITS[found[2]])
     if count < 1:
-        raise UsageError(f"{option} takes at least one byte", value=repr(text))
+        raise UsageError(f"{option} takes at least one byte", value=repr(text), advice="Write a size such as 4GiB")
     return count
 
 

@@ -237,16 +237,28 @@ def check(scenes: Sequence[LabelledScene], recipe: Recipe) -> None:
         UsageError: The bundle's activation is not softmax.
     """
     if recipe.bundle.activation != "softmax":
-        raise UsageError("training supports softmax only", value=recipe.bundle.activation)
+        raise UsageError(
+            "training supports softmax only",
+            value=recipe.bundle.activation,
+            advice="Set activation to softmax in the configuration",
+        )
     bands, classes = len(recipe.bundle.input.bands), len(recipe.bundle.classes)
     for scene in scenes:
         if scene.pixels.bands != bands:
-            raise SourceError(f"the bundle has {bands} bands", value=scene.pixels.bands, file=scene.name)
+            raise SourceError(
+                f"the bundle has {bands} bands",
+                value=scene.pixels.bands,
+                file=scene.name,
+                advice="Choose pictures with the bands of the bundle, or correct the bands of the configuration",
+            )
         values = np.flatnonzero(scene.labels.counts)
         largest = values[values != recipe.data.ignore].max(initial=0)
         if largest >= classes:
             raise SourceError(
-                f"labels must be below {classes}, or {recipe.data.ignore}", value=largest, file=scene.name
+                f"labels must be below {classes}, or {recipe.data.ignore}",
+                value=largest,
+                file=scene.name,
+                advice="Correct label_values or the classes in the configuration, or the label map",
             )
 
 

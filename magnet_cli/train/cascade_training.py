@@ -129,7 +129,9 @@ def cascade_of(description: dict[str, Any], *, folder: Path) -> CascadeBundle:
     file = folder / DESCRIPTION
     bundle = parse_bundle(parse_object(data, file=file), file=file, data=data, is_shipped=False)
     if not isinstance(bundle, CascadeBundle):
-        raise WeightsError("kind must be cascade", value=description["kind"], file=file)
+        raise WeightsError(
+            "kind must be cascade", value=description["kind"], file=file, advice="Name a bundle of a cascade"
+        )
     return bundle
 
 
@@ -141,7 +143,12 @@ def check(scenes: Sequence[LabelledScene]) -> None:
     """
     for scene in scenes:
         if scene.pixels.bands != BANDS:
-            raise SourceError(f"a cascade takes {BANDS} bands", value=scene.pixels.bands, file=scene.name)
+            raise SourceError(
+                f"a cascade takes {BANDS} bands",
+                value=scene.pixels.bands,
+                file=scene.name,
+                advice="Choose pictures with the bands of the bundle",
+            )
 
 
 def train_cascade(

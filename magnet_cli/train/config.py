@@ -14,6 +14,8 @@ from magnet_cli.models.schema import RULES, STRICT, FieldRule, RefusedTableError
 from magnet_cli.system import regular_files
 from magnet_cli.system.memory import parse_bytes
 
+ADVICE = "Correct the configuration; docs/training.md describes its keys"
+
 BYTES = range(256)
 PAIR = 2
 STRIDE = 8
@@ -87,7 +89,9 @@ class DataConfig:
         for stored, label in self.label_values.items():
             if not (stored.isdecimal() and int(stored) in BYTES and label in BYTES):
                 raise UsageError(
-                    "[data] label_values maps stored values to classes, both from 0 to 255", value=f"{stored} = {label}"
+                    "[data] label_values maps stored values to classes, both from 0 to 255",
+                    value=f"{stored} = {label}",
+                    advice=ADVICE,
                 )
         # It is parsed here only to refuse a wrong text before any work.
         parse_bytes(self.memory, option="[data] memory")
@@ -96,9 +100,17 @@ class DataConfig:
             ("border", f"from 0 to {MOST_BORDER}", 0 <= self.border <= MOST_BORDER),
         ):
             if not holds:
-                raise UsageError(f"[data] {key} must be {what}", value=getattr(self, key))
+                raise UsageError(
+                    f"[data] {key} must be {what}",
+                    value=getattr(self, key),
+                    advice=ADVICE,
+                )
         if self.grid is not None and min(self.grid) < 1:
-            raise UsageError("[data] grid is two numbers, rows and columns", value=self.grid)
+            raise UsageError(
+                "[data] grid is two numbers, rows and columns",
+                value=self.grid,
+                advice=ADVICE,
+            )
 
     @property
     def values(self) -> dict[int, int]:
@@ -190,7 +202,11 @@ class LoopConfig:
             ("device", "auto, cpu, cuda, cuda:N or mps", DEVICE.fullmatch(self.device)),
         ):
             if not holds:
-                raise UsageError(f"in [loop] or [folds.loop], {key} must be {what}", value=getattr(self, key))
+                raise UsageError(
+                    f"in [loop] or [folds.loop], {key} must be {what}",
+                    value=getattr(self, key),
+                    advice=ADVICE,
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +276,11 @@ class FoldsConfig:
             (not self.cross or len(self.held_out) > 1, "cross needs two folds or more", len(self.held_out)),
         ):
             if not holds:
-                raise UsageError(f"[folds] {rule}", value=value)
+                raise UsageError(
+                    f"[folds] {rule}",
+                    value=value,
+                    advice=ADVICE,
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,7 +346,11 @@ class CascadeConfig:
             ("windows", "at least 1", self.windows >= 1),
         ):
             if not holds:
-                raise UsageError(f"[cascade] {key} must be {what}", value=getattr(self, key))
+                raise UsageError(
+                    f"[cascade] {key} must be {what}",
+                    value=getattr(self, key),
+                    advice=ADVICE,
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,7 +372,11 @@ class SelectorConfig:
             ("minimum", "0 where labels is gain", not self.minimum or self.labels == "paper"),
         ):
             if not holds:
-                raise UsageError(f"[selector] {key} must be {what}", value=getattr(self, key))
+                raise UsageError(
+                    f"[selector] {key} must be {what}",
+                    value=getattr(self, key),
+                    advice=ADVICE,
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,7 +413,11 @@ class GRNetConfig:
             ("refining", "at least 1", self.refining >= 1),
         ):
             if not holds:
-                raise UsageError(f"[grnet] {key} must be {what}", value=getattr(self, key))
+                raise UsageError(
+                    f"[grnet] {key} must be {what}",
+                    value=getattr(self, key),
+                    advice=ADVICE,
+                )
         for part in (self.selector, self.local):
             # Both networks need the same values, so they stand in one place.
             if given := sorted({"cells", "fusion"} & set(part.options)):
@@ -458,7 +490,10 @@ class TrainConfig(Tables):
             raise
         except (ValueError, RecursionError) as exc:
             # tomllib limits neither the depth of brackets nor the digits of a number; Python does.
-            raise UsageError(f"the configuration cannot be read: {exc}") from exc
+            raise UsageError(
+                f"the configuration cannot be read: {exc}",
+                advice=ADVICE,
+            ) from exc
         if not isinstance(table.get("network"), dict) or "architecture" not in table["network"]:
             raise UsageError("the configuration names no network", advice='Add [network] architecture = "fpn-small"')
         try:
@@ -471,7 +506,11 @@ class TrainConfig(Tables):
 def _refusal(error: RefusedTableError, table: Any) -> UsageError:
     """Return an error whose message names the table, the key, and the type that a value must have."""
     if not error.place:
-        return UsageError(f"the configuration {error.rule}", value=error.value)
+        return UsageError(
+            f"the configuration {error.rule}",
+            value=error.value,
+            advice=ADVICE,
+        )
     kind: Any = Tables
     above: list[str] = []
     for key in map(str, error.place):
@@ -480,7 +519,9 @@ def _refusal(error: RefusedTableError, table: Any) -> UsageError:
             break
         if kind is NetworkConfig:
             return UsageError(
-                f"[{'.'.join(above)}] needs the name of an architecture, and may have a table of options", value=table
+                f"[{'.'.join(above)}] needs the name of an architecture, and may have a table of options",
+                value=table,
+                advice=ADVICE,
             )
         table, hint = table.get(key), names[key]
         if not is_dataclass(hint) or len(above) + 1 == len(error.place):
@@ -497,7 +538,11 @@ def _refusal(error: RefusedTableError, table: Any) -> UsageError:
 
 def _wrong_value(error: RefusedTableError, place: str, hint: Any, value: object) -> UsageError:
     typed = error.rule in RULES.values() and value is not None
-    return UsageError(f"{place} {f'must be of type {_toml_type(hint)}' if typed else error.rule}", value=value)
+    return UsageError(
+        f"{place} {f'must be of type {_toml_type(hint)}' if typed else error.rule}",
+        value=value,
+        advice=ADVICE,
+    )
 
 
 def _toml_type(hint: Any) -> str:

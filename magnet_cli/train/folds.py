@@ -62,7 +62,9 @@ def scene_views(
         for mine in held:
             if all(scene in mine for scene in kept):
                 raise UsageError(
-                    "[folds] a fold leaves nothing to train on", value=", ".join(scene.name for scene in mine)
+                    "[folds] a fold leaves nothing to train on",
+                    value=", ".join(scene.name for scene in mine),
+                    advice="Make fewer scenes part of this fold",
                 )
     refuse_full_disk([scene.size for mine in held for scene in mine], bundle=bundle, folder=folder)
     # A training that was killed leaves temporary fields, which no object refers to any more.
@@ -116,7 +118,11 @@ def scenes_named(scenes: Sequence[LabelledScene], names: Sequence[str]) -> list[
     """
     found = [scene for scene in scenes if scene.name in names]
     if len(found) != len(names):
-        raise UsageError("[folds] held_out names a scene that the data do not have", value=", ".join(names))
+        raise UsageError(
+            "[folds] held_out names a scene that the data do not have",
+            value=", ".join(names),
+            advice="Correct held_out in the configuration",
+        )
     return found
 
 
@@ -136,5 +142,10 @@ def fold_bundle(folder: Path, *, like: Bundle) -> Bundle:
     }
     for key, (theirs, mine) in pairs.items():
         if theirs != mine:
-            raise WeightsError(f"a fold's backbone must have the bundle's {key}, {mine}", value=theirs, file=folder)
+            raise WeightsError(
+                f"a fold's backbone must have the bundle's {key}, {mine}",
+                value=theirs,
+                file=folder,
+                advice="Train the backbones of the folds with the bundle's configuration",
+            )
     return found

@@ -111,7 +111,11 @@ def grnet_description(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
     bundle = bundle_of(description, folder=folder)
     # The global branch always gets a whole image, at one size.
     if len(bundle.scales) != 1:
-        raise UsageError("a GRNet has one scale, that of a whole image", value=", ".join(map(str, bundle.scales)))
+        raise UsageError(
+            "a GRNet has one scale, that of a whole image",
+            value=", ".join(map(str, bundle.scales)),
+            advice="Give one scale in the configuration",
+        )
     refuse_unequal(bundle.input.size, cells=grnet.cells)
     return description
 

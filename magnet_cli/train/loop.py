@@ -193,7 +193,11 @@ class Trainer:
         about: Mapping[str, Mapping[str, object]] | None = None,
     ) -> None:
         if config.validate_every and validate is None:
-            raise UsageError("validate_every needs held-out scenes", value=config.validate_every)
+            raise UsageError(
+                "validate_every needs held-out scenes",
+                value=config.validate_every,
+                advice="Name scenes in validation, or leave validate_every out",
+            )
         self.arithmetic = Arithmetic(config)
         self.network = channels_last(network.to(self.arithmetic.device))
         self.batches, self.config, self.files, self.objective = batches, config, files, objective

@@ -260,7 +260,11 @@ def check_configuration(bundle: Bundle, config: TrainConfig) -> None:
         )
     if config.network.architecture == NONE:
         if not config.folds.temperatures:
-            raise UsageError("neither a refiner nor temperatures are asked for", value=f'architecture = "{NONE}"')
+            raise UsageError(
+                "neither a refiner nor temperatures are asked for",
+                value=f'architecture = "{NONE}"',
+                advice="Choose an architecture for the refiner, or ask for temperatures",
+            )
         if bundle.refiners:
             raise UsageError(
                 "other temperatures change what the bundle's refiner sees, so it must be trained again",
@@ -269,7 +273,11 @@ def check_configuration(bundle: Bundle, config: TrainConfig) -> None:
             )
         return
     if len(bundle.scales) == 1:
-        raise UsageError("a refiner needs a bundle of two or more scales", file=bundle.folder)
+        raise UsageError(
+            "a refiner needs a bundle of two or more scales",
+            file=bundle.folder,
+            advice="Train the backbone at two scales or more",
+        )
     build_refiner(config.network.architecture, classes=len(bundle.classes), options=config.network.options)
 
 

@@ -87,7 +87,11 @@ def load_scenes(
     """
     layouts = list(layouts_in(data, config, names, bands))
     if not layouts:
-        raise UsageError("there is nothing to train on", file=data)
+        raise UsageError(
+            "there is nothing to train on",
+            file=data,
+            advice="Name a list or a folder that has pictures with label maps",
+        )
     refuse_twice([layout.name for layout in layouts], file=data)
     if resolution is not None:
         for layout in layouts:
@@ -237,7 +241,11 @@ def pairs_in(folder: Path, config: DataConfig) -> list[tuple[Path, Path]]:
             if is_raster(path):
                 labels[stem(path)].append(path)
     except OSError as exc:
-        raise SourceError(f"needs the folders {config.images} and {config.labels}: {exc}", file=folder) from exc
+        raise SourceError(
+            f"needs the folders {config.images} and {config.labels}: {exc}",
+            file=folder,
+            advice=f"Make the folders {config.images} and {config.labels}, or name others in [data]",
+        ) from exc
     for image in images:
         found = labels[stem(image)]
         if not found:
@@ -414,5 +422,9 @@ def split_scenes(
         )
     training = [scene for scene in scenes if scene.name not in config.validation]
     if not training:
-        raise UsageError("[data] validation leaves nothing to train on", value=", ".join(config.validation))
+        raise UsageError(
+            "[data] validation leaves nothing to train on",
+            value=", ".join(config.validation),
+            advice="Name fewer scenes in validation",
+        )
     return training, [scene for scene in scenes if scene.name in config.validation]

@@ -173,12 +173,19 @@ def lay_out(
     """
     rows, columns = grid
     if len(pairs) != rows * columns:
-        raise SourceError(f"a grid of {rows} x {columns} parts is asked for", value=len(pairs), file=name)
+        raise SourceError(
+            f"a grid of {rows} x {columns} parts is asked for",
+            value=len(pairs),
+            file=name,
+            advice="Correct grid in [data], or add the missing parts",
+        )
     inspected = [_inspected(image, label, corrections, names) for image, label in pairs]
     infos = [info for info, _ in inspected]
     boxes = _placed([info.size for info in infos], columns=columns, file=pairs[0][0])
     if len({len(info.bands) for info in infos}) > 1:
-        raise SourceError("the parts differ in their bands", file=pairs[0][0])
+        raise SourceError(
+            "the parts differ in their bands", file=pairs[0][0], advice="Export the parts with the same bands"
+        )
     parts = tuple(
         ScenePart(
             image=image,
@@ -195,7 +202,12 @@ def lay_out(
         if path is not None:
             with opened(path) as raster:
                 if raster.size != size:
-                    raise SourceError(f"the size must be that of {name}, {size}", value=raster.size, file=path)
+                    raise SourceError(
+                        f"the size must be that of {name}, {size}",
+                        value=raster.size,
+                        file=path,
+                        advice="Choose the label map of this picture",
+                    )
                 if len(infos) == 1:
                     images.check_place(raster.info, infos[0])
     known = None if names is None else tuple(names)
@@ -250,7 +262,12 @@ def _inspected(
     with open_labels(label) as labels:
         if labels.size != info.size:
             value = f"{info.size} and {labels.size}, width x height"
-            raise SourceError(f"picture and label map {label.name} differ in size", value=value, file=image)
+            raise SourceError(
+                f"picture and label map {label.name} differ in size",
+                value=value,
+                file=image,
+                advice="Choose the label map of this picture",
+            )
         images.check_place(labels.info, info)
     return info, notes
 
@@ -266,7 +283,11 @@ def _placed(sizes: Sequence[Size], *, columns: int, file: Path) -> list[Box]:
             Box(x=x, y=y, width=size.width, height=size.height) for x, size in zip(starts[:-1], line, strict=True)
         ]
         if len({size.height for size in line}) > 1 or boxes[-1].right != boxes[columns - 1].right:
-            raise SourceError("the parts do not fit side by side", file=file)
+            raise SourceError(
+                "the parts do not fit side by side",
+                file=file,
+                advice="Correct grid in [data], or the sizes of the parts",
+            )
     return boxes
 
 

@@ -69,7 +69,10 @@ class LabelledScene:
         """
         if pixels.ndim != BANDED or pixels.shape[:2] != labels.shape:
             raise SourceError(
-                "picture and label map differ in size", value=f"{pixels.shape} and {labels.shape}", file=name
+                "picture and label map differ in size",
+                value=f"{pixels.shape} and {labels.shape}",
+                file=name,
+                advice="Choose the label map of this picture",
             )
         digest = hashlib.sha256(repr(pixels.shape).encode())
         for array in (pixels, labels) if mask is None else (pixels, labels, mask):

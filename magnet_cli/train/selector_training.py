@@ -211,7 +211,10 @@ def gain_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[WindowPair]
     """
     mean, deviation = spread(rows)
     if not deviation:
-        raise UsageError("no window of the held-out scenes changes the mask, so there is nothing to learn")
+        raise UsageError(
+            "no window of the held-out scenes changes the mask, so there is nothing to learn",
+            advice="Hold out other scenes, or train the refiner for longer",
+        )
     return Lesson(
         batches=sampler(config, pairs, gains=True),
         objective=GainObjective(bands=len(bundle.input.bands)),
@@ -358,4 +361,8 @@ def refuse_unequal(size: Size, *, cells: int) -> None:
         UsageError: The input cannot be cut so.
     """
     if size.width % cells or size.height % cells:
-        raise UsageError(f"an input must be a multiple of its {cells} cells a side", value=size)
+        raise UsageError(
+            f"an input must be a multiple of its {cells} cells a side",
+            value=size,
+            advice="Choose an input size that is a multiple of the cells",
+        )

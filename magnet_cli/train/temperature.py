@@ -85,7 +85,7 @@ def fit_temperature(logs: Tensor, labels: Tensor) -> Fit:
         SourceError: There is no pixel.
     """
     if not len(labels):
-        raise SourceError("a temperature needs labelled pixels", value=0)
+        raise SourceError("a temperature needs labelled pixels", value=0, advice="Hold out scenes with labels")
     logs = logs.float()
     ratio = (sqrt(5) - 1) / 2
     low, high = log(LOWEST), log(HIGHEST)

@@ -98,7 +98,9 @@ class Validator:
             pairs = labels[labelled] * classes + logits.argmax(dim=1)[labelled]
             confusion += torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).cpu()
         if not confusion.any():
-            raise SourceError("the held-out scenes have no labelled pixel", value=self.names)
+            raise SourceError(
+                "the held-out scenes have no labelled pixel", value=self.names, advice="Hold out scenes with labels"
+            )
         return Score(miou=mean_iou(confusion), cross_entropy=loss / int(confusion.sum()))
 
     @property

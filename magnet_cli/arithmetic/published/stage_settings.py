@@ -76,7 +76,9 @@ class PublishedSettings:
 
     def _check_stages(self) -> None:
         if not self.stages:
-            raise UsageError("the published arithmetic needs at least one scale")
+            raise UsageError(
+                "the published arithmetic needs at least one scale", advice="Give a scale, such as --scales 512"
+            )
         first = self.stages[0]
         if first.width > self.crop.width or first.height > self.crop.height:
             raise UsageError(
@@ -94,19 +96,29 @@ class PublishedSettings:
 
     def _check_numbers(self) -> None:
         if not (self.points >= 1 if isinstance(self.points, int) else 0 < self.points <= 1):
-            raise UsageError("points are an integer of at least 1, or a share in (0, 1]", value=self.points)
+            raise UsageError(
+                "points are an integer of at least 1, or a share in (0, 1]",
+                value=self.points,
+                advice="Write --points 4096 or --points 75%",
+            )
         counts = (self.patches,) if isinstance(self.patches, int) else self.patches
         if any(count < ALL_PATCHES for count in counts):
-            raise UsageError("patches are counts of windows, or -1 for all", value=self.patches)
+            raise UsageError(
+                "patches are counts of windows, or -1 for all",
+                value=self.patches,
+                advice="Write --patches 16, or --patches all",
+            )
         if not isinstance(self.patches, int) and len(self.patches) != len(self.stages) - 1:
             raise UsageError(
                 "a list of patches has one number for each stage after the first",
                 value=f"{len(self.patches)} numbers for {len(self.stages)} stages",
+                advice="Give one number for each stage after the first",
             )
         if len(self.mean) != len(self.std) or min(self.std) <= 0 or self.batch < 1:
             raise UsageError(
                 "every band has a mean and a positive deviation, and a batch has at least one window",
                 value=f"mean {self.mean}, std {self.std}, batch {self.batch}",
+                advice="Correct input.mean and input.std of the bundle, and give a batch of at least 1",
             )
 
 
@@ -143,6 +155,7 @@ def settings_from_scales(
         raise UsageError(
             "scales differ from each other, and a coarser one is as wide and as high as a finer one",
             value=", ".join(map(str, scales)),
+            advice="Give each scale once",
         )
     coarsest, crop = ordered[0], ordered[-1]
     if image.width > _LARGEST_SHRINK * coarsest.width or image.height > _LARGEST_SHRINK * coarsest.height:

@@ -124,6 +124,7 @@ def published_stages(
         raise UsageError(
             "the image has as many bands as there are means",
             value=f"{pixels.shape[2]} bands, {len(settings.mean)} means",
+            advice="Choose the bands with --bands, or use a bundle for this image",
         )
     program = _Program(
         pixels=pixels, networks=networks, settings=settings, shifted=shifted, device=torch.device(device)

@@ -107,4 +107,8 @@ def _hashed(weights: Path) -> str:
     try:
         return regular_files.sha256_of(weights)
     except OSError as exc:
-        raise WeightsError(f"cannot be read: {exc}", file=weights) from exc
+        raise WeightsError(
+            f"cannot be read: {exc}",
+            file=weights,
+            advice="Check that the file is there, and that this user may read it",
+        ) from exc

@@ -128,7 +128,9 @@ def read_model(path: Path) -> Any:
         return _core().read_model(str(path))
     except RuntimeError as exc:
         raise WeightsError(
-            f"OpenVINO {openvino.__version__.partition('-')[0]} cannot read the network: {_line(exc)}", file=path
+            f"OpenVINO {openvino.__version__.partition('-')[0]} cannot read the network: {_line(exc)}",
+            file=path,
+            advice="Leave --engine out, or install a newer openvino",
         ) from exc
 
 

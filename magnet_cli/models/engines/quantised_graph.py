@@ -88,7 +88,9 @@ def network_digest(bundle: Bundle) -> str:
         try:
             digest = regular_files.sha256_of(weights)
         except OSError as exc:
-            raise WeightsError(f"cannot be read: {exc}", file=weights) from exc
+            raise WeightsError(
+                f"cannot be read: {exc}", file=weights, advice="Make it again with 'magnet weights quantise'"
+            ) from exc
     given = bundle.input
     values = [spec.architecture, dict(spec.options), digest, len(bundle.classes), list(given.bands), str(given.size),
         list(given.mean), list(given.std), list(given.range)]  # fmt: skip

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from magnet_cli.models.foreign.network_kind import NetworkKind
     from magnet_cli.options.foreign_network import NetworkOptions
 
+ADVICE = "Correct the description, or export the network again in the format of BioImage.IO"
+
 NAMES = ("rdf.yaml", "bioimageio.yaml", "model.yaml")
 """Names of the description in a folder."""
 FORMATS = ("0.4.", "0.5.")
@@ -108,7 +110,12 @@ def read_description(file: Path, options: NetworkOptions) -> NetworkReading:
     table = _table(file)
     given, found = _tensors(table, "inputs", file), _tensors(table, "outputs", file)
     if len(given) != 1:
-        raise WeightsError("a network takes patches, and nothing else", value=f"{len(given)} inputs", file=file)
+        raise WeightsError(
+            "a network takes patches, and nothing else",
+            value=f"{len(given)} inputs",
+            file=file,
+            advice=ADVICE,
+        )
     kind, weights = _weights(table, file)
     reading = kind.read(weights, options)
     stated = _stated(table, given[0], found, options, file)
@@ -130,7 +137,11 @@ def read_description(file: Path, options: NetworkOptions) -> NetworkReading:
 def _table(file: Path) -> dict[str, Any]:
     table = read_yaml(file)
     if table.get("type") != "model":
-        raise WeightsError("no description of a network in the format of BioImage.IO", file=file)
+        raise WeightsError(
+            "no description of a network in the format of BioImage.IO",
+            file=file,
+            advice=ADVICE,
+        )
     version = str(table.get("format_version"))
     if not version.startswith(FORMATS):
         raise WeightsError(
@@ -158,7 +169,11 @@ def _weights(table: Mapping[str, Any], file: Path) -> tuple[NetworkKind, Path]:
             raise WeightsError(f"the content is not what the description says: sha256 {wanted} expected", file=path,
                 advice="Fetch the network again")  # fmt: skip
         if not kind.claims(path):
-            raise WeightsError(f"the description calls this file {name}, and it is none", file=path)
+            raise WeightsError(
+                f"the description calls this file {name}, and it is none",
+                file=path,
+                advice="Copy the network again, with all of its files",
+            )
         return kind, path
     if "pytorch_state_dict" in weights:
         raise WeightsError(
@@ -171,13 +186,18 @@ def _weights(table: Mapping[str, Any], file: Path) -> tuple[NetworkKind, Path]:
         f"weights of the kinds {' and '.join(name for name, _ in READERS)} are read",
         value=", ".join(map(str, weights)) or "none",
         file=file,
+        advice=ADVICE,
     )
 
 
 def _tensors(table: Mapping[str, Any], key: str, file: Path) -> list[TensorDescription]:
     entries = table.get(key)
     if not isinstance(entries, list) or not entries or not all(isinstance(each, dict) for each in entries):
-        raise WeightsError(f"{key} is no list of tensors", file=file)
+        raise WeightsError(
+            f"{key} is no list of tensors",
+            file=file,
+            advice=ADVICE,
+        )
     steps = "preprocessing" if key == "inputs" else "postprocessing"
     return [
         TensorDescription(axes=_axes(entry, file), steps=tuple(_step(each, file) for each in entry.get(steps) or ()))
@@ -190,7 +210,12 @@ def _step(step: object, file: Path) -> tuple[str, Mapping[str, Any]]:
     found = step if isinstance(step, dict) else {}
     name, given = found.get("id", found.get("name")), found.get("kwargs") or {}
     if not isinstance(name, str) or not isinstance(given, dict):
-        raise WeightsError("a step has a name and arguments", value=str(step)[:80], file=file)
+        raise WeightsError(
+            "a step has a name and arguments",
+            value=str(step)[:80],
+            file=file,
+            advice=ADVICE,
+        )
     return name, given
 
 
@@ -199,7 +224,12 @@ def _axes(entry: Mapping[str, Any], file: Path) -> tuple[Axis, ...]:
     if isinstance(axes, str):
         return _axes_of_letters(axes, entry.get("shape"), file)
     if not isinstance(axes, list) or not all(isinstance(axis, dict) for axis in axes):
-        raise WeightsError("a tensor has axes", value=str(axes)[:80], file=file)
+        raise WeightsError(
+            "a tensor has axes",
+            value=str(axes)[:80],
+            file=file,
+            advice=ADVICE,
+        )
     return tuple(_axis(axis) for axis in axes)
 
 
@@ -215,7 +245,12 @@ def _axes_of_letters(letters: str, shape: object, file: Path) -> tuple[Axis, ...
             for name, low, more in zip(letters, least, step, strict=True)
         )
     if shape is not None and not free:
-        raise WeightsError("a shape has a size for each axis", value=str(shape)[:80], file=file)
+        raise WeightsError(
+            "a shape has a size for each axis",
+            value=str(shape)[:80],
+            file=file,
+            advice=ADVICE,
+        )
     return tuple(Axis(name=name) for name in letters)
 
 
@@ -258,6 +293,7 @@ def _stated(
             "a network takes patches with the axes of batch, bands, rows and columns",
             value="".join(axis.name for axis in given.axes),
             file=file,
+            advice=ADVICE,
         )
     found = {"layout": Stated(value=layout, origin=f"{file.name}: axes of the input")}
     bands = given.axis("c")
@@ -336,13 +372,23 @@ def _add_step(scaling: Scaling, name: str, values: Mapping[str, Any], options: N
             _each(values.get("offset", 0.0), count, name, file),
         )
         if min(gain) <= 0:
-            raise WeightsError("gain of scale_linear is positive", value=gain, file=file)
+            raise WeightsError(
+                "gain of scale_linear is positive",
+                value=gain,
+                file=file,
+                advice=ADVICE,
+            )
         scaling.apply(gain, offset, name)
     elif is_fixed:
         tiny = values.get("eps", TINY)
         mean, std = _each(values.get("mean"), count, name, file), _each(values.get("std"), count, name, file)
         if min(std) <= 0:
-            raise WeightsError(f"std of {name} is positive", value=std, file=file)
+            raise WeightsError(
+                f"std of {name} is positive",
+                value=std,
+                file=file,
+                advice=ADVICE,
+            )
         # Version 0.5 leaves the small number out where values are fixed.
         more = 0.0 if name.startswith("fixed") else float(tiny)
         scaling.apply([1 / (s + more) for s in std], [-m / (s + more) for m, s in zip(mean, std, strict=True)], name)
@@ -350,7 +396,12 @@ def _add_step(scaling: Scaling, name: str, values: Mapping[str, Any], options: N
         low, high = _each([values.get("min"), values.get("max")], 2, name, file)
         ends = {((low - o) / s, (high - o) / s) for s, o in zip(scaling.slope, scaling.offset, strict=True)}
         if len(ends) != 1 or not high > low:
-            raise WeightsError("clip has one range for all bands, and rises", value=f"{low:g}, {high:g}", file=file)
+            raise WeightsError(
+                "clip has one range for all bands, and rises",
+                value=f"{low:g}, {high:g}",
+                file=file,
+                advice=ADVICE,
+            )
         scaling.span = ends.pop()
         scaling.origin.append(name)
     elif name == "scale_range" and options.range is not None and not scaling.origin:
@@ -380,7 +431,12 @@ def _each(value: object, count: int, name: str, file: Path) -> list[float]:
     listed: list[Any] = value if isinstance(value, list) else [value] * count
     right = all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in listed)
     if not right or len(listed) not in (1, count):
-        raise WeightsError(f"{name} has a number for each band", value=str(value)[:80], file=file)
+        raise WeightsError(
+            f"{name} has a number for each band",
+            value=str(value)[:80],
+            file=file,
+            advice=ADVICE,
+        )
     return [float(v) for v in listed] * (count if len(listed) == 1 else 1)
 
 

@@ -71,10 +71,14 @@ def sole_input(inputs: list[GraphValue], outputs: tuple[GraphValue, ...], path: 
             "a network takes patches with the axes of batch, bands, rows and columns",
             value=f"{given.name} with {len(given.shape)} axes",
             file=path,
+            advice="Export the network again, or describe it by options; docs/networks.md lists them",
         )
     if given.type not in TYPES:
         raise WeightsError(
-            f"a network takes numbers of the types {', '.join(TYPES)}", value=f"{given.name}: {given.type}", file=path
+            f"a network takes numbers of the types {', '.join(TYPES)}",
+            value=f"{given.name}: {given.type}",
+            file=path,
+            advice="Export the network again, or describe it by options; docs/networks.md lists them",
         )
     if not any(each.type in FLOATING for each in outputs):
         raise WeightsError(

@@ -109,5 +109,9 @@ def on_device(network: Callable[[Tensor], object], device: torch.device) -> Call
 
 def _spec(bundle: Bundle) -> ForeignSpec:
     if bundle.foreign is None:
-        raise WeightsError("the bundle has a network of this program", value=bundle.name)
+        raise WeightsError(
+            "the bundle has a network of this program",
+            value=bundle.name,
+            advice="Name a bundle that 'magnet weights import --network' has made",
+        )
     return bundle.foreign

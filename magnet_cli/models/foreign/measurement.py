@@ -148,7 +148,12 @@ def _passes(networks: Networks, bundle: Bundle, kind: str) -> tuple[PassMemory, 
         device=networks.device,
     )
     if not found:
-        raise DeviceError("a single patch does not fit into memory", value=str(size), file=bundle.folder)
+        raise DeviceError(
+            "a single patch does not fit into memory",
+            value=str(size),
+            file=bundle.folder,
+            advice="Give more memory with --gpu-memory, or a smaller size of patches with --input",
+        )
     return found
 
 

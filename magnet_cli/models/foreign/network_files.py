@@ -29,7 +29,12 @@ def checked_file(root: Path, name: str) -> Path:
         # Paths are resolved, because a link inside the folder may lead to any file that the user can read.
         inside = path.resolve(strict=True).is_relative_to(root.resolve(strict=True))
     except OSError as exc:
-        raise WeightsError("a file of the network is missing", value=name, file=root) from exc
+        raise WeightsError(
+            "a file of the network is missing",
+            value=name,
+            file=root,
+            advice="Copy the network again, with all of its files",
+        ) from exc
     if not inside:
         raise WeightsError(
             "a file of the network lies outside of its folder",
@@ -38,7 +43,12 @@ def checked_file(root: Path, name: str) -> Path:
             advice="Copy the file itself into the folder",
         )
     if not path.is_file():
-        raise WeightsError("a file of the network is no plain file", value=name, file=root)
+        raise WeightsError(
+            "a file of the network is no plain file",
+            value=name,
+            file=root,
+            advice="Copy the network again, with all of its files",
+        )
     return path
 
 
@@ -66,15 +76,30 @@ def read_yaml(file: Path) -> dict[str, Any]:
     try:
         data = regular_files.beginning(file, LARGEST + 1)
     except OSError as exc:
-        raise WeightsError(f"cannot be read: {exc}", file=file) from exc
+        raise WeightsError(
+            f"cannot be read: {exc}", file=file, advice="Check that the file is there, and that this user may read it"
+        ) from exc
     if len(data) > LARGEST:
-        raise WeightsError(f"a description has at most {LARGEST} bytes", file=file)
+        raise WeightsError(
+            f"a description has at most {LARGEST} bytes",
+            file=file,
+            advice="Name the description that the network's library has written",
+        )
     try:
         table = yaml.safe_load(data)
     except (yaml.YAMLError, RecursionError, ValueError) as exc:
-        raise WeightsError(f"no YAML that can be read: {str(exc).splitlines()[0][:200]}", file=file) from exc
+        raise WeightsError(
+            f"no YAML that can be read: {str(exc).splitlines()[0][:200]}",
+            file=file,
+            advice="Correct the YAML, or export the network again",
+        ) from exc
     if not isinstance(table, dict):
-        raise WeightsError("a description is a mapping of names to values", value=type(table).__name__, file=file)
+        raise WeightsError(
+            "a description is a mapping of names to values",
+            value=type(table).__name__,
+            file=file,
+            advice="Name the description that the network's library has written",
+        )
     return table
 
 
@@ -86,7 +111,9 @@ def digest_of_file(path: Path) -> str:
             while part := file.read(CHUNK):
                 total.update(part)
     except OSError as exc:
-        raise WeightsError(f"cannot be read: {exc}", file=path) from exc
+        raise WeightsError(
+            f"cannot be read: {exc}", file=path, advice="Check that the file is there, and that this user may read it"
+        ) from exc
     return total.hexdigest()
 
 

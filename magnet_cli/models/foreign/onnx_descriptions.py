@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from magnet_cli.options.foreign_network import NetworkOptions
 
+ADVICE = "Correct the metadata of the file, or give the option of --network that replaces them"
+
 MOST_FILES = 64
 """Files `*.json` in the network's folder that are searched for a STAC item."""
 SIDE = range(1, 100_000)
@@ -51,6 +53,7 @@ def deepness(
             "the network does not give classes of pixels: Deepness's metadata do not call it a Segmentor",
             value=known["model_type"],
             file=file,
+            advice="Choose a network for semantic segmentation",
         )
     origin = "metadata of the file (Deepness): "
     found = {
@@ -117,7 +120,10 @@ def geoai(path: Path, options: NetworkOptions) -> dict[str, Stated]:
     task = table.get("task")
     if task not in ("segmentation", "semantic-segmentation"):
         raise WeightsError(
-            "the network does not give classes of pixels: its task is another one", value=task, file=file
+            "the network does not give classes of pixels: its task is another one",
+            value=task,
+            file=file,
+            advice="Choose a network for semantic segmentation",
         )
     found: dict[str, Stated] = {"activation": Stated(value="softmax", origin=f"{file.name}: logits, as geoai exports")}
     if "id2label" in table and options.classes is None:
@@ -142,8 +148,12 @@ def stac(path: Path, options: NetworkOptions) -> dict[str, Stated]:
     known = item["properties"]
     tasks = known.get("mlm:tasks") or []
     if tasks and not {"semantic-segmentation", "segmentation"} & set(map(str, tasks)):
-        raise WeightsError("the network does not give classes of pixels: its tasks are others",
-            value=", ".join(map(str, tasks)), file=file)  # fmt: skip
+        raise WeightsError(
+            "the network does not give classes of pixels: its tasks are others",
+            value=", ".join(map(str, tasks)),
+            file=file,
+            advice="Choose a network for semantic segmentation",
+        )
     taken, given = _first(known.get("mlm:input")), _first(known.get("mlm:output"))
     found: dict[str, Stated] = {}
     bands = [each.get("name") if isinstance(each, dict) else each for each in taken.get("bands") or []]
@@ -232,7 +242,12 @@ def _line(step: Mapping[str, Any], file: Path) -> tuple[float, float, tuple[floa
     if kind in ("min-max", "clip"):
         low, high = _two(step, "minimum", "maximum", file)
         if not high > low:
-            raise WeightsError(f"{kind} of value_scaling rises", value=f"{low:g}, {high:g}", file=file)
+            raise WeightsError(
+                f"{kind} of value_scaling rises",
+                value=f"{low:g}, {high:g}",
+                file=file,
+                advice=ADVICE,
+            )
         span = (low, high)
         less, by = (low, high - low) if kind == "min-max" else (less, by)
     elif kind == "z-score":
@@ -246,7 +261,12 @@ def _line(step: Mapping[str, Any], file: Path) -> tuple[float, float, tuple[floa
             "this step of value_scaling is not read", value=kind, file=file, advice="Give --mean and --std, and --range"
         )
     if not by > 0:
-        raise WeightsError("a step of value_scaling divides by a positive number", value=by, file=file)
+        raise WeightsError(
+            "a step of value_scaling divides by a positive number",
+            value=by,
+            file=file,
+            advice=ADVICE,
+        )
     return 1 / by, -less / by, span
 
 
@@ -262,7 +282,12 @@ def _json(text: str, key: str, file: Path) -> Any:
         # Words without quotes are common for names, such as the model's type.
         if key == "model_type":
             return text
-        raise WeightsError("metadata of the file are JSON", value=f"{key}: {text[:80]}", file=file) from None
+        raise WeightsError(
+            "metadata of the file are JSON",
+            value=f"{key}: {text[:80]}",
+            file=file,
+            advice=ADVICE,
+        ) from None
 
 
 def _names(value: object, key: str, file: Path) -> tuple[str, ...]:
@@ -300,5 +325,10 @@ def _numbers(values: object, key: str, file: Path, *, positive: bool = False) ->
         isinstance(each, (int, float)) and not isinstance(each, bool) and math.isfinite(each) for each in listed
     )
     if not listed or not right or (positive and min(listed) <= 0):
-        raise WeightsError(f"{key} holds {'positive ' * positive}numbers", value=str(values)[:80], file=file)
+        raise WeightsError(
+            f"{key} holds {'positive ' * positive}numbers",
+            value=str(values)[:80],
+            file=file,
+            advice=ADVICE,
+        )
     return tuple(map(float, listed))

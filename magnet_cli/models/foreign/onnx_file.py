@@ -65,7 +65,7 @@ class OnnxFile:
         other = set(read_graph(path).files) - set(spec.files)
         if other:
             raise WeightsError("the graph takes weights from files that the description does not name",
-                value=", ".join(sorted(other)), file=path)  # fmt: skip
+                value=", ".join(sorted(other)), file=path, advice="Export the network again into one file")  # fmt: skip
         network = ENGINES[engine].open(path)
         network.open("cpu")
         return network

@@ -38,7 +38,9 @@ def read_graph(path: Path) -> Graph:
         # Weights in other files stay unread until their paths are checked: they could lead out of the folder.
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as exc:
-        raise WeightsError("not an ONNX file that can be read", file=path) from exc
+        raise WeightsError(
+            "not an ONNX file that can be read", file=path, advice="Export the network again with torch.onnx"
+        ) from exc
     _refuse_custom(model, path)
     constants = {tensor.name for tensor in model.graph.initializer}
     # Files of older versions of ONNX list the weights among the inputs.

@@ -59,8 +59,12 @@ class OpenVinoFile:
         del engine
         path = checked_file(folder, str(spec.options.get("file")))
         if set(_files(path)) - set(spec.files):
-            raise WeightsError("the weights lie in a file that the description does not name",
-                value=path.with_suffix(".bin").name, file=path)  # fmt: skip
+            raise WeightsError(
+                "the weights lie in a file that the description does not name",
+                value=path.with_suffix(".bin").name,
+                file=path,
+                advice="Put the .bin file beside it, and name both in the description",
+            )
         network = OpenVinoNetwork(path)
         network.open("cpu")
         return network

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from magnet_cli.options.foreign_network import NetworkOptions
     from magnet_cli.options.shared import EngineName
 
+ADVICE = "Write the folder again with save_pretrained of segmentation-models-pytorch"
+
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CLASSES = [
     "Unet",
@@ -80,7 +82,10 @@ class SmpFolder:
         if not isinstance(encoder, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", encoder):
             # The library behind it takes names that lead to a hub, or to a folder.
             raise WeightsError(
-                "encoder_name is the name of an encoder of the library", value=encoder, file=path / CONFIG
+                "encoder_name is the name of an encoder of the library",
+                value=encoder,
+                file=path / CONFIG,
+                advice=ADVICE,
             )
         checked_file(path, WEIGHTS)
         return NetworkReading(
@@ -134,6 +139,7 @@ def _check_size(build: Callable[[], nn.Module], state: Mapping[str, Tensor], *, 
             "the network that config.json describes is larger than its weights",
             value=f"{wanted} numbers, {held} in {WEIGHTS}",
             file=file,
+            advice=ADVICE,
         )
 
 
@@ -141,7 +147,12 @@ def _stated(config: Mapping[str, Any], *, file: Path) -> dict[str, Stated]:
     bands, classes = config.get("in_channels", 3), config.get("classes", 1)
     activation = config.get("activation")
     if not all(isinstance(value, int) and value > 0 for value in (bands, classes)):
-        raise WeightsError("classes and in_channels are positive whole numbers", value=(classes, bands), file=file)
+        raise WeightsError(
+            "classes and in_channels are positive whole numbers",
+            value=(classes, bands),
+            file=file,
+            advice=ADVICE,
+        )
     known = ACTIVATIONS.get(activation)
     found = {
         "channels": Stated(value=classes, origin=f"{CONFIG}: classes"),

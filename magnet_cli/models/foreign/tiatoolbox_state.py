@@ -82,7 +82,9 @@ class TiatoolboxState:
         """Return the facts that the tensors give about the network, and those that only the description states."""
         weights = _weights(path)
         if weights is None:
-            raise WeightsError("a folder of TIAToolbox has one file of weights", file=path)
+            raise WeightsError(
+                "a folder of TIAToolbox has one file of weights", file=path, advice="Name the file of weights itself"
+            )
         file = _description(weights, path)
         table = _entry(read_yaml(file), weights.stem, file) if file is not None else {}
         if file is not None:
@@ -161,7 +163,12 @@ def _entry(table: Mapping[str, Any], name: str, file: Path) -> Mapping[str, Any]
     if file.name == REGISTRY or (name in table and "ioconfig" not in table):
         found = table.get(name)
         if not isinstance(found, dict):
-            raise WeightsError("the list of networks has no entry of this name", value=name, file=file)
+            raise WeightsError(
+                "the list of networks has no entry of this name",
+                value=name,
+                file=file,
+                advice="Rename the file as TIAToolbox names the network, or add an entry",
+            )
         return found
     return table if "ioconfig" in table else {"ioconfig": {"kwargs": table}}
 

@@ -77,7 +77,12 @@ def unet_variant(state: Mapping[str, Tensor], *, file: Path) -> UNetVariant:
             if (key := f"backbone.blocks.{number}.0.0.weight") in state
         ]  # fmt: skip
     if len(levels) < FEWEST_LEVELS:
-        raise WeightsError("a U-Net has at least two levels", value=len(levels), file=file)
+        raise WeightsError(
+            "a U-Net has at least two levels",
+            value=len(levels),
+            file=file,
+            advice="Correct the YAML that describes the network",
+        )
     return UNetVariant(
         encoder="unet" if plain else "resnet50",
         levels=tuple(levels),

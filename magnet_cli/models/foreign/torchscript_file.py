@@ -58,7 +58,9 @@ class TorchScriptFile:
                 network = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]  # torch declares no types
         except (RuntimeError, ValueError, OSError) as exc:
             raise WeightsError(
-                f"not a TorchScript file that can be read: {str(exc).splitlines()[0]}", file=path
+                f"not a TorchScript file that can be read: {str(exc).splitlines()[0]}",
+                file=path,
+                advice="Save the network again with torch.jit.save",
             ) from exc
         # Weights in half precision refuse patches in float32, and a frozen module has no weights to convert.
         return cast("nn.Module", network.float())

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from magnet_cli.options.foreign_network import NetworkOptions
     from magnet_cli.options.shared import EngineName
 
+ADVICE = "Write the folder again with save_pretrained of transformers"
+
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 JOINED, IMAGES = "processor_config.json", "image_processor"
 """File, and its key, of the processor of images where one of texts belongs to the network too, since version 5."""
@@ -100,7 +102,11 @@ class TransformersFolder:
                 )
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as exc:
             line = (str(exc).strip().splitlines() or [type(exc).__name__])[0][:200]
-            raise WeightsError(f"transformers cannot load the network: {line}", file=folder) from exc
+            raise WeightsError(
+                f"transformers cannot load the network: {line}",
+                file=folder,
+                advice=ADVICE,
+            ) from exc
         amiss = {
             key: sorted(name for name in map(str, loaded.get(key) or ()) if not name.startswith(OF_TRAINING))
             for key in WRONG
@@ -221,7 +227,11 @@ def _task(path: Path, config: Mapping[str, Any]) -> list[int]:
             found = tokens(TASK, padding="max_length", max_length=length, truncation=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as exc:
         line = (str(exc).strip().splitlines() or [type(exc).__name__])[0][:200]
-        raise WeightsError(f"transformers cannot read the vocabulary: {line}", file=path) from exc
+        raise WeightsError(
+            f"transformers cannot read the vocabulary: {line}",
+            file=path,
+            advice=ADVICE,
+        ) from exc
     # The library's own processor sets what the attention mask leaves out to zero.
     return [number * seen for number, seen in zip(found["input_ids"], found["attention_mask"], strict=True)]
 
@@ -235,7 +245,11 @@ def _weights(path: Path) -> list[str]:
     if (path / INDEX).exists():
         parts = read_json(path, INDEX).get("weight_map")
         if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts.values()):
-            raise WeightsError("weight_map must name a file for each weight", file=path / INDEX)
+            raise WeightsError(
+                "weight_map must name a file for each weight",
+                file=path / INDEX,
+                advice=ADVICE,
+            )
         names = sorted(set(parts.values()))
         for name in names:
             checked_file(path, name)
@@ -261,7 +275,12 @@ def _stated(config: Mapping[str, Any], *, file: Path) -> dict[str, Stated]:
     }
     bands = config.get("num_channels", (config.get("backbone_config") or {}).get("num_channels", 3))
     if not isinstance(bands, int) or bands < 1:
-        raise WeightsError("num_channels is a positive whole number", value=bands, file=file)
+        raise WeightsError(
+            "num_channels is a positive whole number",
+            value=bands,
+            file=file,
+            advice=ADVICE,
+        )
     found["bands"] = Stated(value=bands, origin=f"{CONFIG}: num_channels")
     if config["model_type"] == "oneformer":
         found["task"] = Stated(value="semantic", origin=f'transformers: oneformer takes the sentence "{TASK}"')

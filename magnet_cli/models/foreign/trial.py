@@ -77,7 +77,9 @@ class Trial:
             found = load(path.read_bytes())
             return cls(**{name: found[name].numpy() for name in ("picture", "labels", "probs")})
         except (OSError, KeyError, ValueError, RuntimeError) as exc:
-            raise WeightsError(f"the kept trial cannot be read: {exc}", file=path) from exc
+            raise WeightsError(
+                f"the kept trial cannot be read: {exc}", file=path, advice="Import the network again"
+            ) from exc
 
     def compare(self, other: Trial) -> tuple[float, float]:
         """Return the share of pixels of the same class, and the largest difference of two probabilities."""
@@ -248,7 +250,9 @@ class Explorer:
             except REFUSALS as error:
                 if is_out_of_memory(error):
                     raise DeviceError(
-                        "a single patch does not fit into memory", value=str(input_size(self.description))
+                        "a single patch does not fit into memory",
+                        value=str(input_size(self.description)),
+                        advice="Give more memory with --gpu-memory, or a smaller size of patches with --input",
                     ) from error
                 errors.append(error)
                 continue
@@ -332,6 +336,7 @@ class Explorer:
                 "network gives another number",
                 value=shape,
                 file=self.description.reading.path,
+                advice="Give the classes that the network has with --classes",
             )
         self.spec = replace(self.spec, channels=channels)
         self._note("channels", channels, "trial pass: the shape of the scores")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from magnet_cli.masks.spec import MaskClass
 
+ADVICE = "Reload the page, and draw it again"
+
 MOST_CORRECTIONS = 10_000
 MOST_POINTS = 50_000
 """A single shape has at most this many corners."""
@@ -77,7 +79,7 @@ class MaskCorrections:
                 raise ChangedElsewhereError(
                     "the corrections have changed since this page read them, and what you drew last is not saved",
                     file=self.path,
-                    advice="Reload the page, and draw it again",
+                    advice=ADVICE,
                 )
             found = [
                 Correction(label=area.label, area=area_of(area.geometry), polygons=rings_of(area.geometry))
@@ -101,7 +103,9 @@ class MaskCorrections:
         try:
             return regular_files.content(self.path)
         except (OSError, ValueError) as exc:
-            raise SourceError("the corrections cannot be read", value=exc, file=self.path) from exc
+            raise SourceError(
+                "the corrections cannot be read", value=exc, file=self.path, advice="Correct the file, or move it away"
+            ) from exc
 
     def _areas(self, data: bytes | None) -> list[LabelledArea]:
         if data is None:
@@ -134,32 +138,51 @@ class MaskCorrections:
         revision = request.get("revision") if isinstance(request, dict) else None
         listed = request.get("corrections") if isinstance(request, dict) else None
         if not isinstance(revision, str) or not isinstance(listed, list) or len(listed) > MOST_CORRECTIONS:
-            raise SourceError(f"a request has a revision, and at most {MOST_CORRECTIONS} corrections")
+            raise SourceError(
+                f"a request has a revision, and at most {MOST_CORRECTIONS} corrections",
+                advice=ADVICE,
+            )
         areas = [self._area(entry, f"correction {number}") for number, entry in enumerate(listed, start=1)]
         corners = sum(len(ring) for area in areas for rings in rings_of(area.geometry) for ring in rings)
         if corners > MOST_CORNERS:
-            raise SourceError(f"corrections have at most {MOST_CORNERS:,} corners in all", value=f"{corners:,}")
+            raise SourceError(
+                f"corrections have at most {MOST_CORNERS:,} corners in all",
+                value=f"{corners:,}",
+                advice=ADVICE,
+            )
         return revision, areas
 
     def _area(self, entry: Any, name: str) -> LabelledArea:
         if not isinstance(entry, dict):
-            raise SourceError("a correction is an object", file=name)
+            raise SourceError("a correction is an object", file=name, advice=ADVICE)
         label = entry.get("label")
         if type(label) is not int or not 0 <= label < len(self._classes):
             raise SourceError(
-                f"the label of a correction is one of 0 to {len(self._classes) - 1}", value=repr(label)[:80], file=name
+                f"the label of a correction is one of 0 to {len(self._classes) - 1}",
+                value=repr(label)[:80],
+                file=name,
+                advice=ADVICE,
             )
         size = self._info.size
         if "line" in entry:
             width: Any = entry.get("width")
             if not _is_number(width):
-                raise SourceError("the width of a brush is a number", value=repr(width)[:80], file=name)
+                raise SourceError(
+                    "the width of a brush is a number",
+                    value=repr(width)[:80],
+                    file=name,
+                    advice=ADVICE,
+                )
             return LabelledArea(
                 label=label, geometry=stroke_shape(_points(entry["line"], name), width, size, name=name)
             )
         polygons = entry.get("polygons")
         if not isinstance(polygons, list) or not polygons or not all(isinstance(rings, list) for rings in polygons):
-            raise SourceError("a correction has polygons, or the line and width of a brush", file=name)
+            raise SourceError(
+                "a correction has polygons, or the line and width of a brush",
+                file=name,
+                advice=ADVICE,
+            )
         shapes = [polygon_shape([_points(ring, name) for ring in rings], size, name=name) for rings in polygons]
         return LabelledArea(label=label, geometry=joined(shapes))
 
@@ -171,10 +194,19 @@ def _points(listed: Any, name: str) -> list[tuple[float, float]]:
         SourceError: They are no places.
     """
     if not isinstance(listed, list) or len(listed) > MOST_POINTS:
-        raise SourceError(f"a shape is a list of at most {MOST_POINTS:,} places", file=name)
+        raise SourceError(
+            f"a shape is a list of at most {MOST_POINTS:,} places",
+            file=name,
+            advice=ADVICE,
+        )
     for place in listed:
         if not isinstance(place, list) or len(place) != 2 or not all(map(_is_number, place)):  # noqa: PLR2004 - x, y
-            raise SourceError("a place is two numbers, x and y in pixels", value=repr(place)[:80], file=name)
+            raise SourceError(
+                "a place is two numbers, x and y in pixels",
+                value=repr(place)[:80],
+                file=name,
+                advice=ADVICE,
+            )
     return [(float(x), float(y)) for x, y in listed]
 
 
