@@ -95,6 +95,7 @@ def _opened(path: Path) -> int:
                     file=path,
                     advice="Name a new file; nothing was written to this one",
                 )
+        path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
 

@@ -124,7 +124,14 @@ def test_an_image_that_is_named_as_the_log_is_left_alone(image: Path, bundle: Pa
     assert not Path("s.mask.tif").exists()
 
 
+def test_the_folder_of_a_log_is_made(here: Path, bundle: Path) -> None:
+    result = invoke("segment", "none.tif", "--weights", bundle, "--log-file", here / "logs" / "part" / "0.log")
+    assert result.exit_code == 3
+    assert "there is no such file" in messages("logs/part/0.log")[1]
+
+
 def test_a_log_that_cannot_be_written_is_named(image: Path, bundle: Path) -> None:
+    Path("none").touch()
     result = invoke("segment", image, "--weights", bundle, "--log-file", "none/run.log")
     assert result.exit_code == 5
     assert "none/run.log" in one_failure(result)
