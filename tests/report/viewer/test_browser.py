@@ -374,3 +374,34 @@ def test_corrections_are_undone_removed_and_never_overwritten_unseen(
         tab.until("$('saved').textContent.includes('Reload the page')")
         assert held.read()["corrections"] == []
         assert [text for text in tab.complaints() if "409" not in text] == []
+
+
+def test_a_mask_that_finishes_hides_no_change_of_another(
+    page: tuple[Tab, str], image: Path, labels: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    tab, _ = page
+    with (
+        GrowingMask.begin(tmp_path / "a.tif", image, labels, block=450) as first,
+        GrowingMask.begin(tmp_path / "b.tif", image, labels, block=450) as second,
+    ):
+        first.compute(1)
+        second.compute(1)
+        with open_exhibit(str(image), [first.path, second.path]) as exhibit, served(exhibit) as address:
+            place = (600.0, 300.0, 1.0)
+            tab.open(f"{address}#x={place[0]}&y={place[1]}&z={place[2]}&mask=1&other=0&opacity=100")
+            tab.until("$('progress').children.length === 2")
+            column, row = screen(tab, 600.5, 400.5, place)
+            assert np.abs(tab.picture()[row, column] - PIXELS[400, 600]).max() <= ROUNDED
+            # Both happen between two questions of the page.
+            second.compute(1)
+            first.finish()
+            tab.until("state.masks[0].version === null")
+            tab.settle()
+            assert tab.picture()[row, column].tolist() == COLOURS[1].tolist()
+            # What changes later is shown as well.
+            column, row = screen(tab, 300.5, 455.5, place)
+            second.compute(2)
+            tab.until("$('progress').textContent.includes('4 of 9')")
+            tab.settle()
+            assert tab.picture()[row, column].tolist() == COLOURS[0].tolist()
+            assert tab.complaints() == []
