@@ -67,5 +67,5 @@ def test_a_file_that_is_no_csv(folder: Path) -> None:
     (folder / "data.csv").write_bytes(b"\xff\xfe\x00image")
     with pytest.raises(SourceError, match=r"data.csv: cannot be read"):
         read_dataset(folder / "data.csv")
-    with pytest.raises(SourceError, match=r"no.csv: cannot be read"):
+    with pytest.raises(SourceError, match=r"no.csv: the list cannot be read"):
         read_dataset(folder / "no.csv")
