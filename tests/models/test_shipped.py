@@ -32,7 +32,7 @@ CLASSES = {
 }
 TEMPERED = ("aerial",)
 """Bundles whose temperatures were fitted out of fold; those of all others are 1."""
-GAIN = 0.017
+GAIN = 0.037
 CASCADES = {"fundus-cascade": 1024, "roofs-cascade": 1024}
 """Names of the shipped cascades, and the L of each."""
 SCALES = {"aerial": [256, 512, 1024, 2048], "fundus": [256, 512, 1024]}
@@ -81,13 +81,13 @@ def test_a_cascade_is_complete_small_and_of_its_configuration(name: str) -> None
 
 
 def test_the_cascade_sharpens_vessels_that_were_seen_from_afar(tmp_path: Path) -> None:
-    """The required gain is half of the gain on this crop with the present network of `fundus`, from 0.710 to 0.744."""
+    """The required gain is half of the gain on this crop with windows of 2,048 pixels, from 0.640 to 0.714."""
     if not DATA.is_dir():
         pytest.skip("no ../shared/data beside the checkout")
     cut = slice(600, 1240), slice(900, 1540)
     pixels, labels = (read(DATA / "hrf" / path)[cut] for path in ("images/04_h.jpg", "vessels/04_h.tif"))
     tifffile.imwrite(tmp_path / "crop.tif", pixels, tile=(256, 256), photometric="rgb")
-    options = magnet_cli.SegmentOptions(weights="fundus", method="downsample")
+    options = magnet_cli.SegmentOptions(weights="fundus", method="downsample", scales="2048")
     magnet_cli.segment([tmp_path / "crop.tif"], tmp_path / "mask.tif", options)
     refining = magnet_cli.RefineOptions(weights="fundus-cascade", precision="bfloat16")
     magnet_cli.refine(tmp_path / "crop.tif", tmp_path / "mask.tif", tmp_path / "sharp.tif", refining)
