@@ -104,7 +104,7 @@ def _on_image(geometry: Any, size: Size, name: str) -> Any:
     if not polygons:
         raise SourceError(
             "a correction covers a part of the image",
-            value="nothing of it",
+            value="none",
             file=name,
             advice="Draw it inside the image",
         )

@@ -118,7 +118,7 @@ def usage_failure(error: Any, path: str) -> UsageError:
     if kind == "NoSuchOption":
         near = error.possibilities
         advice = f"Write {_alternatives(sorted(near))}; {lists}" if near else f"Check the spelling; {lists}"
-        return UsageError(f"{path} has no such option", value=error.option_name, advice=advice)
+        return UsageError(f"the command {path} has no such option", value=error.option_name, advice=advice)
     if kind == "MissingParameter" and error.ctx is not None:
         usage = error.ctx.get_usage().removeprefix("Usage: ")
         name = error.param.metavar or error.param.name.upper()

@@ -171,7 +171,7 @@ def open_other(path: str, head: bytes = b"", **how: Any) -> Image:
     Raises:
         SourceError: GDAL does not know it either, or is not installed.
     """
-    rule, advice = "this is no image that can be read", f"Give a {KINDS}"
+    rule, advice = "this file is not an image that can be read", f"Give a {KINDS}"
     if path.lower().endswith(UNREAD_SUFFIXES):
         rule, advice = "this format is not read", REASONS["format"][1]
     if path.lower().endswith(UNREAD_PICTURES):

@@ -103,7 +103,7 @@ class NetworkDescription:
         low, high = self.range
         if not low < high or not (isfinite(low) and isfinite(high)):
             raise UsageError(
-                "the range of stored values rises",
+                "the lower end of the range of stored values is below the upper end",
                 value=f"{low}, {high}",
                 advice=ADVICE,
             )

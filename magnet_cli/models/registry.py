@@ -134,5 +134,5 @@ def built(known: Mapping[str, Callable[..., N]], architecture: str, options: Map
         raise WeightsError(
             f"the options do not fit {architecture}: {exc}",
             value=dict(options),
-            advice="Correct the options of the architecture; docs/bundles.md lists them",
+            advice="Correct the options of this architecture in the bundle or the configuration, or leave them out",
         ) from exc

@@ -108,7 +108,9 @@ def _parse_span(text: str, option: str) -> tuple[float, float]:
     words = [word.strip() for word in text.split(",")]
     if len(words) != 2 or not all(re.fullmatch(_NUMBER, word) for word in words) or float(words[0]) >= float(words[1]):  # noqa: PLR2004 - two ends
         raise UsageError(
-            f"{option} is LOW,HIGH in stored values, and rises", value=repr(text), advice=f"Write {option} 0,10000"
+            f"{option} is LOW,HIGH in stored values, with LOW below HIGH",
+            value=repr(text),
+            advice=f"Write {option} 0,10000",
         )
     return float(words[0]), float(words[1])
 

@@ -80,7 +80,7 @@ def parse_value_range(text: str) -> ValueRange:
         if least <= low < high <= most:
             return ValueRange(kind="percentiles" if match[2] else "values", low=low, high=high)
     raise UsageError(
-        "--value-range is LOW,HIGH in stored values, LOW%,HIGH% of each band's values, or dtype, and rises",
+        "--value-range is LOW,HIGH in stored values, LOW%,HIGH% of each band's values, or dtype, with LOW below HIGH",
         value=repr(text),
         advice="Write --value-range 0,10000, --value-range 2%,98% or --value-range dtype",
     )

@@ -64,7 +64,7 @@ def test_the_usage_and_the_arguments_have_no_types_of_python() -> None:
         (["segmnet", "x.tif"], "Write magnet segment", "magnet has no such command (got segmnet)"),
         (["nothing-like-it"], "Check the spelling; 'magnet --help' lists the commands", "got nothing-like-it"),
         (["weights", "lst"], "Write magnet weights list", "magnet weights has no such command (got lst)"),
-        (["segment", "--hlep"], "Write --help", "magnet segment has no such option (got --hlep)"),
+        (["segment", "--hlep"], "Write --help", "the command magnet segment has no such option (got --hlep)"),
         (["segment", "x", "--zzz"], "'magnet segment --help' lists the options", "got --zzz"),
         (["segment"], "Write magnet segment [OPTIONS] INPUT...", "INPUT... is missing"),
         (["train", "backbone", "data"], "Write magnet train backbone", "--output is missing"),

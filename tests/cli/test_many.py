@@ -38,7 +38,7 @@ def test_the_failure_is_told_once_and_named(folder: Path, bundle: Path) -> None:
     line, listed = [line for line in result.stderr.splitlines() if "b.tif" in line]
     assert listed == "  failed: in/b.tif (exit code 3)"
     assert line.startswith("magnet: in/b.tif: Give a TIFF, PNG, ")
-    assert "  Why: this is no image that can be read" in result.stderr.splitlines()
+    assert "  Why: this file is not an image that can be read" in result.stderr.splitlines()
 
 
 def test_the_run_goes_on_where_the_bad_image_is_mended(folder: Path, bundle: Path) -> None:

@@ -121,7 +121,7 @@ def test_a_terminal_shows_a_bar_and_is_left_clean(here: Path, bundle: Path) -> N
     assert "in/a.tif: bundle colours names no resolution" in shown[0]
     assert shown[1] == "out/a.tif: done"
     assert shown[2].startswith("magnet: in/b.tif: Give a TIFF, PNG, ")
-    assert shown[3] == "  Why: this is no image that can be read"
+    assert shown[3] == "  Why: this file is not an image that can be read"
     assert shown[4].startswith("2 images: 1 done, 1 failed; ")
     assert shown[9] == "  out/run.json lists every image"
     assert "".join(shown[10:]) == ""

@@ -138,7 +138,7 @@ def _table(file: Path) -> dict[str, Any]:
     table = read_yaml(file)
     if table.get("type") != "model":
         raise WeightsError(
-            "no description of a network in the format of BioImage.IO",
+            "the file does not describe a network in the format of BioImage.IO",
             file=file,
             advice=ADVICE,
         )
@@ -170,7 +170,7 @@ def _weights(table: Mapping[str, Any], file: Path) -> tuple[NetworkKind, Path]:
                 advice="Fetch the network again")  # fmt: skip
         if not kind.claims(path):
             raise WeightsError(
-                f"the description calls this file {name}, and it is none",
+                f"the description calls this file {name}, but its content is of another kind",
                 file=path,
                 advice="Copy the network again, with all of its files",
             )
@@ -397,7 +397,7 @@ def _add_step(scaling: Scaling, name: str, values: Mapping[str, Any], options: N
         ends = {((low - o) / s, (high - o) / s) for s, o in zip(scaling.slope, scaling.offset, strict=True)}
         if len(ends) != 1 or not high > low:
             raise WeightsError(
-                "clip has one range for all bands, and rises",
+                "the minimum of clip is below its maximum, and both are the same for all bands",
                 value=f"{low:g}, {high:g}",
                 file=file,
                 advice=ADVICE,

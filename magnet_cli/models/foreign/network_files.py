@@ -89,7 +89,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         table = yaml.safe_load(data)
     except (yaml.YAMLError, RecursionError, ValueError) as exc:
         raise WeightsError(
-            f"no YAML that can be read: {str(exc).splitlines()[0][:200]}",
+            f"the file cannot be read as YAML: {str(exc).splitlines()[0][:200]}",
             file=file,
             advice="Correct the YAML, or export the network again",
         ) from exc

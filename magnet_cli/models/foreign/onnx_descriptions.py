@@ -243,7 +243,7 @@ def _line(step: Mapping[str, Any], file: Path) -> tuple[float, float, tuple[floa
         low, high = _two(step, "minimum", "maximum", file)
         if not high > low:
             raise WeightsError(
-                f"{kind} of value_scaling rises",
+                f"the minimum of {kind} in value_scaling is below its maximum",
                 value=f"{low:g}, {high:g}",
                 file=file,
                 advice=ADVICE,

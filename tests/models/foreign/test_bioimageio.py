@@ -230,8 +230,8 @@ def test_other_descriptions_are_refused(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match=words):
             description(written(tmp_path, newer(weights, **changed)))
     (tmp_path / "rdf.yaml").write_text("a: [b\n - !!python/object/apply:os.system ['true']")
-    with pytest.raises(WeightsError, match="no YAML that can be read"):
+    with pytest.raises(WeightsError, match="the file cannot be read as YAML"):
         description(tmp_path)
     (tmp_path / "rdf.yaml").write_text("!!python/object/apply:os.system ['true']")
-    with pytest.raises(WeightsError, match="no YAML that can be read"):
+    with pytest.raises(WeightsError, match="the file cannot be read as YAML"):
         description(tmp_path)
