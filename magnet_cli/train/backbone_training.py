@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.images.protocol import NODATA
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.bundle_writer import read_description, weights_digest, write_bundle
 from magnet_cli.models.description import CARD, DESCRIPTION, SCHEMA, segmentation_bundle
@@ -280,12 +281,13 @@ def check_classes(scenes: Sequence[LabelledScene], bundle: Bundle, *, ignore: in
     names = [entry.name for entry in bundle.classes]
     found = [name for name, count in zip(names, counts, strict=True) if count]
     if len(found) <= 1:
+        unlabelled = "255 means" if ignore == NODATA else f"{ignore} and 255 mean"
         raise SourceError(
             "a network learns from pixels of two classes or more",
             value=f"{found[0]} alone" if found else "no labelled pixel",
             file=", ".join(scene.name for scene in scenes),
-            advice=f"Check the label maps, in which {ignore} and 255 mean unlabelled; where they store such a value "
-            "for a class, give the class in [data] label_values = { 255 = 1 }",
+            advice=f"Label pixels of another class, too. In label maps {unlabelled} unlabelled; where they store such "
+            "a value for a class, give the class in [data] label_values = { 255 = 1 }",
         )
     absent = [name for index, name in enumerate(names) if name not in found and index != ignore]
     if not absent:

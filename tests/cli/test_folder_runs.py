@@ -56,7 +56,7 @@ def test_the_summary_says_what_became_of_every_image(folder: Path, bundle: Path)
     for row in found["images"]:
         if row["status"] == "failed":
             assert row["exit_code"] == 3
-            assert "this is no image" in row["error"]
+            assert "this file is not an image" in row["error"]
             continue
         report = read_report(Path(row["mask"]).with_suffix(".json"))
         assert row["seconds"] == report["seconds"]["wall"]  # type: ignore[index]

@@ -28,7 +28,7 @@ def test_one_bad_image_stops_no_other(folder: Path, bundle: Path) -> None:
     bad = found["images"][1]
     assert bad["image"] == "in/b.tif"
     assert bad["exit_code"] == 3
-    assert "in/b.tif: this is no image" in bad["error"]
+    assert "in/b.tif: this file is not an image" in bad["error"]
     assert sorted(path.name for path in Path("out").iterdir()) == ["a.json", "a.tif", "c.json", "c.tif", "run.json"]
 
 
@@ -55,7 +55,7 @@ def test_stop_at_the_first_failure(folder: Path, bundle: Path) -> None:
     assert result.exit_code == 3
     found = json.loads(result.stdout)
     assert [entry["status"] for entry in found["images"]] == ["done", "failed"]
-    assert result.stderr.count("  Why: this is no image") == 1
+    assert result.stderr.count("  Why: this file is not an image") == 1
     assert not Path("out/c.tif").exists()
 
 

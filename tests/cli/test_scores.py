@@ -155,7 +155,7 @@ def test_one_bad_image_stops_no_other(data: Path, bundle: Path) -> None:
     assert (found["methods"][0]["images"], found["methods"][0]["failed"]) == (1, 1)
     result = invoke(*words)
     assert result.exit_code == 7
-    assert result.stderr.count("  Why: this is no image") == 1
+    assert result.stderr.count("  Why: this file is not an image") == 1
     assert "failed" in result.stdout
     Path("1/t.tif").unlink()
     tifffile.imwrite("1/t.tif", np.zeros((3, 3), np.uint8))

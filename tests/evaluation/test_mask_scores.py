@@ -208,7 +208,7 @@ def test_inputs_that_cannot_be_compared_are_found_before_there_is_a_mask(tmp_pat
     with pytest.raises(SourceError, match=size):
         check_inputs(paths["image"], paths["truth"], roi=paths["turned"])
     paths["image"].write_text("no image")
-    with pytest.raises(SourceError, match="this is no image"):
+    with pytest.raises(SourceError, match="this file is not an image"):
         check_inputs(paths["image"], paths["truth"], roi=None)
 
 

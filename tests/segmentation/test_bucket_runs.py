@@ -476,12 +476,14 @@ def test_memory_is_that_of_a_part(store: Store, here: Path, monkeypatch: pytest.
     # The server of the test shares the process, so that it is left out where memory is counted.
     store.network.fault = lambda what, _: answer(404) if what.startswith("HEAD") else answer(200, xml=ANSWER)
     peaks = []
-    for size in (6, 24):
+    # The first upload of a process also loads modules, so its peak does not count.
+    for size in (1, 6, 24):
         (here / "big.tif").write_bytes(np.random.default_rng(1).bytes(size << 20))
         tracemalloc.start()
         place.put(here / "big.tif", {})
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
+    del peaks[0]
     assert max(peaks) < 4 << 20
     assert peaks[1] < peaks[0] + (1 << 20)
     store.network.fault, store.network.largest = None, 0

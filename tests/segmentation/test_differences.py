@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
 from magnet_cli.arithmetic.merge import FLOOR, OWN
+from magnet_cli.arithmetic.points import SmoothedScore
 from magnet_cli.arithmetic.published.image_resize import resize_uint8_bilinear
 from magnet_cli.arithmetic.published.point_choice import choose_points, median_zero_padded
 from magnet_cli.arithmetic.published.stages import PublishedSettings, published_stages, segment_published
@@ -22,7 +23,6 @@ from magnet_cli.options.method_settings import BundleDefaults
 from magnet_cli.options.rules import ALL, Rule, parse_points
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import make_plan
-from magnet_cli.segmentation import block_stage
 from tests.segmentation.support import MACHINE, STEP, ArrayImage, CodedNetworks, coded, count, facts, run, sides
 
 if TYPE_CHECKING:
@@ -262,10 +262,10 @@ def test_zero_scores_are_never_chosen() -> None:
 
 
 def test_all_points_need_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unwanted(*, score: Tensor, side: int) -> Tensor:
-        raise AssertionError(score.shape, side)
+    def unwanted(*shape: int, side: int, device: torch.device) -> SmoothedScore:
+        raise AssertionError(shape, side, device)
 
-    monkeypatch.setattr(block_stage, "SmoothedScore", unwanted)
+    monkeypatch.setattr(SmoothedScore, "zeros", unwanted)
     options = SegmentOptions(scales=sides(64, 32), points=ALL, median=11, num_workers=0)
     outcome = run(flat(150, 100), facts(2, input_side=32), options, Doubting(2))
     assert outcome.plan.settings.margin == 4

@@ -36,6 +36,15 @@ class Asked:
         self.boxes.append((name, box))
         return np.zeros((5, box.height, box.width), np.float16)
 
+    def covers(self, field: str, box: Box) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+        """Return which pixels of a box were read from a field."""
+        found = np.zeros((box.height, box.width), np.bool_)
+        for name, read in self.boxes:
+            part = read.intersection(box)
+            if name == field and part.area:
+                found[part.y - box.y : part.bottom - box.y, part.x - box.x : part.right - box.x] = True
+        return found
+
 
 def taps(start: int, stop: int, ratio: Fraction) -> tuple[int, int]:
     """Return the first pixel that bilinear interpolation of pixels `start` to `stop` uses, and one past the last."""
@@ -56,9 +65,14 @@ def test_every_pixel_that_is_interpolated_is_read(scales: tuple[int, ...]) -> No
             bound = BoundPass(plan=plan, step=step, device=torch.device("cpu"))
             runner = PassRunner(bound, cast("Computer", None), cast("Resources", asked))
             runner.recall_block(block)
-            ((_, box), *_) = asked.boxes
-            assert {box for _, box in asked.boxes} == {box}
             left, right = taps(need.x, need.right, fine.pitch.x / coarse.pitch.x)
             top, bottom = taps(need.y, need.bottom, fine.pitch.y / coarse.pitch.y)
             assert {name for name, _ in asked.boxes} <= {field_name(before.number, layer) for layer in before.layers}
-            assert box.contains(Box.between(left=left, top=top, right=right, bottom=bottom).intersection(whole))
+            needed = Box.between(left=left, top=top, right=right, bottom=bottom).intersection(whole)
+            shares = np.zeros((needed.height, needed.width))
+            for layer in before.layers:
+                rows, columns = layer.weights(needed)
+                share = rows[:, None] * columns
+                assert asked.covers(field_name(before.number, layer), needed)[share > 0].all()
+                shares += share
+            assert np.allclose(shares, 1)

@@ -217,7 +217,7 @@ def test_other_descriptions_are_refused(tmp_path: Path) -> None:
     table = newer(weights)
     for changed, words in (
         ({"format_version": "0.3.6"}, r"version of the format is not read .*0\.3\.6"),
-        ({"type": "dataset"}, "no description of a network"),
+        ({"type": "dataset"}, "does not describe a network"),
         ({"inputs": table["inputs"] * 2}, "takes patches, and nothing else"),
         ({"inputs": []}, "inputs is no list of tensors"),
         ({"inputs": [{**table["inputs"][0], "axes": table["inputs"][0]["axes"][1:]}]}, "axes of batch, bands, rows"),
