@@ -6,6 +6,7 @@ The test of the tutorials draws them again and compares them with those in this 
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,12 @@ PANEL = (380, 285)
 GAP = 8
 LINE = 20
 """Height of a line of the legend."""
-COLOURS = 64
+LEGEND = 96
+"""Width of a legend that stands beside the parts."""
+COLOURS = (256, 128, 64)
+"""Numbers of colours that a palette may have. With 64, fields of the mosaic lose their shades."""
+MOST_BYTES = 150_000
+"""A picture has the most colours with which its file is not larger than this."""
 GLASS = (235, 235, 235)
 """Colour of label 255."""
 
@@ -34,8 +40,11 @@ def slide(folder: Path) -> Image.Image:
 
 
 def mosaic(folder: Path) -> Image.Image:
-    """Return the mosaic, its mask, and the mask over the mosaic."""
-    return _overlaid(folder / "town.tif", folder / "masks" / "town.tif")
+    """Return the mosaic, its mask, the mask over the mosaic, and the classes beside them."""
+    mask = folder / "masks" / "town.tif"
+    classes, below = _classes(mask), _picture(folder / "town.tif")
+    above = _coloured(_labels(mask), classes)
+    return _beside(below, above, Image.blend(below, above, 0.45), _legend(classes))
 
 
 def network(folder: Path) -> Image.Image:
@@ -74,8 +83,16 @@ PICTURES: dict[str, Callable[[Path], Image.Image]] = {
 
 
 def save(picture: Image.Image, path: Path) -> None:
-    """Write a picture as a PNG of few colours, which is small."""
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    """Write a picture as a PNG with a palette, which is a third of the size of one without."""
+    files = [_encoded(picture, colours) for colours in COLOURS]
+    path.write_bytes(next((file for file in files if len(file) <= MOST_BYTES), files[-1]))
+
+
+def _encoded(picture: Image.Image, colours: int) -> bytes:
+    """Return a PNG of a picture with a palette of so many colours."""
+    file = BytesIO()
+    picture.quantize(colours, dither=Image.Dither.NONE).save(file, format="PNG", optimize=True)
+    return file.getvalue()
 
 
 def _overlaid(image: Path, mask: Path) -> Image.Image:
@@ -114,19 +131,32 @@ def _coloured(labels: np.ndarray[Any, np.dtype[np.uint8]], classes: list[tuple[s
     return Image.fromarray(palette[labels])
 
 
+def _legend(classes: list[tuple[str, str]]) -> Image.Image:
+    """Return the names and colours of classes as a column."""
+    column = Image.new("RGB", (LEGEND, PANEL[1]), "white")
+    _write(column, classes, left=6, top=8)
+    return column
+
+
 def _with_legend(picture: Image.Image, classes: list[tuple[str, str]]) -> Image.Image:
-    draw = ImageDraw.Draw(picture)
-    draw.rectangle([8, 8, 112, 14 + LINE * len(classes)], fill="white")
-    for index, (name, colour) in enumerate(classes):
-        top = 12 + LINE * index
-        draw.rectangle([14, top, 28, top + 14], fill=colour)
-        draw.text((36, top + 2), name, fill="black")
+    ImageDraw.Draw(picture).rectangle([8, 8, 112, 14 + LINE * len(classes)], fill="white")
+    _write(picture, classes, left=14, top=12)
     return picture
 
 
+def _write(picture: Image.Image, classes: list[tuple[str, str]], *, left: int, top: int) -> None:
+    draw = ImageDraw.Draw(picture)
+    for index, (name, colour) in enumerate(classes):
+        line = top + LINE * index
+        draw.rectangle([left, line, left + 14, line + 14], fill=colour)
+        draw.text((left + 22, line + 2), name, fill="black")
+
+
 def _beside(*panels: Image.Image) -> Image.Image:
-    width, height = PANEL
-    found = Image.new("RGB", (len(panels) * (width + GAP) - GAP, height), "white")
-    for index, panel in enumerate(panels):
-        found.paste(panel, (index * (width + GAP), 0))
+    width = sum(panel.width for panel in panels) + GAP * (len(panels) - 1)
+    found = Image.new("RGB", (width, PANEL[1]), "white")
+    left = 0
+    for panel in panels:
+        found.paste(panel, (left, 0))
+        left += panel.width + GAP
     return found
