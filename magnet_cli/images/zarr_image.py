@@ -143,7 +143,8 @@ class _Holder:
 def _levels(path: str, image: ZarrNode) -> ZarrLevels:
     node, multiscale, metadata = image.node, image.multiscale, image.metadata
     if isinstance(node, zarr.Array):
-        return ZarrLevels(arrays=(node,), places=(), axes=_plain_axes(path, node))
+        plain = _plain_axes(path, node)
+        return ZarrLevels(arrays=(node,), places=(), axes=plain, notes=_notes(node, plain))
     nodes = [node[dataset["path"]] for dataset in multiscale["datasets"]]
     arrays = [array for array in nodes if isinstance(array, zarr.Array)]
     if not arrays or len(arrays) < len(nodes):
@@ -190,7 +191,11 @@ def _stated_axes(array: zarr.Array[Any]) -> str | None:
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.asdict().get("_ARRAY_DIMENSIONS")
     if not isinstance(names, list | tuple):
         return None
-    letters = [AXIS_NAMES.get(str(name).strip().lower(), "") for name in names]
+    words = [str(name).strip().lower() for name in names]
+    letters = [AXIS_NAMES.get(word, "") for word in words]
+    # Programs for pictures call interleaved colours the depth of a picture.
+    if words[-1:] == ["depth"] and len(words) == array.ndim and array.shape[-1] <= 4:  # noqa: PLR2004 (red to alpha)
+        letters[-1] = "c"
     axes = "".join(letters)
     complete = len(axes) == len(names) == array.ndim == len(set(axes))
     return axes if complete and {"x", "y"} <= set(axes) else None

@@ -144,10 +144,13 @@ def _has_mask_beside(image: Path) -> bool:
 
 
 def _is_export(file: Path) -> bool:
-    if not file.is_file():
+    try:
+        if not file.is_file():
+            return False
+        with file.open("rb") as opened:
+            return OUR_EXPORT.search(opened.read(EXPORT_HEAD)) is not None
+    except OSError:  # whatever opens the file as an image says why it cannot be read
         return False
-    with file.open("rb") as opened:
-        return OUR_EXPORT.search(opened.read(EXPORT_HEAD)) is not None
 
 
 def named_masks(paths: Iterable[Path]) -> Iterator[Path]:

@@ -27,8 +27,14 @@ def signed(png: bytes) -> bytes:
 
 
 def is_own_picture(path: Path) -> bool:
-    """Return whether a file is a PNG that names this program as its software, as its pictures and plots do."""
-    if not path.is_file():
+    """Return whether a file is a PNG that names this program as its software, as its pictures and plots do.
+
+    The result is False where the file cannot be read; whatever opens it as an image says why.
+    """
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return b"tEXt" + SIGNATURE in file.read(HEAD_BYTES)
+    except OSError:
         return False
-    with path.open("rb") as file:
-        return b"tEXt" + SIGNATURE in file.read(HEAD_BYTES)

@@ -295,6 +295,33 @@ def test_a_projection_that_stretches_areas_is_measured_on_the_ground(
         assert info.notes == ()
 
 
+@pytest.mark.parametrize(
+    ("crs", "side", "left", "top"),
+    [
+        ("EPSG:3031", 12_500, -500e3, 375e3),
+        ("EPSG:3413", 100, 0, 0),
+        ("EPSG:32661", 100, 2e6 - 4000, 2e6 + 3000),
+    ],
+    ids=["about the south pole", "a corner at the north pole", "about the north pole"],
+)
+def test_a_map_of_a_pole_keeps_its_size(tmp_path: Path, crs: str, side: float, left: float, top: float) -> None:
+    info = geotiff(tmp_path / "s.tif", crs, rasterio.Affine(side, 0, left, 0, -side, top))
+    assert info.resolution is not None
+    assert (info.resolution.x, info.resolution.y) == (Fraction(side), Fraction(side))
+    assert info.resolution.unit == "m"
+    assert info.notes == ()
+
+
+def test_a_conformal_map_of_a_continent_has_the_size_of_its_middle(tmp_path: Path) -> None:
+    """The scale of the polar stereographic map is 0.972 at the pole, since it is 1 at 71 degrees."""
+    info = geotiff(tmp_path / "s.tif", "EPSG:3031", rasterio.Affine(90_000, 0, -3.6e6, 0, -90_000, 2.7e6))
+    assert info.resolution is not None
+    assert float(info.resolution.x) == pytest.approx(90_000 / 0.9728, rel=1e-3)
+    assert "% more or less at the corners" in info.notes[0]
+    info = geotiff(tmp_path / "t.tif", "EPSG:3031", rasterio.Affine(140_000, 0, -5.6e6, 0, -140_000, 4.2e6))
+    assert info.resolution is None
+
+
 @pytest.mark.parametrize("corner", [1e307, -1e20, 1e9])
 def test_a_place_beyond_the_earth_leaves_the_size_of_the_projection(tmp_path: Path, corner: float) -> None:
     info = geotiff(tmp_path / "s.tif", "EPSG:32633", rasterio.Affine(2e306, 0, corner, 0, -2, corner))

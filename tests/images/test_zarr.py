@@ -77,6 +77,17 @@ def test_a_plain_array_has_the_axes_that_it_names(
     assert np.array_equal(found, wanted if wanted.ndim == 3 else wanted[..., None])
 
 
+def test_planes_of_a_plain_array_are_not_dropped_in_silence(tmp_path: Path) -> None:
+    values = np.random.default_rng(4).integers(0, 255, (5, 9, 8, 3)).astype(np.uint8)
+    zarr.create_array(tmp_path / "t.zarr", data=values, dimension_names=("time", "y", "x", "band"))
+    assert inspect(tmp_path / "t.zarr").notes == ("only the first plane is read (t=5)",)
+    zarr.create_array(tmp_path / "c.zarr", data=values[0], dimension_names=("height", "width", "depth"))
+    assert inspect(tmp_path / "c.zarr").notes == ()
+    assert np.array_equal(read(tmp_path / "c.zarr").pixels, values[0])
+    zarr.create_array(tmp_path / "z.zarr", data=values[..., 0], dimension_names=("depth", "y", "x"))
+    assert inspect(tmp_path / "z.zarr").notes == ("only the first plane is read (z=5)",)
+
+
 @pytest.mark.parametrize("version", [2, 3])
 def test_levels_axes_and_size(tmp_path: Path, version: int) -> None:
     levels = levels_of()
