@@ -492,11 +492,13 @@ class _Pair:
         strays = [entry.index for entry in classes if self.names and entry.truth and entry.index >= count]
         if not strays:
             return ()
-        first, last = strays[0], strays[-1]
-        which = f"label {first} is" if first == last else f"labels {', '.join(map(str, strays))} are"
+        one = len(strays) == 1
+        which = f"label {strays[0]} is" if one else f"labels {', '.join(map(str, strays))} are"
+        ignored = " ".join(f"--ignore {label}" for label in strays)
         text = (
-            f"{self.truth.path}: {which} no class of the mask, whose classes are 0 to {count - 1}, and lower the mean "
-            f"by an IoU of 0. Add --ignore {first} where it means unlabelled, or --truth-values where the truth "
+            f"{self.truth.path}: {which} no class of the mask, whose classes are 0 to {count - 1}, and "
+            f"{'lowers' if one else 'lower'} the mean by an IoU of 0. Add {ignored} where "
+            f"{'it means' if one else 'they mean'} unlabelled, or --truth-values where the truth "
             "numbers its classes in another way"
         )
         return (text,)

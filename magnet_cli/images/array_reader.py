@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from magnet_cli.images.protocol import Alpha
 
+MOST_SHOWN = 10**15
+"""Messages give no larger number of pixels. Fractions have no limit, and floats end at 1.8e308."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageArray:
@@ -130,10 +133,12 @@ class OpenImage(Closing):
         side, unit = _um(pixel_size, info.resolution.unit), UM_OF[info.resolution.unit]
         pitch = Pitch(x=side / (info.resolution.x * unit), y=side / (info.resolution.y * unit))
         # A pixel that reaches far beyond the image would be a mean over countless reflections of it.
-        if max(pitch.x, pitch.y) > max(info.size.width, info.size.height):
+        largest = max(pitch.x, pitch.y)
+        if largest > max(info.size.width, info.size.height):
+            shown = f"{float(largest):,.0f}" if largest < MOST_SHOWN else f"over {MOST_SHOWN:,}"
             raise UsageError(
                 "a pixel may not be larger than the image",
-                value=f"pixel_size={pixel_size!r}, {float(max(pitch.x, pitch.y)):,.0f} pixels of {info.size}",
+                value=f"pixel_size={pixel_size!r}, {shown} pixels of {info.size}",
                 file=info.path,
                 advice="Check the unit of pixel_size, as in 0.5um",
             )

@@ -151,10 +151,12 @@ class ImageAhead:
             self._opened = self._thread.submit(self._opened_beside, before, pending)
 
     def give_up(self) -> None:
-        """Close the image until its turn comes, because memory is short."""
+        """Close the image until its turn comes, because memory is short. Planning that still goes on is not awaited."""
         self._is_given_up = True
-        self.close()
+        self._close_opened()
         self._opened = None
+        if self._planned.done():
+            self._close_planned()
 
     def turn(self) -> PreparedImage | OpenedImage | Exception:
         """Return the image, or what is wrong with it, because its turn has come."""
@@ -166,10 +168,16 @@ class ImageAhead:
         """Close the image, whose turn does not come."""
         if self._planned.cancel():
             return
+        self._close_opened()
+        self._close_planned()
+
+    def _close_opened(self) -> None:
         if self._opened is not None and not self._opened.cancel():
             found = self._opened.result()
             if isinstance(found, OpenedImage):
                 found.close()
+
+    def _close_planned(self) -> None:
         planned = self._planned.result()
         if isinstance(planned, PreparedImage):
             planned.close()

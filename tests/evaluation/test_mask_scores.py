@@ -355,6 +355,12 @@ def test_labels_of_the_truth_that_are_no_class_of_the_mask_are_named(tmp_path: P
     found = evaluate(tmp_path / "m.tif", shifted)
     assert [(entry.name, entry.iou) for entry in found.classes] == [("r", 0), ("g", 0), ("b", 0), ("3", 0)]
     (note,) = found.notes
-    assert "label 3 is no class of the mask, whose classes are 0 to 2, and lower the mean by" in note
+    assert "label 3 is no class of the mask, whose classes are 0 to 2, and lowers the mean by" in note
+    assert "Add --ignore 3 where it means unlabelled" in note
+    pixels = made.array() + np.uint8(1)
+    pixels[0, 0] = 7
+    (note,) = evaluate(tmp_path / "m.tif", write(tmp_path, more=pixels)["more"]).notes
+    assert "labels 3, 7 are no class of the mask, whose classes are 0 to 2, and lower the mean by" in note
+    assert "Add --ignore 3 --ignore 7 where they mean unlabelled" in note
     right = evaluate(tmp_path / "m.tif", shifted, EvaluationOptions(truth_values={1: 0, 2: 1, 3: 2}))
     assert (right.miou, right.notes) == (1.0, ())

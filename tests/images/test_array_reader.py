@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import tifffile
 import magnet_cli
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import Box, Pitch
+from magnet_cli.images.protocol import Resolution
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,6 +117,14 @@ def test_what_cannot_be_read(slide: Path, words: dict[str, Any], parts: list[str
     with magnet_cli.open_image(slide) as image, pytest.raises(UsageError) as caught:
         image.read(**words)
     assert [part for part in parts if part not in str(caught.value)] == []
+
+
+def test_a_pixel_of_more_pixels_than_a_float_can_count_is_refused(slide: Path) -> None:
+    tiny = Resolution(x=Fraction(1, 10**400), y=Fraction(1, 10**400), unit="um")
+    with magnet_cli.open_image(slide) as image:
+        facts = replace(image.info, resolution=tiny)
+        with pytest.raises(UsageError, match="over 1,000,000,000,000,000 pixels of 131x97"):
+            type(image)._pitch(cast("Any", SimpleNamespace(info=facts)), None, "1m")
 
 
 def test_a_pixel_size_needs_an_image_that_has_one(tmp_path: Path) -> None:

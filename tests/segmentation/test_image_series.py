@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import MemoryPlan
 from magnet_cli.segmentation import api, image_series, pass_runner
 from magnet_cli.segmentation.group_reader import read_group
-from magnet_cli.segmentation.image_series import FINISHING_BYTES, DeferredEvents, ImageSeries, fits_beside
+from magnet_cli.segmentation.image_series import FINISHING_BYTES, DeferredEvents, ImageAhead, ImageSeries, fits_beside
 from magnet_cli.segmentation.pass_runner import PassRunner
 from tests.cli.support import write_colours_bundle, write_image
 from tests.run.support import PATIENCE
@@ -244,3 +244,25 @@ def test_an_image_waits_for_the_mask_before_it_where_memory_is_short(spare: int,
 def test_a_failure_of_the_plan_is_kept_for_its_turn() -> None:
     error = ValueError("no image")
     assert ImageSeries._computed(error, None, None) is error
+
+
+@pytest.mark.parametrize("is_planning", [False, True])
+def test_memory_is_given_back_without_waiting_for_a_plan(*, is_planning: bool) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+    image = cast("PreparedImage", SimpleNamespace())
+
+    def prepared(_: Events) -> PreparedImage:
+        begun.set()
+        assert goes_on.wait(2)
+        return image
+
+    with ThreadPoolExecutor(1) as thread:
+        if not is_planning:
+            thread.submit(goes_on.wait, 2)
+        ahead = ImageAhead(thread, prepared, Events())
+        ahead.open(cast("MemoryPlan", SimpleNamespace()), None)
+        assert begun.wait(PATIENCE) if is_planning else not begun.is_set()
+        ahead.give_up()
+        assert not ahead._planned.done()
+        goes_on.set()
+        assert ahead.turn() is image

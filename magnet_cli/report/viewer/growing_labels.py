@@ -59,7 +59,11 @@ class GrowingLabels:
         """The version is raised whenever labels or values of fields were added."""
         self._versions = np.zeros((-(-cells.height // TILE), -(-cells.width // TILE)), np.int64)
         self._waiting: set[tuple[int, int]] = set()
-        self._waiting_chunks: set[FieldChunk] = set()
+        self._waiting_chunks: dict[tuple[int | str, Box], FieldChunk] = {}
+        """One chunk for each place of a pass, or of a field that belongs to no pass.
+
+        The fields of a pass have chunks at the same places, all of which are read for one of them.
+        """
         self._problem: str | None = None
         self._refreshing = threading.Lock()
 
@@ -94,7 +98,9 @@ class GrowingLabels:
             except OutputError as error:
                 raise SourceError(error.rule, value=error.value, file=error.file, advice=error.advice) from error
             self._waiting |= changed
-            self._waiting_chunks |= self.mask.changed_chunks()
+            for chunk in self.mask.changed_chunks():
+                number = pass_of(chunk.name)
+                self._waiting_chunks[chunk.name if number is None else number, chunk.box] = chunk
             # Other threads ask for the changes since a version that they have read. The version is raised after its
             # squares are marked and their labels can be read, so that none of them is missed.
             is_changed, version = bool(self._waiting or self._waiting_chunks), self.version + 1
@@ -102,7 +108,7 @@ class GrowingLabels:
                 if self._waiting:
                     self._take(*self._waiting.pop(), version)
                 else:
-                    self._take_chunk(self._waiting_chunks.pop(), version)
+                    self._take_chunk(self._waiting_chunks.popitem()[1], version)
                 if time.monotonic() >= until:
                     break
             if is_changed:
@@ -139,11 +145,6 @@ class GrowingLabels:
 
     def _take_chunk(self, chunk: FieldChunk, version: int) -> None:
         """Take a chunk of a coarser pass into the preview, and note the squares of the page that show it."""
-        # The fields of a pass have chunks at the same places, all of which are read for one of them.
-        number = pass_of(chunk.name)
-        same = {each for each in self._waiting_chunks if pass_of(each.name) == number and each.box == chunk.box}
-        if number is not None:
-            self._waiting_chunks -= same
         try:
             box = self.preview.take(chunk)
         except OutputError as error:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ADVICE = "Reload the page, and draw it again"
 
+FULL = "Undo what you drew last, and go on in a GIS or in QuPath, which read the file of the corrections"
+
 MOST_CORRECTIONS = 10_000
 MOST_POINTS = 50_000
 """A single shape has at most this many corners."""
@@ -137,10 +139,13 @@ class MaskCorrections:
     def _parsed(self, request: Any) -> tuple[str, list[LabelledArea]]:
         revision = request.get("revision") if isinstance(request, dict) else None
         listed = request.get("corrections") if isinstance(request, dict) else None
-        if not isinstance(revision, str) or not isinstance(listed, list) or len(listed) > MOST_CORRECTIONS:
+        if not isinstance(revision, str) or not isinstance(listed, list):
+            raise SourceError("a request has a revision and a list of corrections", advice=ADVICE)
+        if len(listed) > MOST_CORRECTIONS:
             raise SourceError(
-                f"a request has a revision, and at most {MOST_CORRECTIONS} corrections",
-                advice=ADVICE,
+                f"the page writes at most {MOST_CORRECTIONS:,} corrections",
+                value=f"{len(listed):,}",
+                advice=FULL,
             )
         areas = [self._area(entry, f"correction {number}") for number, entry in enumerate(listed, start=1)]
         corners = sum(len(ring) for area in areas for rings in rings_of(area.geometry) for ring in rings)
@@ -148,7 +153,7 @@ class MaskCorrections:
             raise SourceError(
                 f"corrections have at most {MOST_CORNERS:,} corners in all",
                 value=f"{corners:,}",
-                advice=ADVICE,
+                advice=FULL,
             )
         return revision, areas
 
@@ -193,11 +198,14 @@ def _points(listed: Any, name: str) -> list[tuple[float, float]]:
     Raises:
         SourceError: They are no places.
     """
-    if not isinstance(listed, list) or len(listed) > MOST_POINTS:
+    if not isinstance(listed, list):
+        raise SourceError("a shape is a list of places", file=name, advice=ADVICE)
+    if len(listed) > MOST_POINTS:
         raise SourceError(
-            f"a shape is a list of at most {MOST_POINTS:,} places",
+            f"a shape has at most {MOST_POINTS:,} places",
+            value=f"{len(listed):,}",
             file=name,
-            advice=ADVICE,
+            advice="Undo it, and draw it in several parts",
         )
     for place in listed:
         if not isinstance(place, list) or len(place) != 2 or not all(map(_is_number, place)):  # noqa: PLR2004 - x, y

@@ -13,8 +13,8 @@ from magnet_cli import SegmentOptions, segment
 from magnet_cli.geometry import Box, Pitch, Size
 from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.spec import PROBABILITIES, FieldSpec, GroupId
-from magnet_cli.masks.unfinished_mask import UnfinishedMask
-from magnet_cli.report.viewer import coarse_preview
+from magnet_cli.masks.unfinished_mask import FieldChunk, UnfinishedMask, pass_of
+from magnet_cli.report.viewer import coarse_preview, growing_labels
 from magnet_cli.report.viewer.application import make_application
 from magnet_cli.report.viewer.exhibit import open_exhibit
 from magnet_cli.report.viewer.growing_labels import GrowingLabels
@@ -157,6 +157,34 @@ def test_a_field_that_is_too_large_is_kept_at_a_stride(growing: GrowingMask, mon
         seen = labels.preview.read(Box(x=0, y=0, width=40, height=60), 4).labels
     # A pixel of zoom 4 covers the two values that share one label.
     np.testing.assert_array_equal(seen, found[:3].astype(np.float16).argmax(axis=0)[::2, ::2][:60, :40])
+
+
+def test_the_time_for_waiting_chunks_grows_with_their_number(
+    growing: GrowingMask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 300
+    boxes = [Box(x=8 * number, y=0, width=8, height=8) for number in range(count)]
+    chunks = {
+        FieldChunk(name=name, box=box, level0=box) for box in boxes for name in (PROBABILITIES, "pass0-00", "pass0-01")
+    }
+    asked: list[str] = []
+    taken: list[tuple[int | None, Box]] = []
+
+    def counted(name: str) -> int | None:
+        asked.append(name)
+        return pass_of(name)
+
+    monkeypatch.setattr(growing_labels, "pass_of", counted)
+    with UnfinishedMask.open(growing.path) as mask:
+        labels = GrowingLabels(mask)
+        assert labels.refresh(60)
+        asked.clear()
+        monkeypatch.setattr(mask, "changed_chunks", lambda: chunks)
+        monkeypatch.setattr(labels.preview, "take", lambda chunk: taken.append((pass_of(chunk.name), chunk.box)))
+        assert labels.refresh(60)
+    assert len(asked) == 3 * count
+    # The fields of a pass are read together.
+    assert len(taken) == len(set(taken)) == 2 * count
 
 
 class StoppedError(Exception):

@@ -21,7 +21,7 @@ from magnet_cli.exports.corrections import corrections_path
 from magnet_cli.geometry import Box
 from magnet_cli.images import fingerprint
 from magnet_cli.options.evaluate import EvaluationOptions
-from magnet_cli.report.viewer import application
+from magnet_cli.report.viewer import application, mask_corrections
 from magnet_cli.report.viewer.application import make_application
 from magnet_cli.report.viewer.exhibit import open_exhibit
 from magnet_cli.report.viewer.mask_corrections import MaskCorrections
@@ -276,6 +276,19 @@ def test_nothing_else_can_be_written(client: TestClient, own: Path) -> None:
     for path in ("corrections/1", "corrections/../../x", "corrections/m.tif"):
         assert client.post(f"/{SECRET}/{path}", content=b"{}", headers=HEADERS).status_code in (404, 405)
     assert not file_of(own).exists()
+
+
+def test_a_limit_says_how_to_go_on(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    square = {"label": 1, "polygons": [[[[1, 1], [9, 1], [9, 9], [1, 9]]]]}
+    monkeypatch.setattr(mask_corrections, "MOST_POINTS", 3)
+    assert "draw it in several parts" in send(client, square).text
+    monkeypatch.undo()
+    for limit in ("MOST_CORRECTIONS", "MOST_CORNERS"):
+        monkeypatch.setattr(mask_corrections, limit, 1)
+        answer = send(client, square, square)
+        assert answer.status_code >= 400
+        assert "Undo what you drew last, and go on in a GIS or in QuPath" in answer.text
+        monkeypatch.undo()
 
 
 def test_a_body_has_a_limit(client: TestClient, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
