@@ -414,15 +414,31 @@ class PythonNetwork:
                         advice="Give NetworkDescription(version='1'), and another text when the network changes",
                     )
                 continue
-            total.update(f"\n{key} {value.dtype} {tuple(value.shape)}\n".encode())
-            total.update(_content(value))
+            total.update(_tensor_text(key, value))
         for part in _unlisted(network):
             total.update(part)
         return total.hexdigest()
 
 
-def _content(value: Tensor) -> bytes:
-    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+def _tensor_text(name: str, value: Tensor) -> bytes:
+    """Return a tensor's name, type, shape and values. A tensor on the device `meta` has no values."""
+    head = f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode()
+    if value.layout != torch.strided:
+        head += f"{value.layout}\n".encode()
+    if value.is_meta:
+        return head + b"meta"
+    if value.layout != torch.strided:
+        value = value.detach().to_dense()
+    return head + value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _array_text(name: str, value: NDArray[Any]) -> bytes:
+    """Return an array's name, type, byte order, shape and values."""
+    head = f"\n{name} {value.dtype.str} {value.shape}\n".encode()
+    if value.dtype.char in "gG":
+        # Long doubles have bytes without a meaning, which differ from array to array.
+        return head + " ".join(map(str, value.ravel())).encode()
+    return head + np.ascontiguousarray(value).tobytes()
 
 
 def _unlisted(network: nn.Module) -> Iterator[bytes]:
@@ -433,8 +449,8 @@ def _unlisted(network: nn.Module) -> Iterator[bytes]:
     """
     for name, module in network.named_modules():
         for key in sorted(module._non_persistent_buffers_set):  # noqa: SLF001 - nothing else tells them from the others
-            value = module.get_buffer(key)
-            yield f"\n{name}.{key} {value.dtype} {tuple(value.shape)}\n".encode() + _content(value)
+            buffer = module._buffers[key]  # noqa: SLF001 - `get_buffer` refuses buffers that are None
+            yield f"\n{name}.{key} None".encode() if buffer is None else _tensor_text(f"{name}.{key}", buffer)
         if type(module).__module__.partition(".")[0] == "torch":
             continue
         code = getattr(getattr(module, "forward", None), "__code__", None)
@@ -443,15 +459,12 @@ def _unlisted(network: nn.Module) -> Iterator[bytes]:
         for key, value in sorted(vars(module).items()):
             if key.startswith("_") or key == "training":
                 continue
-            found = torch.from_numpy(np.ascontiguousarray(value)) if _is_array(value) else value
-            if isinstance(found, Tensor) and found.layout == torch.strided and not found.is_meta:
-                yield f"\n{name}.{key} {found.dtype} {tuple(found.shape)}\n".encode() + _content(found)
-            elif _is_plain(found):
-                yield f"\n{name}.{key} {found!r}".encode("utf-8", "backslashreplace")
-
-
-def _is_array(value: object) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+            if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+                yield _array_text(f"{name}.{key}", value)
+            elif isinstance(value, Tensor):
+                yield _tensor_text(f"{name}.{key}", value)
+            elif _is_plain(value):
+                yield f"\n{name}.{key} {value!r}".encode("utf-8", "backslashreplace")
 
 
 def _is_plain(value: object) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
-from magnet_cli.models.python_network import NetworkDescription, PythonNetwork
+from magnet_cli.models.python_network import NetworkDescription, PythonNetwork, _unlisted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -255,3 +255,29 @@ def test_modules_that_compute_otherwise_are_other_networks() -> None:
     assert len(set(digests)) == len(modules)
     again = PythonNetwork(network=Scaled(factor=2.0).eval(), description=described).bundle.digest
     assert again == digests[1]
+
+
+class Buffered(Scaled):
+    """A module with buffers that are not saved, one of which may be missing."""
+
+    def __init__(self, mask: Tensor | None, *, shift: Any = 0.0) -> None:
+        super().__init__(shift=shift)
+        self.register_buffer("mask", mask, persistent=False)
+
+
+def test_buffers_and_arrays_of_every_kind_are_told_apart() -> None:
+    sparse = torch.eye(2).to_sparse()
+    wide = np.array([1.0], np.longdouble)
+    modules = [
+        *(Buffered(None), Buffered(torch.eye(2)), Buffered(sparse), Buffered(2 * sparse)),
+        *(Buffered(torch.eye(2).half()), Buffered(torch.empty(2, device="meta"))),
+        Buffered(None, shift=sparse),
+        *(Buffered(None, shift=np.ones(1, ">f4")), Buffered(None, shift=np.ones(1, "<f4"))),
+        *(Buffered(None, shift=wide), Buffered(None, shift=wide + np.finfo(wide.dtype).eps)),
+        *(Buffered(None, shift=np.array([1j])), Buffered(None, shift=np.array([2j]))),
+    ]
+    digests = [b"".join(_unlisted(module)) for module in modules]
+    assert len(set(digests)) == len(modules)
+    assert digests == [b"".join(_unlisted(module)) for module in modules]
+    described = NetworkDescription(classes=3, size=32)
+    assert PythonNetwork(network=Buffered(None), description=described).bundle.digest
