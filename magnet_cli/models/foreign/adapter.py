@@ -204,8 +204,20 @@ def activated_scores(scores: Tensor, activation: str) -> Tensor:
 
 
 def added_up(probs: Tensor, classes: Sequence[Sequence[int]]) -> Tensor:
-    """Return the probabilities of classes, each the sum of some channels; without any, what no channel claims."""
+    """Return the probabilities of classes.
+
+    Args:
+        probs: The probabilities of channels, `(n, channels, h, w)`.
+        classes: The channels of each class, whose probabilities are added up. A class without channels has what no
+            channel claims. Where there is one, channels are independent: the sum of two may be more than 1, and their
+            largest probability is taken.
+
+    Returns:
+        The probabilities `(n, classes, h, w)`.
+    """
     if [list(each) for each in classes] == [[index] for index in range(probs.shape[1])]:
         return probs
-    parts = [probs[:, list(each)].sum(dim=1) if each else 1 - probs.amax(dim=1) for each in classes]
+    if all(classes):
+        return torch.stack([probs[:, list(each)].sum(dim=1) for each in classes], dim=1)
+    parts = [probs[:, list(each)].amax(dim=1) if each else 1 - probs.amax(dim=1) for each in classes]
     return torch.stack(parts, dim=1)

@@ -134,6 +134,13 @@ def test_pixels_that_no_channel_claims_have_a_class() -> None:
     assert torch.equal(found[:, 0], 1 - scores.sigmoid().amax(dim=1))
 
 
+def test_independent_channels_are_joined_by_their_maximum() -> None:
+    scores = torch.tensor([0.9, 0.8, 0.3]).logit().reshape(1, 3, 1, 1)
+    network = adapted(lambda _: scores, channels=3, classes=((0, 1), (2,), ()), activation="sigmoid")
+    found = network(torch.zeros(1, 3, 1, 1)).reshape(-1)
+    assert found.tolist() == pytest.approx([0.9, 0.3, 0.1])
+
+
 @pytest.mark.parametrize("count", [1, 3, 4, 5])
 def test_a_fixed_batch_is_filled_and_the_filling_dropped(count: int) -> None:
     def network(x: Tensor) -> Tensor:
