@@ -241,17 +241,23 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     try:
         table: Any = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+    except OSError as exc:
         raise WeightsError(
             f"cannot be read: {exc}",
             file=folder / DESCRIPTION,
             advice="Check that the file is there, and that this user may read it",
         ) from exc
+    except (ValueError, RecursionError) as exc:
+        raise WeightsError(
+            f"the description of a bundle is JSON in UTF-8: {exc}",
+            file=folder / DESCRIPTION,
+            advice="Correct bundle.json, or move it away",
+        ) from exc
     if not isinstance(table, dict) or not isinstance(table.get("networks"), dict):
         raise WeightsError(
             "the description of a bundle is an object with networks",
             file=folder / DESCRIPTION,
-            advice="Correct bundle.json; docs/reference/bundle.md describes its keys",
+            advice="Correct bundle.json, or move it away; docs/reference/bundle.md describes its keys",
         )
     return table
 

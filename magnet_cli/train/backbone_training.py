@@ -381,8 +381,9 @@ def has_backbone(output: Path, network: nn.Module) -> bool:
     if not (output / DESCRIPTION).is_file() or not (output / BACKBONE_FILE).is_file():
         return False
     digest = regular_files.sha256_of(output / BACKBONE_FILE)
-    backbone = read_description(output).get("networks", {}).get("backbone") or {}
-    return digest == backbone.get("sha256") == weights_digest(network, dtype=DTYPE)
+    backbone = read_description(output)["networks"].get("backbone")
+    known = backbone.get("sha256") if isinstance(backbone, dict) else None
+    return digest == known == weights_digest(network, dtype=DTYPE)
 
 
 def is_complete(output: Path, config: TrainConfig) -> bool:

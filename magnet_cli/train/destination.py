@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import OutputError, SourceError, WeightsError
+from magnet_cli.errors import OutputError, SourceError
 from magnet_cli.images import InputStates
 from magnet_cli.models.bundle_writer import read_description
 from magnet_cli.models.description import DESCRIPTION
@@ -89,10 +89,14 @@ def training_folder(output: Path, ending: str, files: Sequence[str], *, replaces
         OutputError: The bundle cannot be written there, another training writes it, files are in the way that belong to
             no bundle, or a bundle would lose networks that the training does not make.
         SourceError: An input has changed; it is raised in place of any other exception but an interruption.
+        WeightsError: The training makes the whole bundle anew, and the description of the one that is there is damaged.
     """
     folder = output.with_name(f"{output.name}{ending}")
     # Where a training has left a checkpoint, it has passed this check: files without a description are those of a
     # bundle that it was killed while writing.
+    if replaces and (output / DESCRIPTION).is_file():
+        # The end of the training reads it, too: a damaged description would be noticed after hours.
+        read_description(output)
     if not (folder / CHECKPOINT).is_file():
         check_bundle_folder(output, files)
         if replaces:
@@ -173,14 +177,11 @@ def refuse_lost_networks(output: Path, files: Sequence[str]) -> None:
 
     Raises:
         OutputError: The bundle has other networks. They fit its present backbone alone, or it is of another kind.
+        WeightsError: The description of the bundle cannot be read.
     """
     if not (output / DESCRIPTION).is_file():
         return
-    try:
-        networks = read_description(output)["networks"]
-    except WeightsError:
-        # Nothing can be lost of a bundle that cannot be read.
-        return
+    networks = read_description(output)["networks"]
     entries = [entry for found in networks.values() for entry in (found if isinstance(found, list) else [found])]
     names = [entry.get("file", entry.get("kind")) for entry in entries if isinstance(entry, dict)]
     lost = sorted({str(name) for name in names} - set(files))

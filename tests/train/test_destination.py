@@ -10,13 +10,13 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from magnet_cli.errors import OutputError, SourceError, UsageError
+from magnet_cli.errors import OutputError, SourceError, UsageError, WeightsError
 from magnet_cli.models.bundle_writer import read_description, write_bundle
 from magnet_cli.models.registry import build_refiner
 from magnet_cli.train.backbone_training import train_backbone
 from magnet_cli.train.cascade_training import train_cascade
 from magnet_cli.train.config import TrainConfig
-from magnet_cli.train.destination import training_folder
+from magnet_cli.train.destination import CHECKPOINT, training_folder
 from tests.train.support import CONFIG, make_data
 
 
@@ -50,7 +50,7 @@ def test_files_of_scenes_are_not_replaced(tmp_path: Path, replaced: str) -> None
     data, other_name = make_data(tmp_path / "data"), tmp_path / replaced
     picture = next((data / "images").iterdir())
     other_name.parent.mkdir()
-    (other_name.parent / "bundle.json").write_text("{}")
+    (other_name.parent / "bundle.json").write_text('{"networks": {}}')
     other_name.hardlink_to(picture)
     before = picture.read_bytes()
     with pytest.raises(UsageError, match="may not replace an input"):
@@ -128,6 +128,22 @@ def test_a_bundle_does_not_lose_networks_to_another_training(tmp_path: Path) -> 
     with pytest.raises(OutputError, match=r"got backbone\.safetensors, refiner\.safetensors"):
         train_cascade(data, output, cascade)
     assert read_description(output) == added
+
+
+@pytest.mark.parametrize("text", [b'{"networks": {', b"[" * 100_000, b"\xff", b'{"networks": []}'])
+def test_a_damaged_bundle_is_refused_before_it_is_trained_anew(tmp_path: Path, text: bytes) -> None:
+    data, output = make_data(tmp_path / "data"), tmp_path / "tiny"
+    output.mkdir()
+    (output / "bundle.json").write_bytes(text)
+    (output / "backbone.safetensors").write_bytes(b"weights")
+    with pytest.raises(WeightsError, match=r"Correct bundle\.json, or move it away"):
+        train_backbone(data, output, short())
+    assert not (tmp_path / "tiny.training").exists()
+    # A training that goes on from its checkpoint is refused as well.
+    (tmp_path / "tiny.training").mkdir()
+    (tmp_path / "tiny.training" / CHECKPOINT).write_bytes(b"learnt")
+    with pytest.raises(WeightsError, match=r"Correct bundle\.json, or move it away"):
+        train_backbone(data, output, short())
 
 
 def test_scenes_of_one_class_teach_nothing(tmp_path: Path) -> None:
