@@ -283,6 +283,29 @@ def test_a_worker_that_does_not_answer_does_not_keep_the_others_from_beginning()
     assert crew.free(()) == ["a", "b"]
 
 
+def test_a_worker_that_hangs_is_waited_for_with_the_first_image_alone() -> None:
+    script: dict[str, list[dict[str, Any] | None]] = {"a": [], "b": [HANGING]}
+    crew = LateWorkers(client=cast("Any", None), events=Events(), script=script)
+    assert crew.ask_all(lambda _: {"task": 0}) == {"a": {"ok": "a"}}
+    before = crew.time
+    assert crew.ask_all(lambda _: {"task": 1}) == {"a": {"ok": "a"}}
+    assert crew.time < before + 5
+    assert crew.asked == [("a", 0), ("b", 0), ("a", 1)]
+    # It is asked again once it has answered.
+    assert crew.late is not None
+    crew.late.found = {"ok": "at last"}
+    assert set(crew.ask_all(lambda _: {"task": 2})) == {"a", "b"}
+
+
+def test_a_worker_that_still_works_is_asked_where_all_others_fail() -> None:
+    short = {"error": carried(DeviceError("out of memory"), file="x")}
+    crew = LateWorkers(client=cast("Any", None), events=Events(), script={"a": [short], "b": []})
+    crew.refresh()
+    crew.overtaken = {cast("Any", Promise(None)): "b"}
+    assert crew.ask_all(lambda _: {"task": 0}) == {"b": {"ok": "b"}}
+    assert crew.refused == {"a"}
+
+
 def test_without_workers_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew_module, "WAITING", 0.05)
     with pytest.raises(DeviceError, match="no worker"):

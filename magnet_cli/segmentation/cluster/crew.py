@@ -188,16 +188,20 @@ class Crew:
             self.refresh()
 
     def ask_all(self, question: Callable[[str], Question]) -> dict[str, Answer]:
-        """Ask every connected worker, and return the answers of those that give one. Others are refused.
+        """Ask the connected workers, and return the answers of those that give one. Those that fail are refused.
+
+        Workers that still owe an answer or a task are left out where there are others: one that hangs would be waited
+        for with each image.
 
         Raises:
             DeviceError: There is no worker, or one worker after another is lost.
         """
         for _ in range(MOST_LOSSES):
             self.await_workers()
-            asked = [worker for worker in self.hosts if worker not in self.refused]
+            known = [worker for worker in self.hosts if worker not in self.refused]
+            asked = self.free(()) or known
             found = self._answers({self.submit(worker, question(worker)): worker for worker in asked})
-            if found or self.refused.issuperset(asked):
+            if found or self.refused.issuperset(known):
                 return dict(sorted(found.items()))
         raise DeviceError(
             "all workers were lost while they loaded the networks",
