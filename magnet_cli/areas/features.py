@@ -552,20 +552,23 @@ def _from_crs(polygons: list[Any], crs: str, info: ImageInfo, path: str) -> tupl
             file=info.path,
             advice="Warp it first, with gdalwarp, or give the polygons in pixels",
         )
-    found = _on_map(polygons, crs, info.crs, placed, info)
-    if found is None:
+    on_map = _on_map(polygons, crs, info.crs, placed, info)
+    if on_map is None:
         raise SourceError(
             f"PROJ has no transformation from {label(crs)} to the CRS of the image, {label(info.crs)}",
             file=path,
             advice="Reproject the polygons to the CRS of the image, or give them in pixels without crs",
         )
     said = f"{path}: the coordinates of the polygons were transformed from {label(crs)} to {label(info.crs)}"
+    found, beside = on_map
     notes = () if same_crs(crs, info.crs) else (said,)
-    return found, notes
+    return found, notes + _straight(beside, path)
 
 
-def _on_map(polygons: list[Any], crs: str, own: str, placed: Geotransform, info: ImageInfo) -> Any | None:
-    """Return polygons in pixels of level 0, or None where their reference system cannot be converted to the image's.
+def _on_map(polygons: list[Any], crs: str, own: str, placed: Geotransform, info: ImageInfo) -> tuple[Any, float] | None:
+    """Return polygons in pixels of level 0, and the pixels by which edges lie beside the curves that they become.
+
+    The result is None where the reference system of the polygons cannot be converted to the image's.
 
     Args:
         polygons: Polygons in coordinates of `crs`, easting or longitude first.
@@ -576,19 +579,19 @@ def _on_map(polygons: list[Any], crs: str, own: str, placed: Geotransform, info:
     """
     from magnet_cli.images.crs import converter, same_crs, turn  # noqa: PLC0415 (PROJ takes long to load)
 
-    geometry = np.array(polygons)
+    geometry, beside = np.array(polygons), 0.0
     if not same_crs(crs, own):
         convert = converter(crs, own)
         if convert is None:
             return None
         near = None if turn(own) is not None else (info.size.width, info.size.height)
-        geometry = _bent(geometry, lambda corners: placed.pixels(convert(corners)), near=near)
+        geometry, beside = _bent(geometry, lambda corners: placed.pixels(convert(corners)), near=near)
         geometry = shapely.transform(geometry, convert)
         if not np.isfinite(shapely.get_coordinates(geometry)).all():
             return None
     full = turn(own)
     if full is None:
-        return shapely.transform(geometry, placed.pixels)
+        return shapely.transform(geometry, placed.pixels), beside
     # An image that crosses the meridian of 180 degrees goes on counting; polygons begin again at -180.
     whole = shapely.box(0, 0, info.size.width, info.size.height)
     shifted = [
@@ -596,11 +599,24 @@ def _on_map(polygons: list[Any], crs: str, own: str, placed: Geotransform, info:
         for by in (0, full, -full)
     ]
     hits = [shapely.intersects(each, whole) for each in shifted]
-    return np.where(~hits[0] & hits[1], shifted[1], np.where(~hits[0] & hits[2], shifted[2], shifted[0]))
+    return np.where(~hits[0] & hits[1], shifted[1], np.where(~hits[0] & hits[2], shifted[2], shifted[0])), beside
 
 
-def _bent(geometry: Any, pixels: Callable[[Any], Any], *, near: tuple[int, int] | None) -> Any:
-    """Return polygons with more corners on edges that become curves on the image.
+def _straight(beside: float, path: str) -> tuple[str, ...]:
+    """Return a note where edges lie beside the curves that they become on the image by more than is allowed."""
+    if beside <= EDGE_ERROR:
+        return ()
+    note = (
+        f"{path}: edges of the polygons lie up to {beside:,.1f} pixels beside the curves that they are on the image, "
+        f"because at most {MOST_ADDED:,} corners are added; reproject the file to the CRS of the image in a GIS"
+    )
+    return (note,)
+
+
+def _bent(geometry: Any, pixels: Callable[[Any], Any], *, near: tuple[int, int] | None) -> tuple[Any, float]:
+    """Return polygons with more corners on edges that become curves on the image, and by how much they fall short.
+
+    The second is 0 pixels, unless the polygons would need more corners than are added.
 
     An edge is straight in the reference system of its file. In UTM, 110 km of the parallel of 60 degrees lie up to
     400 m beside the straight line between the two ends.
@@ -612,7 +628,7 @@ def _bent(geometry: Any, pixels: Callable[[Any], Any], *, near: tuple[int, int] 
     """
     rings, owners = shapely.get_rings(geometry, return_index=True)
     corners, ring = shapely.get_coordinates(rings, return_index=True)
-    first = len(corners)
+    first, beside = len(corners), 0.0
     for _ in range(MOST_HALVINGS):
         placed = pixels(corners)
         start, step = placed[:-1], np.diff(placed, axis=0)
@@ -626,18 +642,21 @@ def _bent(geometry: Any, pixels: Callable[[Any], Any], *, near: tuple[int, int] 
             bent = (ring[:-1] == ring[1:]) & (error > EDGE_ERROR) & np.isfinite(error)
             if near is not None:
                 bent &= ((high >= 0) & (low <= near)).all(axis=1)
-        if not bent.any() or len(corners) - first + np.count_nonzero(bent) > MOST_ADDED:
+        if len(corners) - first + np.count_nonzero(bent) > MOST_ADDED:
+            beside = float(error[bent].max(initial=0))
+            break
+        if not bent.any():
             break
         where = np.flatnonzero(bent) + 1
         corners = np.insert(corners, where, (corners[where - 1] + corners[where]) / 2, axis=0)
         ring = np.insert(ring, where, ring[where])
     if len(corners) == first:
-        return geometry
+        return geometry, beside
     found = geometry.copy()
     present = np.unique(owners)
     made = shapely.polygons(shapely.linearrings(corners, indices=ring), indices=np.searchsorted(present, owners))
     found[present] = made
-    return found
+    return found, beside
 
 
 def _from_either(polygons: list[Any], info: ImageInfo, path: str) -> tuple[Any, tuple[str, ...]]:
@@ -648,10 +667,11 @@ def _from_either(polygons: list[Any], info: ImageInfo, path: str) -> tuple[Any, 
     in_range = bool(((coordinates >= (west, -TURN / 4)) & (coordinates <= (east, TURN / 4))).all())
     whole = shapely.box(0, 0, info.size.width, info.size.height)
     if in_range and placed is not None and info.crs is not None:
-        found = _on_map(polygons, LONGITUDE_LATITUDE, info.crs, placed, info)
-        if found is not None and shapely.intersects(found, whole).any():
+        on_map = _on_map(polygons, LONGITUDE_LATITUDE, info.crs, placed, info)
+        if on_map is not None and shapely.intersects(on_map[0], whole).any():
+            found, beside = on_map
             note = f"{path}: coordinates are longitude and latitude, because the file names no crs (RFC 7946)"
-            return found, (note,)
+            return found, (note, *_straight(beside, path))
     return _from_bounds(polygons, info)
 
 

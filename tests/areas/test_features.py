@@ -13,7 +13,7 @@ import rasterio.warp
 import shapely
 import tifffile
 
-from magnet_cli.areas import specify
+from magnet_cli.areas import features, specify
 from magnet_cli.areas.features import read_geojson
 from magnet_cli.areas.polygons import Polygons
 from magnet_cli.errors import SourceError
@@ -109,6 +109,18 @@ def test_polygons_of_any_system(image: Path, system: str, tmp_path: Path) -> Non
         geometry.to_file(tmp_path / "a.geojson", driver="GeoJSON")
         roi = tmp_path / "a.geojson"
     assert close(covered(roi, image), wanted(image, on_map(image)))
+
+
+def test_edges_that_get_too_few_corners_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed = rasterio.Affine(700, 0, 500_000 - 350 * WIDTH, 0, -700, 6_670_000 + 350 * HEIGHT)
+    facts = {"height": HEIGHT, "width": WIDTH, "count": 1, "dtype": "uint8", "crs": "EPSG:32633", "transform": placed}
+    with rasterio.open(tmp_path / "s.tif", "w", driver="GTiff", **facts) as file:
+        file.write(np.ones((1, HEIGHT, WIDTH), np.uint8))
+    roi = plain(tmp_path / "roi.geojson", shapely.box(14.6, 60.05, 15.6, 60.2))
+    assert "beside the curves" not in " ".join(read_geojson(str(roi), inspect(tmp_path / "s.tif"))[1])
+    monkeypatch.setattr(features, "MOST_ADDED", 3)
+    _, notes = read_geojson(str(roi), inspect(tmp_path / "s.tif"))
+    assert "pixels beside the curves that they are on the image, because at most 3 corners are added" in notes[-1]
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:3413", "EPSG:3857"])
