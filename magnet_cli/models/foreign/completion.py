@@ -106,7 +106,7 @@ def described(reading: NetworkReading, options: NetworkOptions) -> ForeignDescri
         if given is not None:
             values[name] = Stated(value=given, origin=option)
     for name in ("mean", "std"):
-        _refuse_stored_units(name, getattr(options, name), values["range"].value)
+        _refuse_stored_units(name, getattr(options, name), values["range"].value, is_given=options.range is not None)
     if "bands" not in values and "imagenet" in (options.mean, options.std):
         values["bands"] = Stated(value=COLOURS[3], origin="ImageNet's mean and standard deviation are of these bands")
     values = _with_bands(values)
@@ -119,14 +119,16 @@ def described(reading: NetworkReading, options: NetworkOptions) -> ForeignDescri
     return ForeignDescription(reading=reading, values=values)
 
 
-def _refuse_stored_units(name: str, given: tuple[float, ...] | str | None, span: tuple[float, float]) -> None:
+def _refuse_stored_units(
+    name: str, given: tuple[float, ...] | str | None, span: tuple[float, float], *, is_given: bool
+) -> None:
     """Refuse means and standard deviations of stored values, such as 123.675 for bytes.
 
     A network that gets values so small sees nearly the same dark patch everywhere, and its mask is plausible and wrong.
     """
     if given is None or isinstance(given, str):
         return
-    advice = advice_for_stored(name, given, span)
+    advice = advice_for_stored(name, given, span, is_given=is_given)
     if advice is not None:
         raise UsageError(
             f"--{name} is of values from 0 to 1, which --range makes of the stored ones, and these fit stored values",
@@ -135,16 +137,21 @@ def _refuse_stored_units(name: str, given: tuple[float, ...] | str | None, span:
         )
 
 
-def advice_for_stored(name: str, given: Sequence[float], span: tuple[float, float]) -> str | None:
+def advice_for_stored(
+    name: str, given: Sequence[float], span: tuple[float, float], *, is_given: bool = False
+) -> str | None:
     """Return the options that give numbers of stored values as they are taken; None where they are taken as they are.
 
     Args:
         name: `mean` or `std`.
         given: A number for each band, or one for all.
         span: Stored values that become 0 and 1.
+        is_given: Whether the user has given them: images whose values are no bytes have other ends.
     """
     if max(map(abs, given)) <= LARGEST_SHARE:
         return None
+    if is_given and span[1] - span[0] <= LARGEST_SHARE:
+        return "Give the ends of the stored values by --range, and mean and std as shares of it"
     (low, high), said = (span, "") if span[1] - span[0] > LARGEST_SHARE else (BYTES, "--range 0,255 ")
     less = low if name == "mean" else 0.0
     shares = ",".join(f"{(value - less) / (high - low):.4g}" for value in given)
