@@ -198,7 +198,7 @@ def lay_out(
         for (image, label), info, box in zip(pairs, infos, boxes, strict=True)
     )
     size = Size(width=max(box.right for box in boxes), height=max(box.bottom for box in boxes))
-    for path, opened in ((roi, open_region), (mask, open_labels)):
+    for column, path, opened in (("roi", roi, open_region), ("mask", mask, open_labels)):
         if path is not None:
             with opened(path) as raster:
                 if raster.size != size:
@@ -206,7 +206,7 @@ def lay_out(
                         f"the size must be that of {name}, {size}",
                         value=raster.size,
                         file=path,
-                        advice="Choose the label map of this picture",
+                        advice=f"Choose the {column} that was made for this picture",
                     )
                 if len(infos) == 1:
                     images.check_place(raster.info, infos[0])

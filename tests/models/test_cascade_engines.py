@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from magnet_cli.errors import DeviceError, OutputError, UsageError, WeightsError
@@ -23,7 +24,7 @@ from magnet_cli.models.engines.engine_memory import cascade_memory
 from magnet_cli.models.engines.engine_networks import loaded_cascade, loaded_networks
 from magnet_cli.models.engines.engine_runs import EngineRun, measured_engines, store_engine
 from magnet_cli.models.engines.engine_speed import measure_cascade, measure_engine
-from magnet_cli.models.engines.graph_writer import GridMeans
+from magnet_cli.models.engines.graph_writer import GridMeans, write_graph
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_cascade
 from magnet_cli.options.refine import RefineOptions
@@ -371,3 +372,15 @@ def test_torch_needs_no_graph(bundle: CascadeBundle, monkeypatch: pytest.MonkeyP
     images, masks = torch.randn(1, 3, 64, 64), torch.ones(1, 1, 64, 64)
     plain = load_cascade(bundle, device="cpu", precision="float32")
     assert torch.equal(other.three_levels(images, masks)[1], plain.three_levels(images, masks)[1])
+
+
+def test_a_network_that_the_exporter_refuses_may_run_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        message = "no translation\nof an operator"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    with pytest.raises(
+        WeightsError, match=r"refuses the network: no translation\. Take --engine torch, or --precision"
+    ):
+        write_graph(nn.Identity(), (3, 8, 8), tmp_path / "graph.onnx")

@@ -281,6 +281,13 @@ def test_a_graph_is_of_weights_and_input(bundle: Bundle, change: Any) -> None:
     assert network_digest(replace(bundle, name="other", digest="0")) == network_digest(bundle)
 
 
+def test_weights_that_are_missing_are_named(bundle: Bundle, tmp_path: Path) -> None:
+    absent = replace(bundle, folder=tmp_path, backbone=replace(bundle.backbone, sha256=None))
+    with pytest.raises(WeightsError, match=r"cannot be read.* Check that the file is there") as found:
+        network_digest(absent)
+    assert str(tmp_path / bundle.backbone.file) in str(found.value)
+
+
 @pytest.mark.usefixtures("_engines")
 def test_8_bits_are_refused_where_nothing_computes_in_them(
     bundle: Bundle, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -182,7 +182,7 @@ def test_stored_values_become_classes_then_the_region_is_cut_out(tmp_path: Path)
     expected[2:, :6] = np.choose(np.searchsorted([0, 7, 255], stored[2:, :6]), [0, 7, 1])
     np.testing.assert_array_equal(labels_of(found), expected)
     imagecodecs.imwrite(tmp_path / "roi.png", region[1:])
-    with pytest.raises(SourceError, match=r"roi\.png: the size must be that of p_001"):
+    with pytest.raises(SourceError, match=r"roi\.png: the size must be that of p_001.* Choose the roi that was made"):
         load_scenes(table, DataConfig())
 
 

@@ -212,7 +212,7 @@ def test_a_mask_that_something_else_found_is_read_beside_the_labels(tmp_path: Pa
     (other,) = load_scenes(tmp_path / "s.csv", config, work=tmp_path / "work")
     assert other.digest != scene.digest
     imagecodecs.imwrite(tmp_path / "mask.png", mask[1:])
-    with pytest.raises(SourceError, match=r"mask\.png: the size must be that of s"):
+    with pytest.raises(SourceError, match=r"mask\.png: the size must be that of s.* Choose the mask that was made"):
         load_scenes(tmp_path / "s.csv", config, work=tmp_path / "work")
 
 

@@ -163,4 +163,7 @@ def _export(
             )
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as exc:
         line = (str(exc).strip().splitlines() or [type(exc).__name__])[0][:300]
-        raise WeightsError(f"the exporter of PyTorch refuses the network: {line}", advice="Leave --engine out") from exc
+        raise WeightsError(
+            f"the exporter of PyTorch refuses the network: {line}",
+            advice="Take --engine torch, or --precision float32",
+        ) from exc

@@ -93,7 +93,8 @@ class OnnxRuntimeNetwork:
             raise WeightsError(
                 f"ONNX Runtime {onnxruntime.__version__} cannot load the network: {str(exc).splitlines()[0][:300]}",
                 file=self._path,
-                advice="Leave --engine out, or install a newer onnxruntime",
+                advice="Export the network again, or install a newer onnxruntime; for a network of PyTorch "
+                "take --engine torch",
             ) from exc
         if kind == "cuda" and provider not in session.get_providers():
             raise DeviceError("ONNX Runtime finds no CUDA libraries that fit it", file=self._path,

@@ -130,7 +130,8 @@ def read_model(path: Path) -> Any:
         raise WeightsError(
             f"OpenVINO {openvino.__version__.partition('-')[0]} cannot read the network: {_line(exc)}",
             file=path,
-            advice="Leave --engine out, or install a newer openvino",
+            advice="Export the network again, or install a newer openvino; for a network of PyTorch "
+            "take --engine torch",
         ) from exc
 
 

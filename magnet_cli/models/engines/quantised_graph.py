@@ -89,7 +89,9 @@ def network_digest(bundle: Bundle) -> str:
             digest = regular_files.sha256_of(weights)
         except OSError as exc:
             raise WeightsError(
-                f"cannot be read: {exc}", file=weights, advice="Make it again with 'magnet weights quantise'"
+                f"cannot be read: {exc}",
+                file=weights,
+                advice="Check that the file is there, and that this user may read it",
             ) from exc
     given = bundle.input
     values = [spec.architecture, dict(spec.options), digest, len(bundle.classes), list(given.bands), str(given.size),

@@ -66,7 +66,7 @@ def unet_variant(state: Mapping[str, Tensor], *, file: Path) -> UNetVariant:
             "the names of these weights are those of none of TIAToolbox's U-Nets (its class UNetModel)",
             value=", ".join(list(state)[:4]),
             file=file,
-            advice="Export the network to ONNX, or take one of the class UNetModel",
+            advice="Choose a state dict of TIAToolbox's class UNetModel",
         )
     plain = FIRST_OF_RESNET not in state
     levels = [64, 256, 512, 1024, 2048]

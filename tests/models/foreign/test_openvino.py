@@ -75,7 +75,7 @@ def test_the_weights_belong_to_the_network(file: Path) -> None:
     assert sorted(tried(file).spec.files) == ["strided.bin", "strided.xml"]
     outside = file.parent.parent / "outside.bin"
     shutil.move(file.with_suffix(".bin"), outside)
-    with pytest.raises(WeightsError, match=r"OpenVINO .* cannot read the network"):
+    with pytest.raises(WeightsError, match=r"(?s)OpenVINO .* cannot read the network.* Export the network again"):
         tried(file)
     file.with_suffix(".bin").symlink_to(outside)
     with pytest.raises(WeightsError, match="lies outside of its folder"):
@@ -88,7 +88,7 @@ def test_other_files_are_refused(file: Path, tmp_path: Path, capfd: pytest.Captu
     with pytest.raises(WeightsError, match="no kind of network is recognised"):
         kind_of(other)
     file.write_bytes(file.read_bytes()[:2000])
-    with pytest.raises(WeightsError, match=r"OpenVINO .* cannot read the network"):
+    with pytest.raises(WeightsError, match=r"(?s)OpenVINO .* cannot read the network.* Export the network again"):
         tried(file)
     model, helper = onnx_graph(), onnx.helper
     model.graph.input.append(helper.make_tensor_value_info("prompt", 1, ["n", BANDS, "side", "side"]))
