@@ -241,5 +241,5 @@ def test_weights_that_are_left_over_are_refused(tmp_path: Path) -> None:
 def test_the_yaml_is_data(tmp_path: Path) -> None:
     path = write(tmp_path, ENTRY)
     (tmp_path / "tissue.yaml").write_text("patch_input_shape: !!python/object/apply:os.getcwd []\n")
-    with pytest.raises(WeightsError, match="no YAML"):
+    with pytest.raises(WeightsError, match="cannot be read as YAML"):
         read(path)
