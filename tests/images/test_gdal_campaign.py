@@ -15,6 +15,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
+from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.images import Image, Region, Request, open_image
 from magnet_cli.images.geotransform import Geotransform
@@ -421,6 +422,12 @@ def check_labels(path: Path) -> None:
     valid = wanted.valid((0,))
     stored = wanted.pixels[:, :, 0].astype(np.int64)
     if stored[valid].size and not 0 <= stored[valid].min() <= stored[valid].max() <= 255:
+        return
+    with rasterio.open(path) as file:
+        is_jpeg = file.profile.get("compress") == "jpeg"
+    if is_jpeg:
+        with pytest.raises(SourceError, match="JPEG compression changes values"):
+            open_labels(path)
         return
     with open_labels(path) as labels:
         found = labels.read(Box.whole(labels.size))

@@ -423,6 +423,7 @@ class Shift(Generic[T]):
         found = self.crew.read(future)
         failure = delivered(found["error"]) if "error" in found else None
         if found.get("lost"):
+            self._report_loss(worker)
             yield from self._lost(task, worker)
         elif task is None:
             reason = self.work.objection(worker, found) if failure is None else str(failure)
@@ -459,8 +460,11 @@ class Shift(Generic[T]):
                 self._since.pop(future, None)
                 _cancel(future)
                 self.admitted.discard(worker)
-                self.crew.events.message(f"magnet: worker {worker} is lost; its task goes to another one")
+                self._report_loss(worker)
                 yield from self._lost(task, worker)
+
+    def _report_loss(self, worker: str) -> None:
+        self.crew.events.message(f"magnet: worker {worker} is lost; its task goes to another one")
 
     def _lost(self, task: T | None, worker: str) -> Iterator[tuple[T, str, Answer]]:
         """Put a task back that was lost with its worker. One that was lost too often fails."""

@@ -404,4 +404,5 @@ def test_a_mask_that_finishes_hides_no_change_of_another(
             tab.until("$('progress').textContent.includes('4 of 9')")
             tab.settle()
             assert tab.picture()[row, column].tolist() == COLOURS[0].tolist()
-            assert tab.complaints() == []
+            # Tiles of the version before are refused, which the browser logs.
+            assert [text for text in tab.complaints() if "409" not in text] == []
