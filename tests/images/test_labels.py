@@ -218,7 +218,7 @@ def header(path: Path) -> None:
         (truncated, "cannot be decoded"),
         (header, "PNG header is damaged"),
         (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n"), "PNG header is damaged"),
-        (lambda path: path.write_text("no"), "no image"),
+        (lambda path: path.write_text("no"), "not an image"),
         (lambda _: None, "no such file"),
     ],
 )
