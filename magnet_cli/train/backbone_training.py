@@ -23,7 +23,7 @@ from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.evaluation_page import EVALUATION_FILE, evaluation_page, score_held_out
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
-from magnet_cli.train.scene_data import load_scenes, refuse_preparation, refuse_range, split_scenes
+from magnet_cli.train.scene_data import refuse_preparation, refuse_range, scenes_for, split_scenes
 from magnet_cli.train.training_card import card
 from magnet_cli.train.validation import Validator
 
@@ -327,17 +327,7 @@ def train_backbone(
     refuse_range(recipe.bundle.input.range)
     with training_folder(output, ".training", (BACKBONE_FILE,), replaces=True) as work:
         files = Files(folder=work.path)
-        names = [entry.name for entry in recipe.bundle.classes]
-        read = load_scenes(
-            data,
-            config.data,
-            work=files.folder,
-            output=output,
-            names=names,
-            bands=recipe.bundle.input.bands,
-            resolution=recipe.bundle.resolution,
-            message=message,
-        )
+        read = scenes_for(recipe.bundle, data, config.data, work=files.folder, output=output, message=message)
         scenes, validation = split_scenes(read, config.data)
         work.depend_on([*scenes, *validation], weights=weights)
         check([*scenes, *validation], recipe)

@@ -27,7 +27,7 @@ from magnet_cli.train.destination import real_path, training_folder
 from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.grnet_parts import GRNet, TurnObjective, turn_at
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
-from magnet_cli.train.scene_data import load_scenes, refuse_range, split_scenes
+from magnet_cli.train.scene_data import refuse_range, scenes_for, split_scenes
 from magnet_cli.train.selector_training import SELECTOR_FILE, refuse_unequal
 from magnet_cli.train.validation import Validator
 
@@ -227,17 +227,7 @@ def train_grnet(
     refuse_range(bundle.input.range)
     with training_folder(output, ".training", (BACKBONE_FILE, LOCAL_FILE, SELECTOR_FILE), replaces=True) as work:
         files = Files(folder=work.path)
-        names = [entry.name for entry in bundle.classes]
-        read = load_scenes(
-            data,
-            config.data,
-            work=files.folder,
-            output=output,
-            names=names,
-            bands=bundle.input.bands,
-            resolution=bundle.resolution,
-            message=message,
-        )
+        read = scenes_for(bundle, data, config.data, work=files.folder, output=output, message=message)
         scenes, validation = split_scenes(read, config.data)
         work.depend_on([*scenes, *validation], weights=weights)
         note = check_classes(scenes, bundle, ignore=config.data.ignore)

@@ -20,7 +20,7 @@ from magnet_cli.train.destination import real_path, training_folder
 from magnet_cli.train.folds import scene_views, with_marks
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
-from magnet_cli.train.scene_data import load_scenes, refuse_preparation
+from magnet_cli.train.scene_data import refuse_preparation, scenes_for
 from magnet_cli.train.scene_fields import short_hash
 from magnet_cli.train.snapshots import identity
 from magnet_cli.train.stage_runs import Refiners, accumulated_runs, direct_runs, ending_of, fit_at, mean_iou
@@ -200,17 +200,7 @@ def train_refiner(
     check_configuration(bundle, config)
     with training_folder(output, ".refiner-training", ()) as work:
         folder = work.path
-        names = [entry.name for entry in bundle.classes]
-        scenes = load_scenes(
-            data,
-            config.data,
-            work=folder,
-            output=output,
-            names=names,
-            bands=bundle.input.bands,
-            resolution=bundle.resolution,
-            message=message,
-        )
+        scenes = scenes_for(bundle, data, config.data, work=folder, output=output, message=message)
         work.depend_on(scenes)
         folds = scene_views(scenes, bundle=bundle, config=config, folder=folder, progress=progress)
         views = [view for fold in folds for view in fold]

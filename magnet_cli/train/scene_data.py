@@ -114,6 +114,32 @@ def load_scenes(
     return [stream_scene(layout, config, spool=spool, shelf=shelf) for layout in layouts]
 
 
+def scenes_for(
+    bundle: Bundle,
+    data: Path,
+    config: DataConfig,
+    *,
+    work: Path,
+    output: Path,
+    message: Callable[[str], None] | None = None,
+) -> list[LabelledScene]:
+    """Return the scenes on which a network of a segmentation bundle is trained.
+
+    The names of the classes, the bands and the size of a pixel are those of the bundle. For the other arguments and
+    the errors, see `load_scenes`.
+    """
+    return load_scenes(
+        data,
+        config,
+        work=work,
+        output=output,
+        names=[entry.name for entry in bundle.classes],
+        bands=bundle.input.bands,
+        resolution=bundle.resolution,
+        message=message,
+    )
+
+
 def refuse_range(span: tuple[float, float]) -> None:
     """Check that pictures of 8 bits fit a bundle's range of stored values.
 

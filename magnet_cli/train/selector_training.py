@@ -20,7 +20,7 @@ from magnet_cli.train.folds import scene_views
 from magnet_cli.train.gains import PairSampler, census, pairs_of
 from magnet_cli.train.loop import Files, Trainer, seeded
 from magnet_cli.train.proposals import FieldObjective, GainObjective, SelectorObjective
-from magnet_cli.train.scene_data import load_scenes, refuse_preparation
+from magnet_cli.train.scene_data import refuse_preparation, scenes_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -91,17 +91,7 @@ def train_selector(
     check_configuration(bundle, config)
     with training_folder(output, ".selector-training", (SELECTOR_FILE,)) as work:
         files = Files(folder=work.path)
-        names = [entry.name for entry in bundle.classes]
-        scenes = load_scenes(
-            data,
-            config.data,
-            work=files.folder,
-            output=output,
-            names=names,
-            bands=bundle.input.bands,
-            resolution=bundle.resolution,
-            message=message,
-        )
+        scenes = scenes_for(bundle, data, config.data, work=files.folder, output=output, message=message)
         work.depend_on(scenes)
         trainer, lesson = selector_trainer(bundle, config, scenes, files=files, progress=watch.get("progress"))
         network = trainer.fit(**watch)

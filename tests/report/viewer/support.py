@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import imagecodecs
 import numpy as np
 import uvicorn
 from starlette.testclient import TestClient
@@ -63,3 +64,19 @@ def draw(image: Path, mask: Path, corrections: Sequence[dict[str, Any]]) -> None
             headers={"origin": here, "content-type": "application/json"},
         )
         assert answer.status_code == 200, answer.text
+
+
+def tile(client: TestClient, place: str) -> NDArray[np.uint8]:
+    """Return the pixels of a tile of the first mask."""
+    answer = client.get(f"/{SECRET}/mask/0/{place}")
+    assert answer.status_code == 200, answer.text
+    pixels: NDArray[np.uint8] = imagecodecs.png_decode(answer.content)
+    return pixels
+
+
+def get(client: TestClient, path: str) -> dict[str, Any]:
+    """Return the JSON that an address of the page answers with."""
+    answer = client.get(f"/{SECRET}/{path}")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found

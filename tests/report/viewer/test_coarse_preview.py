@@ -22,7 +22,7 @@ from magnet_cli.report.viewer.label_tiles import FAINT, stripes
 from tests.exports.support import CLASSES
 from tests.report.viewer.conftest import SIZE
 from tests.report.viewer.growth import GrowingMask
-from tests.report.viewer.support import SECRET
+from tests.report.viewer.support import SECRET, get, tile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,20 +57,6 @@ def values(box: Box, label: int, share: float) -> NDArray[np.float32]:
     """Return probabilities of which one class has a share, the others the rest, and another band has large values."""
     found = np.full((4, box.height, box.width), (1 - share) / 2, np.float32)
     found[label], found[3] = share, 1
-    return found
-
-
-def tile(client: TestClient, place: str) -> NDArray[np.uint8]:
-    answer = client.get(f"/{SECRET}/mask/0/{place}")
-    assert answer.status_code == 200, answer.text
-    pixels: NDArray[np.uint8] = imagecodecs.png_decode(answer.content)
-    return pixels
-
-
-def get(client: TestClient, path: str) -> dict[str, Any]:
-    answer = client.get(f"/{SECRET}/{path}")
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
     return found
 
 

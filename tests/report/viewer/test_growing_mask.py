@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import imagecodecs
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -23,7 +22,7 @@ from tests.exports.support import CLASSES, make_labels
 from tests.masks.conftest import make_work
 from tests.report.viewer.conftest import SIZE
 from tests.report.viewer.growth import GrowingMask
-from tests.report.viewer.support import SECRET
+from tests.report.viewer.support import SECRET, get, tile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,20 +39,6 @@ def growing(image: Path, labels: NDArray[np.uint8], tmp_path: Path) -> Iterator[
     """A run of three by three groups whose cells are no tiles."""
     with GrowingMask.begin(tmp_path / "m.tif", image, labels, block=450) as run:
         yield run
-
-
-def tile(client: TestClient, place: str) -> NDArray[np.uint8]:
-    answer = client.get(f"/{SECRET}/mask/0/{place}")
-    assert answer.status_code == 200, answer.text
-    pixels: NDArray[np.uint8] = imagecodecs.png_decode(answer.content)
-    return pixels
-
-
-def get(client: TestClient, path: str) -> dict[str, Any]:
-    answer = client.get(f"/{SECRET}/{path}")
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
 
 
 def test_finished_groups_appear_and_the_finished_mask_takes_over(image: Path, growing: GrowingMask) -> None:
