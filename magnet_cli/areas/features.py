@@ -41,7 +41,7 @@ CHECKED = (0.25, 0.5, 0.75)
 """Places along an edge where that is measured, as shares of its length."""
 MOST_HALVINGS = 16
 MOST_ADDED = 200_000
-"""Corners that are added to polygons at most, so that they follow such curves."""
+"""The largest number of corners that are added to polygons whose edges become curves."""
 LONGEST_NAME = 120
 LONGEST_RULE = 400
 LARGEST_SIDE = 1 << 31

@@ -46,7 +46,7 @@ class Canvas:
         return self.resampled(box, pitch).float()
 
     def resampled(self, box: Box, pitch: Pitch) -> Tensor:
-        """Return what `sample` does, but a view in the canvas's own type where nothing has to be interpolated."""
+        """Return the values of `sample`; a view in the canvas's own type where nothing has to be interpolated."""
         rows, columns = self.taps(box, pitch)
         # Only pixels that taps read are converted to float32, because a canvas is much larger than a patch.
         needed = columns.narrowed(rows.narrowed(self.values, dim=1), dim=2)

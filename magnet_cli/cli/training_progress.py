@@ -34,7 +34,7 @@ class TrainingDisplay(BarDisplay):
         self._score = ""
 
     def line(self, line: Line) -> None:
-        """Print a line of the log. Where the bar is shown, only validations are printed; with `--quiet`, nothing is."""
+        """Print a line of the log. Beside the bar only validations are printed, and with `--quiet` no line is."""
         text = "  ".join(f"{key} {value:g}" for key, value in line.items())
         VOLUME.record(text)
         if "validation_miou" in line:

@@ -358,7 +358,7 @@ def score_each(
 
 
 def _of_whole_images(options: ScoreOptions) -> ScoreOptions:
-    """Return options by which whole images are segmented, as pixels that are not computed count as wrong.
+    """Return options that segment whole images, because pixels that are not computed count as wrong.
 
     Raises:
         UsageError: The options of segmentation limit where images are segmented.

@@ -56,7 +56,7 @@ class InputFiles:
     companions: tuple[Path, ...]
     """Files of which few bytes are hashed."""
     beside: tuple[Path, ...]
-    """Files of which what they say of the place and of missing pixels is hashed."""
+    """Files whose facts about the place of the image and about its missing pixels are hashed."""
 
     @classmethod
     def of(cls, path: Path) -> Self:

@@ -1,4 +1,4 @@
-"""What tells an image from all others: the fingerprint of its file, and its number where the file holds several."""
+"""The identity of an image: the fingerprint of its file, and the number of the image where the file holds several."""
 
 from __future__ import annotations
 
