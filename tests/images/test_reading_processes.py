@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -60,6 +61,7 @@ def processes(odd_pyramid: Path) -> Iterator[ImageProcesses]:
 
 
 def descriptors() -> int:
+    """Return how many files are open. The caller collects garbage first, so that nothing else is closed meanwhile."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
@@ -122,6 +124,7 @@ def test_memory_is_used_again_once_nothing_refers_to_it(processes: ImageProcesse
     for _ in range(3):
         processes.read(requests(0, 0, 100))
         processes.read(requests(0, 0, 100))
+    gc.collect()
     open_before = descriptors()
     for number in range(30):
         part = processes.read(requests(number, number, 100 - number))[0].pixels[1:, ::2]
@@ -130,6 +133,7 @@ def test_memory_is_used_again_once_nothing_refers_to_it(processes: ImageProcesse
 
 
 def test_nothing_is_left_behind(odd_pyramid: Path) -> None:
+    gc.collect()
     before, open_before = set(children()), descriptors()
     with started(odd_pyramid, 3) as processes:
         held = processes.read(requests(0, 0, 60))
