@@ -111,12 +111,8 @@ def load_description(name_or_path: str | Path) -> Bundle | CascadeBundle:
             advice=f"Name a bundle that magnet has ({', '.join(shipped) or 'none'}), or the folder of a bundle"
             + (f", or give --network {folder} for a network of another library" if folder.is_file() else ""),
         )
-    try:
+    with regular_files.reading(file, WeightsError):
         # One byte more than is allowed is read, by which a file that is too large is recognised.
         data = regular_files.beginning(file, LARGEST + 1)
-    except OSError as exc:
-        raise WeightsError(
-            f"cannot be read: {exc}", file=file, advice="Check that the file is there, and that this user may read it"
-        ) from exc
     is_shipped = folder.resolve() in {path.resolve() for path in shipped.values()}
     return parse_bundle(parse_object(data, file=file), file=file, data=data, is_shipped=is_shipped)

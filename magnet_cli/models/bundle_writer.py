@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from magnet_cli.errors import OutputError, WeightsError
 from magnet_cli.models.bundle import Bundle, CascadeBundle, load_bundle, load_cascade_bundle
 from magnet_cli.models.description import DESCRIPTION, SCHEMA
-from magnet_cli.system import durable
+from magnet_cli.system import durable, regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -240,13 +240,8 @@ def read_description(folder: Path) -> dict[str, Any]:
         WeightsError: It cannot be read.
     """
     try:
-        table: Any = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise WeightsError(
-            f"cannot be read: {exc}",
-            file=folder / DESCRIPTION,
-            advice="Check that the file is there, and that this user may read it",
-        ) from exc
+        with regular_files.reading(folder / DESCRIPTION, WeightsError):
+            table: Any = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as exc:
         raise WeightsError(
             f"the description of a bundle is JSON in UTF-8: {exc}",

@@ -124,13 +124,9 @@ def fitted_state(checkpoint: Checkpoint, network: nn.Module, *, architecture: st
 
 def _check_content(path: Path) -> None:
     try:
-        with regular_files.opened(path) as file:
-            head = file.read(64)
-        packed = zipfile.is_zipfile(path) and _has_packed(path)
-    except OSError as exc:
-        raise WeightsError(
-            f"cannot be read: {exc}", file=path, advice="Check that the file is there, and that this user may read it"
-        ) from exc
+        with regular_files.reading(path, WeightsError):
+            head = regular_files.beginning(path, 64)
+            packed = zipfile.is_zipfile(path) and _has_packed(path)
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as exc:
         raise WeightsError(f"not a checkpoint that can be read: {exc}", file=path, advice=ADVICE) from exc
     # A page may begin with a byte order mark and blanks.

@@ -305,13 +305,6 @@ def digest(data: bytes, specs: list[NetworkSpec], *, folder: Path) -> str:
     total = hashlib.sha256(data)
     for spec in specs:
         path = folder / spec.file
-        try:
-            found = spec.sha256 or regular_files.sha256_of(path)
-        except OSError as exc:
-            raise WeightsError(
-                f"cannot be read: {exc}",
-                file=path,
-                advice="Check that the file is there, and that this user may read it",
-            ) from exc
-        total.update(found.encode())
+        with regular_files.reading(path, WeightsError):
+            total.update((spec.sha256 or regular_files.sha256_of(path)).encode())
     return total.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -14,7 +15,7 @@ from magnet_cli.errors import WeightsError
 from magnet_cli.system import regular_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -58,14 +59,21 @@ def stated_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         WeightsError: The file is missing, or no safetensors file.
     """
-    try:
+    with regular_files.reading(path, WeightsError), _parsing(path):
         regular_files.check_regular(path)
         with safe_open(path, framework="pt") as file:
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
-    except OSError as exc:
-        raise WeightsError(
-            f"cannot be read: {exc}", file=path, advice="Check that the file is there, and that this user may read it"
-        ) from exc
+
+
+@contextmanager
+def _parsing(path: Path) -> Iterator[None]:
+    """Turn what the library says about a damaged file into an error that names the file.
+
+    Raises:
+        WeightsError: Something in the block found that the file is no safetensors file.
+    """
+    try:
+        yield
     except (SafetensorError, ValueError, KeyError) as exc:
         raise WeightsError(
             f"not a safetensors file: {exc}",
@@ -147,12 +155,8 @@ def read_state(path: Path, *, sha256: str | None) -> dict[str, Tensor]:
     Raises:
         WeightsError: The file is missing, has another hash, or is no safetensors file.
     """
-    try:
+    with regular_files.reading(path, WeightsError):
         data = regular_files.content(path)
-    except OSError as exc:
-        raise WeightsError(
-            f"cannot be read: {exc}", file=path, advice="Check that the file is there, and that this user may read it"
-        ) from exc
     # The bytes that were hashed are those that are loaded: a file that is read twice may change in between.
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256:
@@ -162,11 +166,5 @@ def read_state(path: Path, *, sha256: str | None) -> dict[str, Tensor]:
             file=path,
             advice="Fetch the bundle again.",
         )
-    try:
+    with _parsing(path):
         return load(data)
-    except (SafetensorError, ValueError, KeyError) as exc:
-        raise WeightsError(
-            f"not a safetensors file: {exc}",
-            file=path,
-            advice="Copy the file again, or import its checkpoint with 'magnet weights import'",
-        ) from exc

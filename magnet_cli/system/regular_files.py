@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import BufferedReader
 
+    from magnet_cli.errors import MagnetError
+
 NOT_REGULAR = "it is no regular file, but a pipe, a socket or a device"
 
 
@@ -51,6 +53,21 @@ def opened(path: str | Path) -> Iterator[BufferedReader]:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
         yield file
+
+
+@contextmanager
+def reading(path: str | Path, error: type[MagnetError]) -> Iterator[None]:
+    """Turn a failure to read a file inside the block into an error that names the file and the next step.
+
+    Raises:
+        MagnetError: Something in the block raised OSError. The error is of the given class.
+    """
+    try:
+        yield
+    except OSError as exc:
+        raise error(
+            f"cannot be read: {exc}", file=path, advice="Check that the file is there, and that this user may read it"
+        ) from exc
 
 
 def content(path: str | Path, *, most: int | None = None) -> bytes:

@@ -32,6 +32,22 @@ def rises(shares: tuple[float, ...]) -> bool:
     return all(low < high for low, high in pairwise((0, *shares, 1)))
 
 
+def _check_keys(table: object, place: str, *rules: tuple[str, str, object]) -> None:
+    """Check the values of a table of the configuration.
+
+    Args:
+        table: The table, with its keys as attributes.
+        place: The words of a message before the key, like `[data]`.
+        rules: For each rule a key, what the key must be, and a value that is true where the rule holds.
+
+    Raises:
+        UsageError: A rule does not hold.
+    """
+    for key, what, holds in rules:
+        if not holds:
+            raise UsageError(f"{place} {key} must be {what}", value=getattr(table, key), advice=ADVICE)
+
+
 LARGEST_CONFIG = 1 << 20
 """Largest number of bytes of a configuration."""
 
@@ -95,16 +111,12 @@ class DataConfig:
                 )
         # It is parsed here only to refuse a wrong text before any work.
         parse_bytes(self.memory, option="[data] memory")
-        for key, what, holds in (
+        _check_keys(
+            self,
+            "[data]",
             ("rare", "from 0 to 1", 0 <= self.rare <= 1),
             ("border", f"from 0 to {MOST_BORDER}", 0 <= self.border <= MOST_BORDER),
-        ):
-            if not holds:
-                raise UsageError(
-                    f"[data] {key} must be {what}",
-                    value=getattr(self, key),
-                    advice=ADVICE,
-                )
+        )
         if self.grid is not None and min(self.grid) < 1:
             raise UsageError(
                 "[data] grid is two numbers, rows and columns",
@@ -178,7 +190,9 @@ class LoopConfig:
     """The number of iterations between checkpoints."""
 
     def __post_init__(self) -> None:
-        for key, what, holds in (
+        _check_keys(
+            self,
+            "in [loop] or [folds.loop],",
             ("iterations", "at least 1", self.iterations >= 1),
             ("batch", "at least 1", self.batch >= 1),
             ("encoder_rate", "from 0 to 1", 0 <= self.encoder_rate <= 1),
@@ -200,13 +214,7 @@ class LoopConfig:
             ("step_factor", "above 0 and at most 1", 0 < self.step_factor <= 1),
             ("precision", "float32, bfloat16 or float16", self.precision in {"float32", "bfloat16", "float16"}),
             ("device", "auto, cpu, cuda, cuda:N or mps", DEVICE.fullmatch(self.device)),
-        ):
-            if not holds:
-                raise UsageError(
-                    f"in [loop] or [folds.loop], {key} must be {what}",
-                    value=getattr(self, key),
-                    advice=ADVICE,
-                )
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,7 +337,9 @@ class CascadeConfig:
     time."""
 
     def __post_init__(self) -> None:
-        for key, what, holds in (
+        _check_keys(
+            self,
+            "[cascade]",
             ("crop", f"a multiple of {STRIDE}, at least {STRIDE}", self.crop >= STRIDE and self.crop % STRIDE == 0),
             ("scales", "one side or more, each at least 1", min(self.scales, default=0) >= 1),
             ("pieces", "from 0 to 1", 0 <= self.pieces <= 1),
@@ -344,13 +354,7 @@ class CascadeConfig:
             ("finest", "at least 0", self.finest >= 0),
             ("cut", "above 0 and below 1", 0 < self.cut < 1),
             ("windows", "at least 1", self.windows >= 1),
-        ):
-            if not holds:
-                raise UsageError(
-                    f"[cascade] {key} must be {what}",
-                    value=getattr(self, key),
-                    advice=ADVICE,
-                )
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -366,17 +370,13 @@ class SelectorConfig:
     such limit."""
 
     def __post_init__(self) -> None:
-        for key, what, holds in (
+        _check_keys(
+            self,
+            "[selector]",
             ("labels", "paper or gain", self.labels in {"paper", "gain"}),
             ("minimum", "at least 0 and below 0.5", 0 <= self.minimum < MOST_MINIMUM),
             ("minimum", "0 where labels is gain", not self.minimum or self.labels == "paper"),
-        ):
-            if not holds:
-                raise UsageError(
-                    f"[selector] {key} must be {what}",
-                    value=getattr(self, key),
-                    advice=ADVICE,
-                )
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -404,20 +404,16 @@ class GRNetConfig:
     """The number of iterations that train all other parts in each round."""
 
     def __post_init__(self) -> None:
-        for key, what, holds in (
+        _check_keys(
+            self,
+            "[grnet]",
             ("cells", "at least 2", self.cells >= PAIR),
             ("fusion", "literal or detail", self.fusion in {"literal", "detail"}),
             ("variant", "selected or all", self.variant in {"selected", "all"}),
             ("alone", "at least 0", self.alone >= 0),
             ("selecting", "at least 1", self.selecting >= 1),
             ("refining", "at least 1", self.refining >= 1),
-        ):
-            if not holds:
-                raise UsageError(
-                    f"[grnet] {key} must be {what}",
-                    value=getattr(self, key),
-                    advice=ADVICE,
-                )
+        )
         for part in (self.selector, self.local):
             # Both networks need the same values, so they stand in one place.
             if given := sorted({"cells", "fusion"} & set(part.options)):

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -98,17 +97,8 @@ def measured_network(bundle: Bundle | CascadeBundle) -> str:
     values: list[object] = []
     for role, spec in bundle.networks:
         if role != "selector":
-            digest = spec.sha256 or _hashed(bundle.folder / spec.file)
+            path = bundle.folder / spec.file
+            with regular_files.reading(path, WeightsError):
+                digest = spec.sha256 or regular_files.sha256_of(path)
             values.append([role, spec.architecture, dict(spec.options), digest])
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _hashed(weights: Path) -> str:
-    try:
-        return regular_files.sha256_of(weights)
-    except OSError as exc:
-        raise WeightsError(
-            f"cannot be read: {exc}",
-            file=weights,
-            advice="Check that the file is there, and that this user may read it",
-        ) from exc

@@ -85,14 +85,8 @@ def network_digest(bundle: Bundle) -> str:
     spec, weights = bundle.backbone, bundle.folder / bundle.backbone.file
     digest = spec.sha256
     if digest is None:
-        try:
+        with regular_files.reading(weights, WeightsError):
             digest = regular_files.sha256_of(weights)
-        except OSError as exc:
-            raise WeightsError(
-                f"cannot be read: {exc}",
-                file=weights,
-                advice="Check that the file is there, and that this user may read it",
-            ) from exc
     given = bundle.input
     values = [spec.architecture, dict(spec.options), digest, len(bundle.classes), list(given.bands), str(given.size),
         list(given.mean), list(given.std), list(given.range)]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,6 @@ from magnet_cli.system import regular_files
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
-
-CHUNK = 1 << 24
-"""Bytes that are hashed at a time."""
 
 
 def checked_file(root: Path, name: str) -> Path:
@@ -73,12 +69,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
     except ImportError as exc:
         raise WeightsError("a description in YAML needs the Python package yaml, which cannot be imported here",
             file=file, advice="pip install 'magnet-cli[bioimageio]'") from exc  # fmt: skip
-    try:
+    with regular_files.reading(file, WeightsError):
         data = regular_files.beginning(file, LARGEST + 1)
-    except OSError as exc:
-        raise WeightsError(
-            f"cannot be read: {exc}", file=file, advice="Check that the file is there, and that this user may read it"
-        ) from exc
     if len(data) > LARGEST:
         raise WeightsError(
             f"a description has at most {LARGEST} bytes",
@@ -105,16 +97,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 def digest_of_file(path: Path) -> str:
     """Return the SHA-256 of a file, read in parts: a network may have many gigabytes."""
-    total = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while part := file.read(CHUNK):
-                total.update(part)
-    except OSError as exc:
-        raise WeightsError(
-            f"cannot be read: {exc}", file=path, advice="Check that the file is there, and that this user may read it"
-        ) from exc
-    return total.hexdigest()
+    with regular_files.reading(path, WeightsError):
+        return regular_files.sha256_of(path)
 
 
 def digests(root: Path, names: Iterable[str]) -> dict[str, str]:
