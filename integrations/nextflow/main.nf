@@ -4,7 +4,8 @@ params.weights = 'aerial'
 params.masks = 'masks'
 
 process segment {
-    publishDir params.masks, mode: 'copy'
+    // Nextflow would keep the folder out/ below that of the masks.
+    publishDir params.masks, mode: 'copy', saveAs: { name -> name.replaceFirst('out/', '') }
 
     input:
     path image
@@ -12,12 +13,13 @@ process segment {
     output:
     path 'out/*'
 
+    // Nextflow itself escapes blanks in the name of the image, so that it stands here without quotes.
     script:
     """
-    magnet segment '${image}' --weights '${params.weights}' --format geojson -o out/
+    magnet segment ${image} --weights '${params.weights}' --format geojson -o out/
     """
 }
 
 workflow {
-    segment(Channel.fromPath(params.images))
+    segment(channel.fromPath(params.images))
 }

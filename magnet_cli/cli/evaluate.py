@@ -141,14 +141,21 @@ def evaluate(
             )
         names = _names(counting, options)
         counted = counting.value(boundary=(mba_radii or "paper") if mba else None, **names)
-        from magnet_cli.cli.score_text import evaluation_lines
-        from magnet_cli.evaluation import mask_scores as evaluation
-
-        scored = evaluation.evaluate(mask, truth, counted, roi=roi)
-        listing.add({"mask": str(mask), "truth": str(truth), **scored.describe()})
-        if not json:
-            print_lines(*evaluation_lines(scored))
+        _score_mask(mask, truth, counted, listing, roi=roi, json=json)
     return 0
+
+
+def _score_mask(
+    mask: Path, truth: Path, options: EvaluationOptions, listing: Listing, *, roi: str | None, json: bool
+) -> None:
+    """Score a mask, and print the scores."""
+    from magnet_cli.cli.score_text import evaluation_lines
+    from magnet_cli.evaluation import mask_scores as evaluation
+
+    scored = evaluation.evaluate(mask, truth, options, roi=roi)
+    listing.add({"mask": str(mask), "truth": str(truth), **scored.describe()})
+    if not json:
+        print_lines(*evaluation_lines(scored))
 
 
 def _score_methods(

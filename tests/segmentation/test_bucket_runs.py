@@ -292,8 +292,8 @@ def test_a_long_list_of_objects_is_read_to_its_end(store: Store, here: Path, mon
     assert list(Bucket.open(NAME).keys("")) == [f"{index} ä" for index in range(7)] == store.keys()
 
 
-# Outputs are replaced over 74 requests. An old Zarr with new parts would show for 23 of them, and an old report beside a
-# new mask for 11, so that steps of 11 find both.
+# Outputs are replaced over 74 requests. An old Zarr with new parts would show for 23 of them, and an old report beside
+# a new mask for 11, so that steps of 11 find both.
 @pytest.mark.parametrize(
     ("before", "step"),
     [(None, 13), ("old", 11), *(pytest.param(before, 1, marks=pytest.mark.full) for before in (None, "old"))],
