@@ -41,6 +41,9 @@ VOCABULARY, TOKENIZER = ("vocab.json", "merges.txt"), "tokenizer.json"
 OF_TRAINING = "model.text_mapper."
 """Beginning of the names of OneFormer's weights that its training alone uses."""
 BYTE = 255.0
+PLAIN = "MobileViT"
+"""Beginning of the names of processors that exchange red and blue unless their file denies it, and never normalise: the
+library writes a mean and a deviation into their files, and does not apply them."""
 WRONG = {"missing_keys": "missing", "unexpected_keys": "left over", "mismatched_keys": "of another shape"}
 """Lists of the weights that do not fit, which the library reports and passes over."""
 
@@ -325,26 +328,42 @@ def _stated_by_processor(name: str, processor: Mapping[str, Any]) -> dict[str, S
     sides = _sides(size)
     if sides is not None and processor.get("do_resize", True):
         found["input"] = Stated(value=sides, origin=f"{name}: {key}")
-    if processor.get("do_flip_channel_order"):
+    plain = _class_of(processor).startswith(PLAIN)
+    if processor.get("do_flip_channel_order", plain):
         origin = f"{name}: do_flip_channel_order"
         found["bands"] = Stated(value=("blue", "green", "red"), origin=origin)
     factor = processor.get("rescale_factor", 1 / BYTE)
     rescaled = processor.get("do_rescale", True) and isinstance(factor, float | int) and factor > 0
+    unit = 1.0 if rescaled else BYTE
     if rescaled:
-        found["range"] = Stated(value=(0.0, round(1 / factor, 9)), origin=f"{name}: rescale_factor")
-    mean, std = processor.get("image_mean"), processor.get("image_std")
-    # Processors of MobileViT have no mean at all.
-    if processor.get("do_normalize", mean is not None) and isinstance(mean, list) and isinstance(std, list):
-        unit = 1.0 if rescaled else BYTE
-        found["mean"] = Stated(value=tuple(value / unit for value in mean), origin=f"{name}: image_mean")
-        found["std"] = Stated(value=tuple(value / unit for value in std), origin=f"{name}: image_std")
+        # A range that ends below 255 would cut off what the library goes on scaling.
+        end = max(BYTE, round(1 / factor, 9))
+        unit = round(end * factor, 9)
+        found["range"] = Stated(value=(0.0, end), origin=f"{name}: rescale_factor")
+    if not plain and processor.get("do_normalize", True):
+        # What a file leaves out has a value of the library's own for each class of processors: the user is asked.
+        for value, key in (("mean", "image_mean"), ("std", "image_std")):
+            numbers = _numbers(processor.get(key))
+            if numbers is not None:
+                found[value] = Stated(value=tuple(number / unit for number in numbers), origin=f"{name}: {key}")
+    elif rescaled:
+        origin = f"{name}: " + (f"{_class_of(processor)} does not normalise" if plain else "do_normalize is off")
+        found["mean"], found["std"] = Stated(value=(0.0,), origin=origin), Stated(value=(1 / unit,), origin=origin)
     else:
-        origin = f"{name}: do_normalize is off"
-        found["mean"], found["std"] = Stated(value=(0.0,), origin=origin), Stated(value=(1.0,), origin=origin)
-        if not rescaled:
-            found["values"] = Stated(value="stored", origin=f"{name}: do_rescale is off")
-            del found["mean"], found["std"]
+        found["values"] = Stated(value="stored", origin=f"{name}: do_rescale is off")
     return found
+
+
+def _class_of(processor: Mapping[str, Any]) -> str:
+    """Return the name of the library's class of a processor of images; empty where the file does not state it."""
+    return str(processor.get("image_processor_type") or processor.get("feature_extractor_type") or "")
+
+
+def _numbers(value: object) -> tuple[float, ...] | None:
+    """Return one number for all bands, or a number for each; None for anything else."""
+    listed = value if isinstance(value, list) else [value]
+    right = listed and all(isinstance(each, float | int) and not isinstance(each, bool) for each in listed)
+    return tuple(map(float, listed)) if right else None
 
 
 def _sides(size: object) -> Size | None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,6 +18,10 @@ from magnet_cli.models.foreign.completion import described
 from magnet_cli.models.foreign.foreign_bundle import tried_network
 from magnet_cli.models.foreign.kinds import KINDS
 from magnet_cli.models.foreign.loading import frozen
+from magnet_cli.models.foreign.network_kind import NetworkReading, Stated
+from magnet_cli.models.foreign.transformers_folder import _stated_by_processor
+from magnet_cli.models.foreign.trial import windows_of_description
+from magnet_cli.options.foreign_network import NetworkOptions
 from tests.models.foreign.makers import BANDS, SIDE, transformers_saved
 
 if TYPE_CHECKING:
@@ -72,6 +77,49 @@ def test_processors_that_do_otherwise_are_followed(tmp_path: Path) -> None:
     stored = stated(tmp_path / "d", do_rescale=False, do_normalize=False)
     # The network gets the stored values themselves: value / 255 less 0, divided by 1 / 255.
     assert (stored["mean"], stored["std"]) == ((0.0,) * 3, (1 / 255,) * 3)
+
+
+@pytest.mark.parametrize("kind", ["Segformer", "MobileViT"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"image_mean": 0.5, "image_std": 0.25},
+        {"rescale_factor": 1 / 127.5},
+        {"rescale_factor": 1 / 127.5, "do_normalize": False},
+        {"do_rescale": False},
+        {"do_rescale": False, "image_mean": [123.0, 116.0, 103.0], "image_std": [58.0, 57.0, 57.0]},
+        {"do_normalize": False},
+        {"do_normalize": True},
+        {"do_normalize": None},
+        {"image_mean": None},
+        {"image_std": None},
+        {"do_flip_channel_order": None},
+        {"do_normalize": None, "do_rescale": None},
+    ],
+)
+def test_a_patch_gets_the_values_that_the_library_gives_it(kind: str, change: dict[str, Any], tmp_path: Path) -> None:
+    library: Any = pytest.importorskip("transformers", reason="the extra transformers is not installed")
+    processor = getattr(library, f"{kind}ImageProcessor")
+    processor(size={"height": SIDE, "width": SIDE}, do_center_crop=False).save_pretrained(tmp_path)
+    file = tmp_path / "preprocessor_config.json"
+    # None leaves a key out: the library has a value of its own then.
+    table = {key: value for key, value in {**json.loads(file.read_text()), **change}.items() if value is not None}
+    file.write_text(json.dumps(table))
+    facts = {"bands": Stated(value=BANDS, origin=""), **_stated_by_processor(file.name, table)}
+    options = NetworkOptions(network=str(tmp_path))
+    reading = NetworkReading(kind="transformers", path=tmp_path, root=tmp_path, files=(), stated=facts)
+    missing = [name for name in ("mean", "std") if change.get(f"image_{name}", 0) is None and kind == "Segformer"]
+    if missing:
+        with pytest.raises(WeightsError, match=f"do not state {', '.join(missing)};"):
+            described(reading, options)
+        return
+    found = described(reading, options)
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, BANDS), dtype=np.uint8)
+    wanted = processor.from_pretrained(tmp_path)(images=pixels, return_tensors="pt")["pixel_values"]
+    order = [("red", "green", "blue").index(band) for band in found["bands"]]
+    windows = windows_of_description(found, pixels.transpose(2, 0, 1)[order])
+    assert float((windows.patch(0, 0) - wanted).abs().max()) < 1e-3
 
 
 def test_names_without_a_channel_are_not_believed(tmp_path: Path) -> None:
