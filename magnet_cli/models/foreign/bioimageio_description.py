@@ -339,6 +339,7 @@ def _normalisation(
 ) -> dict[str, Stated]:
     """Range, mean and deviation that do what the steps before the network do."""
     if options.values == "stored" or (options.mean is not None and options.std is not None):
+        _refuse_lost_clip(given, options, file)
         return {}
     if bands is None:
         raise WeightsError("the description states the number of the network's bands", file=file,
@@ -360,6 +361,18 @@ def _normalisation(
     found["mean"] = Stated(value=tuple(means), origin=origin)
     found["std"] = Stated(value=tuple(1 / width for width in widths), origin=origin)
     return found
+
+
+def _refuse_lost_clip(given: TensorDescription, options: NetworkOptions, file: Path) -> None:
+    """Refuse options that replace the steps of a description, one of which clips, without saying where it clips."""
+    clip = next((values for name, values in given.steps if name == "clip"), None)
+    if clip is not None and options.range is None:
+        raise WeightsError(
+            "the description clips values, and options replace its steps",
+            value=f"clip min {clip.get('min')}, max {clip.get('max')}",
+            file=file,
+            advice="Add --range LOW,HIGH with the stored values at which it clips",
+        )
 
 
 def _add_step(scaling: Scaling, name: str, values: Mapping[str, Any], options: NetworkOptions, file: Path) -> None:
@@ -402,7 +415,16 @@ def _add_step(scaling: Scaling, name: str, values: Mapping[str, Any], options: N
                 file=file,
                 advice=ADVICE,
             )
-        scaling.span = ends.pop()
+        (ends_here,) = ends
+        spans = [ends_here, scaling.span or ends_here]
+        scaling.span = (max(low for low, _ in spans), min(high for _, high in spans))
+        if not scaling.span[1] > scaling.span[0]:
+            raise WeightsError(
+                "two steps clip to ranges that have nothing in common",
+                value=f"{ends_here[0]:g}, {ends_here[1]:g}",
+                file=file,
+                advice=ADVICE,
+            )
         scaling.origin.append(name)
     elif name == "scale_range" and options.range is not None and not scaling.origin:
         low, high = options.range

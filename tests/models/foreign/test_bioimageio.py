@@ -151,6 +151,22 @@ def test_linear_steps_are_what_the_network_gets(tmp_path: Path, steps: list[dict
     assert found["range"] == ((0.0, 128.0) if steps and steps[0]["id"] == "clip" else (0.0, 255.0))
 
 
+def test_two_clips_leave_what_both_leave_and_are_not_lost_to_options(tmp_path: Path) -> None:
+    clips = [
+        {"id": "clip", "kwargs": {"min": 0, "max": 200}},
+        {"id": "scale_linear", "kwargs": {"gain": 1 / 100}},
+        {"id": "clip", "kwargs": {"min": 0.5, "max": 3}},
+    ]
+    folder = written(tmp_path, newer(weights_of(tmp_path), *clips))
+    assert description(folder)["range"] == pytest.approx((50, 200))
+    with pytest.raises(WeightsError, match=r"clips values, and options replace its steps.*max 200.* --range LOW,HIGH"):
+        description(folder, mean=(0.5,), std=(0.2,))
+    assert description(folder, mean=(0.5,), std=(0.2,), range=(50.0, 200.0))["mean"] == (0.5,) * BANDS
+    apart = [clips[0], {"id": "clip", "kwargs": {"min": 300, "max": 400}}]
+    with pytest.raises(WeightsError, match="ranges that have nothing in common"):
+        description(written(tmp_path, newer(weights_of(tmp_path), *apart)))
+
+
 def test_values_of_each_sample_are_asked_for(tmp_path: Path) -> None:
     step = {"id": "scale_range", "kwargs": {"min_percentile": 1, "max_percentile": 99.8}}
     folder = written(tmp_path, newer(weights_of(tmp_path), step))
