@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 COARSEST = 32
 """Largest number of pixels a side for one score: networks for segmentation end at strides of up to 32. One score for a
 whole patch comes from a network that classifies patches, whose mask would look plausible and mean nothing."""
-INPUT_TYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
+INPUT_TYPES = {
+    "float32": torch.float32, "float16": torch.float16, "float64": torch.float64, "uint8": torch.uint8
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from magnet_cli.options.segment import DeviceKind
 
 FOLDER = "network"
 """Folder of a bundle that holds the files of a network from elsewhere."""
-InputType = Literal["float32", "float16", "uint8"]
+InputType = Literal["float32", "float16", "float64", "uint8"]
 
 
 def _inside(files: Mapping[str, str]) -> Mapping[str, str]:

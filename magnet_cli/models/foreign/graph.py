@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.options.foreign_network import NetworkOptions
 
-TYPES = ("float32", "float16", "uint8")
+TYPES = ("float32", "float16", "float64", "uint8")
 """Types of the numbers that a network may take."""
 FLOATING = ("float32", "float16", "float64")
 """Types of outputs that may hold scores."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -398,7 +399,14 @@ class Explorer:
                 file=self.description.reading.path,
                 advice="Check --input and --output-name",
             )
-        self._note("stride", round(height / rows, 3), "trial pass: scores are enlarged to the patch")
+        origin = "trial pass: scores are enlarged to the patch"
+        if not _divides((rows, columns), (height, width)):
+            # Libraries enlarge such maps to the patch as well, so that this is what the network was trained with.
+            origin += (
+                f", whose {width}x{height} pixels are no multiple of {columns}x{rows}: labels in its last rows and "
+                f"columns may lie up to {ceil(max(height / rows, width / columns))} pixels beside their place"
+            )
+        self._note("stride", round(height / rows, 3), origin)
         self._check_place()
         return 0
 
@@ -483,6 +491,13 @@ class Explorer:
                 advice="Check --range, --mean and --std",
             )
         least, most = float(scores.min()), float(scores.max())
+        if self.spec.channels == 1 and (most > 1 or most > least) and bool((scores == scores.round()).all()):
+            raise WeightsError(
+                "the network gives the numbers of classes instead of scores, so nothing can be refined or blended",
+                value=f"whole numbers from {least:g} to {most:g}",
+                file=self.description.reading.path,
+                advice="Export the network again without its last step, argmax or a threshold",
+            )
         inside = least >= -SUM and most <= 1 + SUM
         sums = bool(((scores.sum(dim=1) - 1).abs() < SUM).all())
         said, unclaimed = f"scores from {least:.3g} to {most:.3g}", self._unclaimed_class()

@@ -13,19 +13,21 @@ from magnet_cli.errors import DeviceError, UsageError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.engines.onnxruntime_network import OnnxRuntimeNetwork
+from magnet_cli.models.foreign.adapter import Adapted
 from magnet_cli.models.foreign.completion import described
 from magnet_cli.models.foreign.foreign_bundle import TriedNetwork, tried_network
-from magnet_cli.models.foreign.loading import runtime
+from magnet_cli.models.foreign.loading import frozen, runtime
 from magnet_cli.models.foreign.onnx_file import OnnxFile
 from magnet_cli.models.networks import load_networks
 from magnet_cli.options.foreign_network import NetworkOptions
-from tests.models.foreign.makers import BANDS, SIDE, Strided, onnx_graph
+from tests.models.foreign.makers import BANDS, SIDE, Strided, enlarged, onnx_graph
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from magnet_cli.models.foreign.completion import ForeignDescription
     from magnet_cli.models.network_spec import Bundle
+    from magnet_cli.options.shared import EngineName
 
 onnx: Any = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
@@ -176,6 +178,22 @@ def test_fixed_sides_are_read_from_the_graph(file: Path) -> None:
         tried(file, input=64)
 
 
+@pytest.mark.parametrize(("side", "remark"), [(96, False), (98, True)])
+def test_scores_that_do_not_divide_a_fixed_side_are_enlarged_as_libraries_do_and_named(
+    file: Path, side: int, *, remark: bool
+) -> None:
+    onnx.save(onnx_graph(side=side), file)
+    found = tried(file, input=None)
+    assert found.description["input"] == Size(width=side, height=side)
+    wanted = "no multiple of 25x25: labels in its last rows and columns may lie up to 4 pixels beside their place"
+    assert (wanted in found.description.values["stride"].origin) == remark
+    network = frozen(OnnxFile().load(file.parent, found.spec, "onnxruntime"))
+    patches = torch.randn(2, BANDS, side, side, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        library = enlarged(Strided()(patches), patches).softmax(dim=1)
+        assert float((Adapted(network, spec=found.spec)(patches) - library).abs().max()) < 1e-5
+
+
 def transposed(kind: int, layout: tuple[int, ...] = (0, 3, 1, 2)) -> Any:
     """Return a graph whose input has another type, the bands as the last axis, and a fixed batch of two."""
     model, helper = onnx_graph(), onnx.helper
@@ -224,6 +242,44 @@ def test_whole_numbers_instead_of_scores_are_refused(file: Path) -> None:
         tried(file)
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_numbers_of_classes_among_floating_point_numbers_are_refused(file: Path, engine: EngineName) -> None:
+    pytest.importorskip(engine, reason="the engine is not installed")
+    model, helper = onnx_graph(), onnx.helper
+    model.graph.node.append(helper.make_node("ArgMax", ["scores"], ["numbers"], axis=1))
+    model.graph.node.append(helper.make_node("Cast", ["numbers"], ["labels"], to=1))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("labels", 1, ["n", 1, None, None]))
+    onnx.save(model, file)
+    # A sigmoid of such numbers would give a mask of two classes.
+    options = NetworkOptions(network=str(file), input=SIDE, mean="imagenet", std="imagenet")
+    with pytest.raises(
+        WeightsError, match=r"numbers of classes instead of scores.* from 0 to 2.*without its last step"
+    ):
+        tried_network(options, engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_graph_in_double_precision_gives_what_it_gives_in_single_precision(file: Path, engine: EngineName) -> None:
+    pytest.importorskip(engine, reason="the engine is not installed")
+    model, helper = onnx_graph(), onnx.helper
+    model.graph.node[0].input[0] = "single"
+    model.graph.node.insert(0, helper.make_node("Cast", ["image"], ["single"], to=1))
+    model.graph.node.append(helper.make_node("Cast", ["scores"], ["double"], to=11))
+    model.graph.input[0].type.tensor_type.elem_type = 11
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("double", 11, None))
+    onnx.save(model, file)
+    options = NetworkOptions(network=str(file), input=SIDE, mean="imagenet", std="imagenet")
+    found = tried_network(options, engine=engine)
+    assert found.spec.input_type == "float64"
+    network = frozen(OnnxFile().load(file.parent, found.spec, engine))
+    patches = torch.randn(2, BANDS, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        wanted = enlarged(Strided()(patches), patches).softmax(dim=1)
+        probs = Adapted(network, spec=found.spec)(patches)
+    assert probs.dtype == torch.float32
+    assert float((probs - wanted).abs().max()) < 1e-5
+
+
 def test_custom_operators_are_refused_also_inside_branches(file: Path) -> None:
     model, helper = onnx_graph(), onnx.helper
     inner = helper.make_graph(
@@ -266,7 +322,7 @@ def test_other_things_than_networks_for_patches_are_refused(file: Path) -> None:
     with pytest.raises(WeightsError, match=r"takes patches, and nothing else .*image, prompt"):
         tried(file)
     onnx.save(transposed(7), file)
-    with pytest.raises(WeightsError, match="types float32, float16, uint8"):
+    with pytest.raises(WeightsError, match="types float32, float16, float64, uint8"):
         tried(file)
     model = onnx_graph()
     model.graph.node[0].op_type = "Convolve"
