@@ -42,6 +42,9 @@ ONE_SCALE = (
     "windows of twice the side"
 )
 """Note on the default scales of a network from elsewhere."""
+MOST_STRETCH = Fraction(1, 50)
+"""Largest difference of the factors by which a window is made narrower and lower that needs no note: sides are whole
+numbers."""
 LARGEST_SPAN = 4
 """Most windows along the side of a block, where a run has one stage and compares no window with another."""
 SPAN_BYTES = 32 << 20
@@ -122,9 +125,29 @@ def make_plan(
             *(*info.notes, *of_domain, *grid.notes, *band_notes(info, bands, spans, options.value_range)),
             *(note for area in areas for note in area.notes),
             *([ONE_SCALE] if facts.is_single_scale and options.scales is None else []),
+            *stretch_notes([scale for scales in grouped for scale in scales], facts.input),
         ),
     )
     return with_memory(draft, facts, options)
+
+
+def stretch_notes(scales: Sequence[Size], taken: Size) -> list[str]:
+    """Return a note on each scale whose windows have another shape than the network's input, so that it sees them bent.
+
+    Args:
+        scales: Sides of windows.
+        taken: Size of the network's input.
+    """
+    found = []
+    for scale in scales:
+        across, down = Fraction(scale.width, taken.width), Fraction(scale.height, taken.height)
+        if abs(across / down - 1) > MOST_STRETCH:
+            kept = Size(width=round(taken.width * across), height=round(taken.height * across))
+            found.append(
+                f"windows of {scale} are made {float(across):.3g} times as narrow and {float(down):.3g} times as low "
+                f"for the network's input of {taken}: --scales {kept} would keep the shape of things"
+            )
+    return found
 
 
 def _stage_by_stage(scales: Sequence[Size]) -> list[list[Size]]:

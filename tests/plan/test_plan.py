@@ -249,6 +249,13 @@ def test_a_range_may_be_given_for_any_image() -> None:
         check_values(image(), facts(), parse_value_range("2%,98%"), measured=(*measured[:2], (3.0, 3.0)))
 
 
+def test_windows_of_another_shape_than_the_input_are_named() -> None:
+    wide = facts(input=Size(width=96, height=64))
+    for text, wanted in (("128", ["--scales 128x85 would keep the shape of things"]), ("192x128", []), ("auto", [])):
+        notes = make_plan(image(), wide, SegmentOptions(scales=parse_scales(text)), MACHINE).notes
+        assert [note.partition(": ")[2] for note in notes if "keep the shape" in note] == wanted
+
+
 def test_bands_and_values_are_part_of_the_plan() -> None:
     options = SegmentOptions(bands=("4", "3", "2"), value_range=parse_value_range("0,10000"))
     many = image(dtype="uint16", bands=("band1", "band2", "band3", "band4"))
