@@ -1,4 +1,4 @@
-"""The commands of docs/networks.md and of the table in docs/usage.md work on small networks of the same names."""
+"""The commands of docs/networks.md, docs/usage.md and README work on small networks of the same names."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ from tests.models.foreign.test_bioimageio import newer, weights_of, written
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 USAGE = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
-TABLE = USAGE.partition("| you have | you type |")[2].partition("\n\n")[0]
+TABLES = [page.partition("| you have | you type |")[2].partition("\n\n")[0] for page in (USAGE, README)]
+"""Tables of the page on usage and of README, whose rows are the same."""
 
 
 @pytest.fixture
@@ -65,9 +67,11 @@ def test_every_command_of_the_page_runs() -> None:
 
 @pytest.mark.full
 @pytest.mark.usefixtures("folder")
-def test_every_command_of_the_table_in_the_page_on_usage_runs() -> None:
-    commands = re.findall(r"`(magnet [^`]*)`", TABLE)
-    assert len(commands) >= 6
+def test_every_command_of_the_tables_of_usage_and_of_readme_runs() -> None:
+    commands = re.findall(r"`(magnet [^`]*)`", TABLES[0])
+    assert len(commands) >= 9
+    assert set(re.findall(r"`(magnet [^`]*)`", TABLES[1])) <= set(commands)
+    assert TABLES[1].count("\n| ") == TABLES[0].count("\n| ")
     run(commands)
 
 
