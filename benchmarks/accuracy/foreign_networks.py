@@ -53,6 +53,8 @@ class TrainedNetwork:
     suffix: str = ""
     """Suffix that the library appends to the path."""
     iterations: int = 180
+    rising: float = 0.1
+    """Share of the iterations over which the rate rises."""
     enlargement: float = 1.0
     """Training windows are enlarged by a random factor from 1 / `enlargement` to `enlargement`; 1 keeps one scale."""
     mean: tuple[float, ...] = LITE_MEAN
@@ -183,6 +185,14 @@ FOREIGN: dict[str, TrainedNetwork] = {
         load=load_smp,
         encoder="encoder",
         iterations=300,
+    ),
+    "smp-fpn-long": TrainedNetwork(
+        build=smp_network("FPN", decoder_pyramid_channels=96, decoder_segmentation_channels=64),
+        save=save_pretrained,
+        load=load_smp,
+        encoder="encoder",
+        iterations=850,
+        rising=0.75,
     ),
     "smp-unet": TrainedNetwork(
         build=smp_network("Unet", decoder_channels=(128, 64, 48, 32, 16)),

@@ -5,12 +5,15 @@
 
 Tiles 5 and 7 are held out. The loop knows nothing of this program: windows of 256 pixels at one scale (or enlarged at
 random, as recipes of the mmsegmentation family do), mirrored and turned, cross-entropy, AdamW with a rate that
-rises and falls. The network becomes WORK/networks/NAME. A training goes on where it was interrupted.
+rises and falls. The network becomes WORK/networks/NAME, and WORK/networks/NAME.json states what the training cost. A
+training goes on where it was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +36,11 @@ if TYPE_CHECKING:
 
 BATCH = 4
 RATE, ENCODER_RATE = 1e-3, 3e-4
+FIRST, LAST = 1 / 25, 1 / 250_000
+"""Rates at the beginning and at the end, as shares of the highest."""
 IGNORE = 255
-KEPT = 50
-"""Iterations between two checkpoints."""
+KEPT, SHOWN = 50, 20
+"""Iterations between two checkpoints, and between two lines."""
 
 
 @dataclass(frozen=True)
@@ -126,24 +131,23 @@ def train(name: str, work: Path) -> None:
     rest = [parameter for parameter in network.parameters() if id(parameter) not in inner]
     groups = [{"params": rest}, *([{"params": encoder}] if encoder else [])]
     optimizer = torch.optim.AdamW(groups, lr=RATE, weight_decay=0.05)
-    rates = [RATE, ENCODER_RATE][: len(groups)]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rates, total_steps=known.iterations, pct_start=0.1, cycle_momentum=False
-    )
     folder = work / "networks"
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{name}.checkpoint"
-    parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
-    first = 0
+    new = checkpoint.with_suffix(".part")
+    parts: dict[str, Any] = {"network": network, "optimizer": optimizer}
+    iteration, spent = 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
-        first = state.pop("iteration")
-        for key, values in state.items():
-            parts[key].load_state_dict(values)
+        iteration, spent = state["iteration"], state["seconds"]
+        for key, part in parts.items():
+            part.load_state_dict(state[key])
     scenes = load_scenes(work)
     weights = class_weights(scenes)
-    started = time.monotonic()
-    for iteration in range(first, known.iterations):
+    started = time.process_time() - spent
+    while iteration < known.iterations:
+        for group, highest in zip(optimizer.param_groups, (RATE, ENCODER_RATE), strict=False):
+            group["lr"] = highest * rate_share(iteration, known)
         pixels, labels = batch(scenes, iteration, known)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
@@ -152,17 +156,27 @@ def train(name: str, work: Path) -> None:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        schedule.step()
-        if (iteration + 1) % KEPT == 0 or iteration + 1 == known.iterations:
-            torch.save(
-                {key: part.state_dict() for key, part in parts.items()} | {"iteration": iteration + 1},
-                part := checkpoint.with_suffix(".part"),
-            )
-            part.replace(checkpoint)
-        if (iteration + 1) % 20 == 0:
-            print(name, iteration + 1, f"loss {loss.item():.3f}, {time.monotonic() - started:.0f} s", flush=True)
+        iteration += 1
+        spent = time.process_time() - started
+        if iteration % KEPT == 0 or iteration == known.iterations:
+            reached = {"iteration": iteration, "seconds": spent}
+            torch.save({key: part.state_dict() for key, part in parts.items()} | reached, new)
+            new.replace(checkpoint)
+        if iteration % SHOWN == 0:
+            print(f"{name} {iteration} loss {loss.item():.3f}, {spent:.0f} s of processor time", flush=True)
     settle_norms(network, scenes, known)
     known.save(network.eval(), folder / name)
+    cost = {"iterations": iteration, "processor_minutes": round(spent / 60, 1)}
+    (folder / f"{name}.json").write_text(json.dumps(cost) + "\n")
+
+
+def rate_share(iteration: int, known: TrainedNetwork) -> float:
+    """Return the rate of an iteration as a share of the highest: it rises and falls as half waves of a cosine."""
+    peak, last = known.rising * known.iterations - 1, known.iterations - 1
+    begin, end, part = (
+        (FIRST, 1.0, iteration / peak) if iteration < peak else (1.0, LAST, (iteration - peak) / (last - peak))
+    )
+    return end + (begin - end) / 2 * (1 + math.cos(math.pi * part))
 
 
 def settle_norms(network: nn.Module, scenes: list[Scene], known: TrainedNetwork) -> None:
