@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from html import unescape
 from pathlib import Path
@@ -195,6 +196,35 @@ def is_indexed(path: str) -> bool:
             return bool(parts[0].colorinterp[0] is ColorInterp.palette)
     finally:
         close([parts])
+
+
+def lossy_raster(path: str) -> str | None:
+    """Return the name of a raster's compression where it has changed values; else None.
+
+    Of a mosaic the first files are asked, as many as may be open at a time.
+    """
+    try:
+        with environment(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path, sharing=False) as whole:
+                parts = [] if whole.driver != "VRT" else [file for file in whole.files if file != path][:OPEN_FILES]
+                found = _lossy_compression(whole)
+            for part in parts if found is None else ():
+                with suppress(RasterioError), rasterio.open(part, sharing=False) as one:
+                    found = found or _lossy_compression(one)
+    except RasterioError:
+        return None
+    return found
+
+
+def _lossy_compression(dataset: Any) -> str | None:
+    structure = {**dataset.tags(1, ns="IMAGE_STRUCTURE"), **dataset.tags(ns="IMAGE_STRUCTURE")}
+    codec = str(structure.get("COMPRESSION", structure.get("TILE_FORMAT", "")))
+    if codec == "JPEG":
+        return codec
+    codec = "JPEG 2000" if dataset.driver.startswith("JP2") else codec.replace("JPEG2000", "JPEG 2000")
+    # GDAL says so of formats that know both kinds.
+    return f"lossy {codec}".strip() if structure.get("COMPRESSION_REVERSIBILITY") == "LOSSY" else None
 
 
 def companions(path: Path) -> list[Path]:

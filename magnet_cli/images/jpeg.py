@@ -23,6 +23,8 @@ LONGEST_BOXES = 4096
 
 RIFF_HEADER = 8
 """Bytes before the content whose length a RIFF header states."""
+WEBP_HEADER = RIFF_HEADER + 4
+"""Bytes of WebP data before its first chunk."""
 
 BLANK, BLANK_SHARE = 16, 4
 """Zero bytes at the end of sound WebP data: at most this many and one part in so many of the data.

@@ -16,10 +16,11 @@ import numpy as np
 from magnet_cli import images
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box
-from magnet_cli.images.backends import HEAD_BYTES, TIFF_MAGIC, is_other, open_other
+from magnet_cli.images.backends import HEAD_BYTES, JPEG_2000_MAGIC, TIFF_MAGIC, is_other, open_other
 from magnet_cli.images.failures import reporting_bugs
 from magnet_cli.images.labels_png import PALETTE, PNG_MAGIC, read_png_header, write_grey_copy
 from magnet_cli.images.protocol import NODATA
+from magnet_cli.system import regular_files
 from magnet_cli.system.closing import Closing
 from magnet_cli.system.scratch import scratch_folder
 
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
 
 LARGEST_LABEL = 255
+BILEVEL_STEP = 255
+"""Value that readers of pictures give a bilevel sample that is not 0."""
 JPEG_MAGIC = b"\xff\xd8\xff"
 LOSSY_ADVICE = (
-    "Save the labels as PNG or TIFF without JPEG compression, from their source: what JPEG has changed cannot be undone"
+    "Save the labels as PNG or TIFF without lossy compression, from their source: what it has changed cannot be undone"
 )
 
 
@@ -50,8 +53,12 @@ class OpenedLabels:
     """Whether the file has a palette, so that its samples can only be indices."""
     bounds: Box | None = None
     """The scanned part of the slide that a mask of this program was made of, from whose corner QuPath counts pixels."""
-    is_jpeg: bool = False
-    """Whether the pixels were compressed by JPEG, which puts other values beside the borders of labels."""
+    lossy: str | None = None
+    """Name of the compression, where it has put other values beside the borders of labels; else None."""
+    largest: int | None = None
+    """Value from which the decoder counts down, because 0 means white; else None."""
+    notes: tuple[str, ...] = ()
+    """Messages that a user should read about planes and pages that are not read."""
 
 
 class LabelImage(Closing):
@@ -68,10 +75,13 @@ class LabelImage(Closing):
         self.path = path
         self.classes = opened.classes
         self.indexed = opened.indexed
-        self.is_jpeg = opened.is_jpeg
+        self.lossy = opened.lossy
+        self.partial = opened.notes
+        """Notes on planes and pages of the file that are not read."""
         self._bounds = opened.bounds
         self._image = opened.image
         self._step = opened.step
+        self._largest = opened.largest
         self._resources = resources
         self._table = np.arange(LARGEST_LABEL + 1, dtype=np.uint8)
         for stored, label in values.items():
@@ -116,10 +126,12 @@ class LabelImage(Closing):
     @property
     def notes(self) -> tuple[str, ...]:
         """Messages that a user should read about the file."""
-        nodata = self._image.info.nodata
-        if nodata is None or nodata == NODATA:
-            return ()
-        return (f"{self.path}: pixels of its nodata value {nodata:g} count as {NODATA}",)
+        nodata, found = self._image.info.nodata, [f"{self.path}: {note}" for note in self.partial]
+        if nodata is not None and nodata != NODATA:
+            found.append(f"{self.path}: pixels of its nodata value {nodata:g} count as {NODATA}")
+        if self._image.info.alpha == "mask":
+            found.append(f"{self.path}: pixels that it marks as transparent count as {NODATA}")
+        return tuple(found)
 
     def read(self, box: Box) -> NDArray[np.uint8]:
         """Read the labels of a box inside the raster.
@@ -167,7 +179,8 @@ class LabelImage(Closing):
             region = self._image.read([images.Request(pitch=LEVEL0, box=box)])[0]
         except SourceError as error:
             raise _renamed(error, self.path) from error
-        return region.pixels[:, :, 0], region.valid
+        values = region.pixels[:, :, 0]
+        return (values if self._largest is None else values.dtype.type(self._largest) - values), region.valid
 
 
 def open_labels(source: str | Path, *, values: Mapping[int, int] | None = None) -> LabelImage:
@@ -181,7 +194,7 @@ def open_labels(source: str | Path, *, values: Mapping[int, int] | None = None) 
             the file calls it its nodata value.
 
     Raises:
-        SourceError: It is missing, damaged, has several bands, values that are no whole numbers, or JPEG compression.
+        SourceError: It is missing, damaged, has several bands, values that are no whole numbers, or lossy compression.
     """
     found = _open(source, values or {})
     info = found._image.info  # noqa: SLF001 - its own module
@@ -193,10 +206,11 @@ def open_labels(source: str | Path, *, values: Mapping[int, int] | None = None) 
             file=found.path,
             advice="Turn colours or probabilities into class indices first",
         )
-    if found.is_jpeg:
+    if found.lossy is not None:
         found.close()
         raise SourceError(
-            "JPEG compression changes values near the borders of classes, so a JPEG file holds no exact labels",
+            f"{found.lossy} compression changes values near the borders of classes, so a {found.lossy} file holds no "
+            "exact labels",
             file=found.path,
             advice=LOSSY_ADVICE,
         )
@@ -207,15 +221,16 @@ def open_region(source: str | Path) -> LabelImage:
     """Return a raster of any kind for `read_nonzero`. Its first band marks what is inside.
 
     Raises:
-        SourceError: It is missing or damaged, or has JPEG compression.
+        SourceError: It is missing or damaged, or has lossy compression.
     """
     found = open_stored(source)
-    if found.is_jpeg:
+    if found.lossy is not None:
         found.close()
         raise SourceError(
-            "JPEG compression leaves values other than 0 beside an area, so a JPEG file marks no exact area",
+            f"{found.lossy} compression leaves values other than 0 beside an area, so a {found.lossy} file marks no "
+            "exact area",
             file=found.path,
-            advice="Save the area as PNG or TIFF without JPEG compression; of a JPEG file take the values above 127",
+            advice="Save the area as PNG or TIFF without lossy compression; of this file take the values above 127",
         )
     return found
 
@@ -251,11 +266,14 @@ def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> OpenedLab
                 classes=found.classes,
                 indexed=found.indexed,
                 bounds=found.bounds,
-                is_jpeg=found.is_jpeg,
+                lossy=found.lossy,
+                notes=found.notes,
             )
-        from magnet_cli.images.labels_tiff import is_jpeg_tiff  # noqa: PLC0415 - as above
+        from magnet_cli.images.labels_tiff import decoded_tiff  # noqa: PLC0415 - as above
 
-        return OpenedLabels(image=images.open_image(text, cache=cache), is_jpeg=is_jpeg_tiff(text))
+        how = decoded_tiff(text)
+        image = images.open_image(text, cache=cache)
+        return OpenedLabels(image=image, step=how.step, largest=how.largest, lossy=how.lossy)
     if head.startswith(PNG_MAGIC):
         header = read_png_header(text)
         if header.has_indices:
@@ -268,10 +286,32 @@ def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> OpenedLab
             return OpenedLabels(image=image, step=header.step, indexed=header.colour == PALETTE)
     if is_other(head):
         image = open_other(text, head, indices=True, labels=values)
-        from magnet_cli.images.gdal_image import is_indexed  # noqa: PLC0415 - an extra
+        from magnet_cli.images.gdal_image import is_indexed, lossy_raster  # noqa: PLC0415 - an extra
 
-        return OpenedLabels(image=image, indexed=is_indexed(text))
-    return OpenedLabels(image=images.open_image(text, cache=cache), is_jpeg=head.startswith(JPEG_MAGIC))
+        return OpenedLabels(image=image, indexed=is_indexed(text), lossy=lossy_raster(text), notes=image.info.notes)
+    image = images.open_image(text, cache=cache)
+    return OpenedLabels(
+        image=image,
+        step=BILEVEL_STEP if image.info.bilevel else 1,
+        lossy=_lossy_picture(text, head),
+        notes=image.info.notes if image.info.backend == "zarr" else (),
+    )
+
+
+def _lossy_picture(text: str, head: bytes) -> str | None:
+    """Return the name of the compression of a picture, by its first bytes, where it has changed values; else None."""
+    if head.startswith(JPEG_MAGIC):
+        return "JPEG"
+    if head.startswith(JPEG_2000_MAGIC):
+        from magnet_cli.images.gdal_image import lossy_raster  # noqa: PLC0415 - an extra
+
+        return lossy_raster(text)
+    if head[8:12] == b"WEBP":
+        from magnet_cli.images.lossy_codecs import lossy_webp  # noqa: PLC0415 - seldom needed
+
+        with regular_files.opened(text) as file:
+            return lossy_webp(file.read())
+    return None
 
 
 def _head(text: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,30 +20,32 @@ from magnet_cli.images.external import CompletedStore, StoredLevel, open_externa
 from magnet_cli.images.failures import naming
 from magnet_cli.images.lerc import LERC
 from magnet_cli.images.levels import level_table
+from magnet_cli.images.lossy_codecs import lossy_codec
 from magnet_cli.images.protocol import ImageInfo
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.sidecars import find_sidecars, world_endings
 from magnet_cli.images.store import OrientedStore, Store, oriented
 from magnet_cli.images.tiff import stored_orientation
-from magnet_cli.images.tiff_colour import Colour, understood
+from magnet_cli.images.tiff_colour import MINISBLACK, MINISWHITE, Colour, understood
 from magnet_cli.images.tiff_pages import Layer, find_contents, full_layer
 from magnet_cli.images.tiff_store import CHUNK_BYTES, TILE_CACHE_BYTES, TiffStore, chunk_bytes
 from magnet_cli.images.truncation import refuse_missing_tiles
 from magnet_cli.images.validity import BITS, storable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from tifffile import TiffPage
 
+    from magnet_cli.images.contents import Content
     from magnet_cli.images.georeference import Georeference
     from magnet_cli.images.sidecars import Sidecars
 
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
 """A colour of a class as a mask of this program names it."""
 BOX_SIDES = 4
-JPEG = (6, 7)
-"""Values of the tag Compression: JPEG as TIFF 6.0 first defined it, and as it is now."""
+HEADER_BYTES = 1 << 16
+"""Most bytes of a tile that are read to find out how it is compressed."""
 BILEVEL_STEP = 255
 """Value that the readers give a bilevel sample that is not 0."""
 
@@ -60,8 +63,22 @@ class TiffLabels:
     """Whether the page has a palette."""
     bounds: Box | None = None
     """The scanned part of the slide that a mask of this program was made of, as the mask states it."""
-    is_jpeg: bool = False
-    """Whether the page has JPEG compression."""
+    lossy: str | None = None
+    """Name of the compression, where it has changed values; else None."""
+    notes: tuple[str, ...] = ()
+    """Messages that a user should read about planes and pages that are not read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedTiff:
+    """A page that is decoded as a whole, and how to get its stored samples back from what its decoder returns."""
+
+    lossy: str | None
+    """Name of the compression, where it has changed values; else None."""
+    step: int = 1
+    """Factor between a stored sample and the value that the decoder returns."""
+    largest: int | None = None
+    """Value from which the decoder counts down, because 0 means white; else None."""
 
 
 def open_tiff_labels(path: str, *, labels: Collection[int] = ()) -> TiffLabels | None:
@@ -93,7 +110,9 @@ def open_tiff_labels(path: str, *, labels: Collection[int] = ()) -> TiffLabels |
 
 
 def _opened(file: tifffile.TiffFile, path: str, blob: Blob, labels: Collection[int]) -> TiffLabels | None:
-    layer = full_layer(find_contents(file, path).image(None, path)[1])
+    contents = find_contents(file, path)
+    index, found = contents.image(None, path)
+    layer = full_layer(found)
     page = layer.pages[0]
     refuse_missing_tiles(layer.pages, path)
     beside = find_sidecars(path, world=world_endings(Path(path).suffix))
@@ -127,22 +146,58 @@ def _opened(file: tifffile.TiffFile, path: str, blob: Blob, labels: Collection[i
         classes=classes_of(page),
         indexed=page.photometric == tifffile.PHOTOMETRIC.PALETTE,
         bounds=bounds_of(mask_description(page) or {}),
-        is_jpeg=page.compression in JPEG,
+        lossy=_lossy(page, blob),
+        notes=(*found.notes, *_pages_note(contents.contents, index)),
     )
 
 
-def is_jpeg_tiff(path: str) -> bool:
-    """Return whether level 0 of a TIFF file has JPEG compression.
+def decoded_tiff(path: str) -> DecodedTiff:
+    """Return how the stored samples of a TIFF file follow from what a decoder of the whole page returns.
 
     Raises:
-        SourceError: The file is damaged.
+        SourceError: The file is damaged, or its page has one band whose decoder returns other values than the stored
+            ones in a way that cannot be undone.
     """
     advice = "Copy or export the file again"
     with (
         naming(path, "the TIFF file cannot be understood", advice=advice),
         tifffile.TiffFile(path, _multifile=False) as file,
+        closing(FileBlob(path)) as blob,
     ):
-        return full_layer(find_contents(file, path).image(None, path)[1]).pages[0].compression in JPEG
+        page = full_layer(find_contents(file, path).image(None, path)[1]).pages[0]
+        lossy = _lossy(page, blob)
+        if page.samplesperpixel != 1 or page.dtype is None:
+            return DecodedTiff(lossy=lossy)
+        bits = int(np.ravel(page.bitspersample)[0])
+        plain = page.photometric in (MINISWHITE, MINISBLACK) and (bits == 1 or bits == 8 * page.dtype.itemsize)
+        inverted = page.photometric == MINISWHITE
+        if not plain or (inverted and page.dtype.kind not in "bu"):
+            raise SourceError(
+                "labels in a palette, in part of a byte, or in an unusual type must lie in small strips or tiles",
+                value=f"one strip of {chunk_bytes(page):,} bytes",
+                file=path,
+                advice="Convert it to a tiled TIFF",
+            )
+        bilevel = page.dtype.kind == "b"
+        largest = (BILEVEL_STEP if bilevel else 2**bits - 1) if inverted else None
+        return DecodedTiff(lossy=lossy, step=BILEVEL_STEP if bilevel else 1, largest=largest)
+
+
+def _lossy(page: TiffPage, blob: Blob) -> str | None:
+    """Return the name of a page's compression where it changes values, by the first tile that is stored; else None."""
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        if count:
+            data = blob.read(int(offset), min(int(count), HEADER_BYTES), place="the first tile")
+            return lossy_codec(int(page.compression), data)
+    return None
+
+
+def _pages_note(contents: Sequence[Content], index: int) -> tuple[str, ...]:
+    """Return a note on other pages of the size of the one that is read, such as those of further classes."""
+    alike = sum(content.size == contents[index].size for content in contents)
+    if alike == 1:
+        return ()
+    return (f"the file holds {alike} pages of one size, and labels are read from page {index + 1} alone",)
 
 
 def _regional(page: TiffPage) -> bool:

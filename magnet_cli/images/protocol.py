@@ -71,6 +71,8 @@ class ImageInfo:
     """Names of the bands in stored order, without alpha: `red`, `green`, `blue`, `grey`, or `band1`, `band2`, ..."""
     dtype: str
     """NumPy name of the stored values: `uint8`, `uint16`, `int16`, `float32`, ..."""
+    bilevel: bool = False
+    """Whether stored samples are 0 and 1, and are read as 0 and 255."""
     resolution: Resolution | None = None
     """Physical size of a level-0 pixel; None where the file does not say or says a writer's default."""
     objective: Fraction | None = None

@@ -366,6 +366,7 @@ def _info(facts: TiffFacts, colour: Colour, blob: Blob) -> ImageInfo:
         levels=level_table(size, []),
         bands=colour.bands,
         dtype=colour.dtype.name,
+        bilevel=np.dtype(page.dtype or np.uint8).kind == "b" and colour.palette is None,
         nodata=nodata,
         alpha=facts.alpha,
         has_mask=masks or _sparse(facts.layers),

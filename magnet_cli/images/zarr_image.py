@@ -329,6 +329,7 @@ def _info(path: str, levels: ZarrLevels) -> ImageInfo:
         levels=(*level_table(size, []), *levels.places),
         bands=_bands(levels),
         dtype=dtype.name,
+        bilevel=array.dtype.kind == "b",
         resolution=levels.resolution,
         has_mask=dtype.kind == "f",
         notes=levels.notes,

@@ -175,9 +175,10 @@ def open_mask(
         if objects or only or not stored.is_zero_and_one:
             stored = stored.named(names)
         reading = decide(stored, kind, objects, only)
-        if raster.is_jpeg and reading.kind != "probability" and not stored.is_full_scale:
+        if raster.lossy is not None and reading.kind != "probability" and not stored.is_full_scale:
             raise SourceError(
-                f"JPEG compression changes values near borders, so a JPEG file cannot be read as {reading.kind}",
+                f"{raster.lossy} compression changes values near borders, so a {raster.lossy} file cannot be read as "
+                f"{reading.kind}",
                 file=raster.path,
                 advice=f"{LOSSY_ADVICE}. Of one object give --mask-kind probability, which takes the values above the "
                 "middle",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import rasterio
@@ -181,6 +183,122 @@ def test_values_that_jpeg_has_changed_mark_no_area(tmp_path: Path, write: Any) -
     write(tmp_path / "x.tif")
     with pytest.raises(SourceError, match="JPEG compression leaves values other than 0"):
         open_region(tmp_path / "x.tif")
+
+
+def lossy_jpeg2000(path: Path) -> None:
+    path.write_bytes(imagecodecs.jpeg2k_encode(half(), level=20))
+
+
+def lossy_jpeg2000_tiff(path: Path) -> None:
+    tifffile.imwrite(path, half(), compression=34712, compressionargs={"level": 20}, tile=(16, 16))
+
+
+def lossy_jpegxl_tiff(path: Path) -> None:
+    tifffile.imwrite(path, half(), compression=50002, compressionargs={"distance": 3.0}, tile=(16, 16))
+
+
+def other_jpeg_tiff(path: Path) -> None:
+    tifffile.imwrite(path, half(), compression=34892, compressionargs={"level": 50}, tile=(16, 16))
+
+
+def mosaic_of_jpeg(path: Path) -> None:
+    jpeg_tiff(path.with_suffix(".jpeg.tif"))
+    size = f'rasterXSize="{SHAPE[1]}" rasterYSize="{SHAPE[0]}"'
+    source = f'<SourceFilename relativeToVRT="1">{path.stem}.jpeg.tif</SourceFilename><SourceBand>1</SourceBand>'
+    band = f'<VRTRasterBand dataType="Byte" band="1"><SimpleSource>{source}</SimpleSource></VRTRasterBand>'
+    path.write_text(f"<VRTDataset {size}>{band}</VRTDataset>")
+
+
+def lossy_webp(path: Path) -> None:
+    Image.fromarray(np.dstack([half()] * 3) * np.uint8(100)).save(path, format="webp", quality=30)
+
+
+LOSSY = (lossy_jpeg2000, lossy_jpeg2000_tiff, lossy_jpegxl_tiff, other_jpeg_tiff, mosaic_of_jpeg)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("write", LOSSY)
+def test_values_that_a_lossy_codec_has_changed_are_no_labels(tmp_path: Path, write: Any) -> None:
+    write(tmp_path / "x.tif")
+    with pytest.raises(SourceError, match="compression changes values near the borders"):
+        open_labels(tmp_path / "x.tif")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("write", [*LOSSY, lossy_webp])
+def test_values_that_a_lossy_codec_has_changed_mark_no_area(tmp_path: Path, write: Any) -> None:
+    write(tmp_path / "x.tif")
+    with pytest.raises(SourceError, match="compression leaves values other than 0"):
+        open_region(tmp_path / "x.tif")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("code", ["file", 34712, 50002, 34887])
+def test_lossless_forms_of_these_codecs_hold_labels(tmp_path: Path, code: Any) -> None:
+    if code == "file":
+        (tmp_path / "x.tif").write_bytes(imagecodecs.jpeg2k_encode(labels(200), reversible=True, level=0))
+    else:
+        how = {} if code == 34887 else {"lossless": True} if code == 50002 else {"reversible": True, "level": 0}
+        tifffile.imwrite(tmp_path / "x.tif", labels(200), compression=code, compressionargs=how, tile=(16, 16))
+    np.testing.assert_array_equal(whole(tmp_path / "x.tif"), labels(200))
+
+
+def test_lossless_webp_marks_an_area(tmp_path: Path) -> None:
+    picture = np.dstack([half()] * 3) * np.uint8(100)
+    Image.fromarray(picture).save(tmp_path / "x.webp", lossless=True)
+    with open_region(tmp_path / "x.webp") as found:
+        np.testing.assert_array_equal(found.read_nonzero(Box.whole(found.size)), half() > 0)
+
+
+def test_a_zarr_array_of_booleans_holds_0_and_1(tmp_path: Path) -> None:
+    array = zarr.create_array(store=tmp_path / "a.zarr", shape=SHAPE, chunks=(20, 30), dtype=bool)
+    array[:] = labels(2) > 0
+    np.testing.assert_array_equal(whole(tmp_path / "a.zarr"), labels(2))
+
+
+@pytest.fixture
+def _huge_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every strip count as one that cannot be decoded by region."""
+    for module in ("labels_tiff", "tiff"):
+        monkeypatch.setattr(f"magnet_cli.images.{module}.CHUNK_BYTES", 1)
+
+
+@pytest.mark.usefixtures("_huge_strips")
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16"])
+def test_samples_of_a_huge_strip_are_read_as_stored(tmp_path: Path, photometric: Any, dtype: str) -> None:
+    values = labels(2 if dtype == "bool" else 200)
+    tifffile.imwrite(tmp_path / "a.tif", values.astype(dtype), photometric=photometric, compression="zlib")
+    np.testing.assert_array_equal(whole(tmp_path / "a.tif"), values)
+    with open_region(tmp_path / "a.tif") as found:
+        np.testing.assert_array_equal(found.read_nonzero(Box.whole(found.size)), values > 0)
+
+
+@pytest.mark.usefixtures("_huge_strips")
+def test_indices_in_a_huge_strip_with_a_palette_are_refused(tmp_path: Path) -> None:
+    grey = np.repeat(np.arange(255, -1, -1)[None] * 257, 3, 0).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", labels(), photometric="palette", colormap=grey, compression="zlib")
+    with pytest.raises(SourceError, match="labels in a palette"):
+        open_labels(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("axes", ["pages", "ZYX"])
+def test_pages_of_labels_that_are_not_read_are_named(tmp_path: Path, axes: str) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif", ome=axes == "ZYX") as file:
+        if axes == "ZYX":
+            file.write(np.stack([labels()] * 3), metadata={"axes": axes}, photometric="minisblack")
+        else:
+            for _ in range(3):
+                file.write(labels(), contiguous=False, metadata=None)
+    with open_labels(tmp_path / "a.tif") as found:
+        assert re.search(r"3 pages of one size|only the first plane is read \(Z=3\)", " ".join(found.notes))
+
+
+def test_transparent_pixels_of_labels_are_named(tmp_path: Path) -> None:
+    Image.fromarray(np.dstack([labels(), labels(2) * np.uint8(255)]), "LA").save(tmp_path / "a.png")
+    np.testing.assert_array_equal(whole(tmp_path / "a.png"), np.where(labels(2) > 0, labels(), 255))
+    with open_labels(tmp_path / "a.png") as found:
+        assert "transparent" in found.notes[0]
 
 
 def rgb(path: Path) -> None:

@@ -1,0 +1,123 @@
+"""Compressed data whose pixels are not those that were stored: exact values, such as labels, cannot be read from it.
+
+A decoder gives no sign of it, so the headers of the data are asked.
+"""
+
+from __future__ import annotations
+
+from magnet_cli.images.jpeg import LONGEST_BOXES, SIZE_MARKER, WEBP_HEADER
+from magnet_cli.images.tiff_colour import JPEG_2000
+
+JPEG = (6, 7, 33007, 34892)
+"""TIFF compression codes of JPEG: as TIFF 6.0 first defined it, as it is now, and two of other registers."""
+WEBP = 50001
+JPEG_XL = (50002, 52546)
+
+CODING_STYLE = b"\xff\x52"
+"""Marker of a JPEG 2000 codestream whose segment names the wavelet."""
+WAVELET = 13
+"""Bytes from that marker to the name of the wavelet (ISO/IEC 15444-1, A.6.1)."""
+IRREVERSIBLE = 0
+JPEG_XL_MARK = b"\xff\x0a"
+
+
+def lossy_codec(compression: int, data: bytes) -> str | None:
+    """Return the name of the compression of a TIFF's tile where it changes values, else None.
+
+    Args:
+        compression: TIFF code of the compression.
+        data: Bytes of the tile.
+    """
+    if compression in JPEG:
+        return "JPEG"
+    if compression in JPEG_2000:
+        return "lossy JPEG 2000" if _is_irreversible(data) else None
+    if compression == WEBP:
+        return lossy_webp(data)
+    return "lossy JPEG XL" if compression in JPEG_XL and _is_xyb(data) else None
+
+
+def lossy_webp(data: bytes) -> str | None:
+    """Return the name of the compression where WebP data holds a lossy picture, else None (RFC 9649)."""
+    at = WEBP_HEADER
+    while at + 8 <= len(data):
+        kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if kind == b"VP8 ":
+            return "lossy WebP"
+        at += 8 + length + length % 2
+    return None
+
+
+def _is_irreversible(data: bytes) -> bool:
+    """Return whether a JPEG 2000 codestream uses the wavelet of real numbers, whose result is rounded."""
+    start = data.find(SIZE_MARKER, 0, LONGEST_BOXES)
+    # The segments of the main header state their lengths; the codestream begins with a marker without one.
+    at = start + 2
+    while start >= 0 and at + WAVELET < len(data) and data[at] == 0xFF:  # noqa: PLR2004 (beginning of a marker)
+        if data[at : at + 2] == CODING_STYLE:
+            return data[at + WAVELET] == IRREVERSIBLE
+        at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+    return False
+
+
+def _is_xyb(data: bytes) -> bool:
+    """Return whether a JPEG XL codestream holds the colours of its lossy mode, XYB (ISO/IEC 18181-1, annex D).
+
+    Pictures with extra channels, which an encoder of labels has no use for, count as lossless.
+    """
+    start = data.find(JPEG_XL_MARK, 0, LONGEST_BOXES)
+    if start < 0:
+        return False
+    bits = _Bits(data[start + 2 : start + 66])
+    _skip_size(bits)
+    if bits.take(1):
+        # All values of the metadata are the defaults.
+        return True
+    if bits.take(1):
+        bits.take(3)
+        if any(bits.take(1) for _ in range(3)):
+            # An intrinsic size, a preview or an animation.
+            return False
+    if bits.take(1):
+        bits.one_of((0, 32), (0, 16), (0, 24), (6, 1))
+        bits.take(4)
+    else:
+        bits.one_of((0, 8), (0, 10), (0, 12), (6, 1))
+    bits.take(1)
+    extra = bits.one_of((0, 0), (0, 1), (4, 2), (12, 1))
+    return not extra and bool(bits.take(1))
+
+
+def _skip_size(bits: _Bits) -> None:
+    """Skip the size of a JPEG XL picture."""
+    small = bits.take(1)
+    for side in range(2):
+        if small:
+            bits.take(5)
+        else:
+            bits.one_of((9, 1), (13, 1), (18, 1), (30, 1))
+        # A ratio of the sides stands for the width.
+        if side == 0 and bits.take(3):
+            return
+
+
+class _Bits:
+    """Bits of a JPEG XL header, the lowest of each byte first.
+
+    Args:
+        data: Bytes of the header. Those beyond its end are 0.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._left = int.from_bytes(data, "little")
+
+    def take(self, count: int) -> int:
+        """Return the number in the next bits."""
+        value = self._left & ((1 << count) - 1)
+        self._left >>= count
+        return value
+
+    def one_of(self, *kinds: tuple[int, int]) -> int:
+        """Return a number that is stored in one of four ways: so many bits, and what is added to them."""
+        count, base = kinds[self.take(2)]
+        return self.take(count) + base
