@@ -1,4 +1,4 @@
-"""Measure how much more often classes change where the weight of windows falls towards ones that were not selected.
+"""Measure how much more often classes change where the weights of windows and of blocks fall.
 
     python benchmarks/selected_seams.py --seeds 3,4 --size 1500 --options patches=40%
     python benchmarks/selected_seams.py --image mosaic.tif --box 600,600,1500,1500 --options patches=40%
@@ -9,9 +9,12 @@ places in other runs, some of which have the coarser result there, nor lines bes
 seam (`benchmarks/seams.py` compares these). This compares with the same run without the slope of the weight: where
 `Y = Y' + w (R - Y')` and w falls from one pixel to the next, the labels of both pixels are made with their mean weight.
 Image, networks, pixels, and how far R is mixed with Y' are the same. What changes more often than that is the seam.
+The same is done across the borders of blocks, where the canvases of up to four blocks are mixed.
 
-The ratio is given within two pixels of the borders of cells, over all pixels in which the weight falls, and for the
-five neighbouring distances from the border at which it is highest.
+The ratio is given within two pixels of the borders, over all pixels in which the weight falls, and for the five
+neighbouring distances from the border at which it is highest. `inside` are borders between a selected window and
+another one inside of blocks; `blocks` all borders between blocks; and `selected` those parts of them at which a window
+of the last stage was computed on one side alone.
 """
 
 from __future__ import annotations
@@ -27,11 +30,12 @@ from unittest.mock import patch
 import numpy as np
 import tifffile
 
-from benchmarks.seams import BAND, cuts_of, images_of, parser_of, words_of
+from benchmarks.seams import BAND, computed_in, cuts_of, images_of, parser_of, words_of
 from magnet_cli.geometry import Box, Size
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.api import segment
+from magnet_cli.segmentation.block_borders import BorderRunner, field_name
 from magnet_cli.segmentation.block_stage import BlockStage
 
 if TYPE_CHECKING:
@@ -39,14 +43,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from magnet_cli.plan import Plan
+    from magnet_cli.run.job import Resources
+    from magnet_cli.run.results import Results
+    from magnet_cli.segmentation.block_borders import Border, BorderPass
+
 FARTHEST = 128
 """Pixels from a border that are counted."""
 NEIGHBOURS = 5
+KINDS = ("inside", "blocks", "selected")
+"""Kinds of borders, as above."""
 
 
 @dataclass(kw_only=True)
 class Slope:
-    """Changes of class beside borders of selected windows, by the distance from the border."""
+    """Changes of class beside borders of one kind, by the distance from the border."""
 
     found: NDArray[np.int64] = field(default_factory=lambda: np.zeros(2 * FARTHEST, np.int64))
     """Changes in the result; the first distance is `FARTHEST` pixels before the border, on the selected side."""
@@ -157,6 +168,98 @@ class Mixed:
                 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Joint:
+    """The pixels across a part of a border between two blocks, as long as a cell."""
+
+    cells: tuple[tuple[int, int], tuple[int, int]]
+    """Row and column of the cells of the last stage on both sides."""
+    values: NDArray[np.float32]
+    """Probabilities of all layers of blocks, `(layers, classes, along, across)`; NaN where a layer has none. The border
+    lies in the middle of the last axis."""
+    weights: NDArray[np.float32]
+    """Weights of the layers, `(layers, along, across)`."""
+
+    def slope(self) -> Slope:
+        """Count changes of class across the border, by the distance from it."""
+        known = np.isfinite(self.values).all(axis=1) & (np.nan_to_num(self.values).max(axis=1) > 0)
+        values, weights = np.nan_to_num(self.values), np.where(known, self.weights, 0)
+        middle = (weights[:, :, 1:] + weights[:, :, :-1]) / 2
+        # A layer that has a share at one of two neighbours alone, because it holds no value of the other, says nothing
+        # about the other at equal weights.
+        fair = ((middle == 0) | (known[:, :, 1:] & known[:, :, :-1])).all(axis=0) & (middle > 0).any(axis=0)
+        labels = (values * weights[:, None]).sum(axis=0).argmax(axis=0)
+        first, second = (
+            (values[..., part] * middle[:, None]).sum(axis=0).argmax(axis=0)
+            for part in (slice(None, -1), slice(1, None))
+        )
+        total, fade = Slope(), self.values.shape[-1] // 2 - 1
+        at = slice(FARTHEST - fade, FARTHEST + fade + 1)
+        total.found[at] = ((labels[:, 1:] != labels[:, :-1]) & fair).sum(axis=0)
+        total.level[at] = ((first != second) & fair).sum(axis=0)
+        total.falls[at] = True
+        return total
+
+
+@dataclass(kw_only=True)
+class Joints:
+    """What a run has at the borders of its blocks."""
+
+    step: BorderPass | None = None
+    """The pass that joins the blocks. None where no border is blended."""
+    resources: Resources | None = None
+    found: list[Joint] = field(default_factory=list)
+
+    def add(self, group: int) -> None:
+        """Add the right and the lower borders of the blocks of a group."""
+        if self.step is None or self.resources is None:
+            return
+        plan, step = self.step.plan, self.step.step
+        stage, reach = step.stages[-1], step.fade + 1
+        for block in plan.blocks(step, group):
+            own = step.own(block, stage)
+            if block.column < step.blocks.width - 1:
+                rim = Box(x=own.right - reach, y=own.y, width=2 * reach, height=own.height)
+                self.found += self._cut(plan, self.resources.results, rim, down=False)
+            if block.row < step.blocks.height - 1:
+                rim = Box(x=own.x, y=own.bottom - reach, width=own.width, height=2 * reach)
+                self.found += self._cut(plan, self.resources.results, rim, down=True)
+
+    @staticmethod
+    def _cut(plan: Plan, results: Results, rim: Box, *, down: bool) -> Iterator[Joint]:
+        """Cut the pixels across a border into parts as long as a cell."""
+        step = plan.passes[-1]
+        cell = step.stages[-1].cell
+        layers = [(layer.weights(rim), field_name(step.number, layer)) for layer in step.layers]
+        values = np.stack([results.read_field(name, rim)[: plan.classes].astype(np.float32) for _, name in layers])
+        weights = np.stack([rows[:, None] * columns for (rows, columns), _ in layers])
+        if down:
+            values, weights = values.swapaxes(2, 3), weights.swapaxes(1, 2)
+        side, row, column = cell.width if down else cell.height, rim.y // cell.height, rim.x // cell.width
+        for number, start in enumerate(range(0, values.shape[2], side)):
+            part = slice(start, start + side)
+            first = (row, column + number) if down else (row + number, column)
+            second = (first[0] + 1, first[1]) if down else (first[0], first[1] + 1)
+            yield Joint(cells=(first, second), values=values[:, :, part], weights=weights[:, part])
+
+
+@contextmanager
+def recorded_joints() -> Iterator[Joints]:
+    """Record the borders of the blocks of a run in this process meanwhile."""
+    found, begin, read = Joints(), BorderRunner.__init__, BorderRunner.read
+
+    def begun(runner: BorderRunner, step: BorderPass, resources: Resources) -> None:
+        found.step, found.resources = step, resources
+        begin(runner, step, resources)
+
+    def noted(runner: BorderRunner, group: int) -> list[Border]:
+        found.add(group)
+        return read(runner, group)
+
+    with patch.object(BorderRunner, "__init__", begun), patch.object(BorderRunner, "read", noted):
+        yield found
+
+
 @contextmanager
 def recorded() -> Iterator[list[Mixed]]:
     """Record the last stage of every block that is computed in this process meanwhile."""
@@ -189,26 +292,38 @@ def recorded() -> Iterator[list[Mixed]]:
         yield found
 
 
-def measure_selected(pixels: NDArray[np.uint8], options: SegmentOptions, folder: Path) -> Slope:
-    """Segment an image at all offsets, and count changes beside borders of selected windows.
+def measure_slopes(pixels: NDArray[np.uint8], options: SegmentOptions, folder: Path) -> dict[str, Slope]:
+    """Segment an image at all offsets, and count changes beside borders of selected windows and of blocks.
 
     Args:
         pixels: The image, `(height, width, 3)`.
         options: The options of the runs; all points are taken.
         folder: The folder for images and masks.
+
+    Returns:
+        The counts by kind of border.
     """
-    total = Slope()
+    total = {kind: Slope() for kind in KINDS}
     for number, (cut, _) in enumerate(cuts_of(Size(width=pixels.shape[1], height=pixels.shape[0]))):
         image, mask = folder / f"{number}.tif", folder / f"{number}.mask.tif"
         tifffile.imwrite(image, pixels[cut.slices], tile=(256, 256), photometric="rgb")
-        with recorded() as blocks:
+        with recorded() as blocks, recorded_joints() as joints:
             result = segment(image, mask, options)[0]
         if result.error is not None:
             raise result.error
-        for block in blocks:
-            total.add(block.slope())
         report: Any = read_report(mask.with_suffix(".json"))
-        total.windows += sum(stage["windows_run"] for step in report["passes"] for stage in step["stages"])
+        for block in blocks:
+            total["inside"].add(block.slope())
+        computed = None if joints.step is None else computed_in(report, joints.step.plan)
+        for joint in joints.found:
+            slope = joint.slope()
+            total["blocks"].add(slope)
+            first, second = joint.cells
+            if computed is not None and computed[first] != computed[second]:
+                total["selected"].add(slope)
+        windows = sum(stage["windows_run"] for step in report["passes"] for stage in step["stages"])
+        for slopes in total.values():
+            slopes.windows += windows
         image.unlink()
         mask.unlink()
     return total
@@ -218,13 +333,16 @@ def main() -> None:
     """Measure what the command line asks for and print a line of JSON for each image, and for all images."""
     given = parser_of(__doc__, size=1500, options="patches=40%").parse_args()
     images, words = images_of(given), words_of(given, method="magnet-fast")
-    total = Slope()
+    total = {kind: Slope() for kind in KINDS}
     for what, pixels in images.items():
         with TemporaryDirectory() as folder:
-            found = measure_selected(pixels, SegmentOptions(**words), Path(folder))
-        total.add(found)
-        print(json.dumps({"what": what, "options": given.options, **found.describe()}), flush=True)
-    print(json.dumps({"what": "all of them", "options": given.options, **total.describe()}), flush=True)
+            found = measure_slopes(pixels, SegmentOptions(**words), Path(folder))
+        for kind, slope in found.items():
+            total[kind].add(slope)
+        described = {kind: slope.describe() for kind, slope in found.items() if slope.falls.any()}
+        print(json.dumps({"what": what, "options": given.options, **described}), flush=True)
+    described = {kind: slope.describe() for kind, slope in total.items() if slope.falls.any()}
+    print(json.dumps({"what": "all of them", "options": given.options, **described}), flush=True)
 
 
 if __name__ == "__main__":

@@ -228,11 +228,15 @@ class Plan:
     def keeps_change(self, step: Pass) -> bool:
         """Return whether a pass hands the change of the probabilities in its last stage to the next pass.
 
-        The next pass needs it only for a threshold: a count or a share of the single window in a block's first stage is
-        that window, a budget has its own scores, and the first stage of a run changes nothing.
+        A count or a share of a single window in a block's first stage is that window, a budget has its own scores, and
+        the first stage of a run changes nothing.
         """
-        compares = self.settings.select in ("change", "both") and self.settings.patches.kind == "threshold"
-        return compares and not self.is_first(step, step.stages[-1])
+        if self.settings.select not in ("change", "both") or self.is_first(step, step.stages[-1]):
+            return False
+        if step is self.passes[-1] or self.settings.patches.kind not in ("count", "share"):
+            return self.settings.patches.kind == "threshold"
+        after = self.passes[step.number + 1]
+        return after.ratio(after.stages[0]).pixels > 1
 
     def field_bands(self, step: Pass) -> int:
         """Return the number of bands that a pass hands to the next: classes, and a selector's score or the change."""

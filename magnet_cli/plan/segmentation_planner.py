@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil
@@ -98,6 +99,7 @@ def make_plan(
     if settings.compat == "paper":
         _check_blocks(passes, settings)
         _check_selector(passes, settings, facts)
+        passes = _joined_by_stage(passes, settings)
     batch = options.batch_size or default_batch(facts, machine)
     least = min(GROUP[machine.kind], batch)
     draft = Plan(
@@ -225,6 +227,26 @@ def _passes(
             )
         passes.append(Pass(number=index, stages=tuple(stages), span=_span(stages, facts, is_only=is_only)))
     return tuple(passes)
+
+
+def _joined_by_stage(passes: Sequence[Pass], settings: MethodSettings) -> tuple[Pass, ...]:
+    """Give each stage a pass of its own, of the same blocks, where a rule leaves out windows of several blocks.
+
+    Where all windows are computed, the finest hide that neighbouring blocks have blended nothing but the last canvas.
+    Where most are left out, coarse results remain, and a blend of their width needs the neighbour's after each stage.
+    """
+    if settings.patches.kind not in ("count", "share", "threshold"):
+        return tuple(passes)
+    found: list[Pass] = []
+    for step in passes:
+        spans = [step.ratio(stage) for stage in step.stages]
+        is_whole = step.blocks.pixels == 1 or not step.stages[-1].fade
+        if is_whole or any(span.width != span.height for span in spans):
+            found.append(replace(step, number=len(found)))
+            continue
+        for stage, span in zip(step.stages, spans, strict=True):
+            found.append(Pass(number=len(found), stages=(stage,), span=span.width))
+    return tuple(found)
 
 
 def _span(stages: Sequence[Stage], facts: ModelFacts, *, is_only: bool) -> int:

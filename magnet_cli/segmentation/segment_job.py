@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from magnet_cli.run.results import Results
     from magnet_cli.segmentation.computer import Normalisation, Predictor
 
-ARITHMETIC = 9
+ARITHMETIC = 10
 """Version of the computation, part of the options hash. It is raised by hand whenever the same options begin to give
 another mask, so that no run resumes groups that an older program computed."""
 COMPUTERS: dict[str, type[Computer]] = {"grnet": GRNetComputer, "grnet-local": LocalComputer}

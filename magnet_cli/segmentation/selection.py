@@ -15,6 +15,7 @@ for one reason. A window is computed if no selector leaves it out:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -162,7 +163,7 @@ def sides_of(among: Candidates, selection: Selection) -> dict[Index, Sides]:
 
     Beside a window without data nothing was known before that the result could fall back to, and beside one in which no
     point can be chosen the result is what was known. Of the windows of other blocks only a budget knows which are
-    computed; those of other rules count as computed.
+    computed; with other rules it is judged by what the block itself knows of them (`BeyondBlock`).
 
     Args:
         among: All windows of the stage in the block.
@@ -174,6 +175,7 @@ def sides_of(among: Candidates, selection: Selection) -> dict[Index, Sides]:
     if among.canvas is None or not among.stage.fade:
         return {}
     budget = among.bound.budget
+    beyond = BeyondBlock.of(among, selection) if budget is None else None
     left_out = {
         window.cell
         for window, status in zip(among.windows, selection.statuses, strict=True)
@@ -181,10 +183,59 @@ def sides_of(among: Candidates, selection: Selection) -> dict[Index, Sides]:
     }
 
     def is_left_out(cell: Index) -> bool:
-        return cell in left_out or (budget is not None and budget.leaves_out(cell))
+        if cell in left_out:
+            return True
+        return budget.leaves_out(cell) if budget is not None else beyond is not None and beyond.leaves_out(cell)
 
     found = ((window.cell, Sides.of(window.cell, is_left_out, fall=among.stage.fall)) for window in selection.windows)
     return {cell: sides for cell, sides in found if sides}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeyondBlock:
+    """What a block expects of the cells beyond its border, whose windows other blocks select.
+
+    A block never waits for another one, but its canvas reaches a margin beyond its border. A cell there counts as left
+    out if the score of this strip is not above the lowest score with which the block selects a window. Where that is
+    wrong, a border is blended as between computed windows, or less is refined beside it than could be.
+    """
+
+    among: Candidates
+    selection: Selection
+
+    @classmethod
+    def of(cls, among: Candidates, selection: Selection) -> BeyondBlock | None:
+        """Return what the block expects. None where its rule leaves out none of its windows, or does not rank them."""
+        rule = among.bound.settings.patches.kind
+        is_ranked = rule in ("count", "share") and UNSELECTED in selection.statuses
+        return cls(among=among, selection=selection) if is_ranked or rule == "threshold" else None
+
+    @cached_property
+    def own(self) -> frozenset[Index]:
+        """The block's own cells."""
+        return frozenset(window.cell for window in self.among.windows)
+
+    @cached_property
+    def cut(self) -> float:
+        """The lowest score of the selected windows, or the limit of a threshold."""
+        rule = self.among.bound.settings.patches
+        if rule.kind == "threshold":
+            return float(rule.values[0])
+        pairs = zip(self.among.windows, self.selection.statuses, strict=True)
+        return min(self.among.score(window.own) for window, status in pairs if status in (RUN, SETTLED))
+
+    def leaves_out(self, cell: Index) -> bool:
+        """Return whether a cell of another block is expected to be left out; False for the block's own cells."""
+        among, stage = self.among, self.among.stage
+        is_inside = 0 <= cell.row < stage.cells.height and 0 <= cell.column < stage.cells.width
+        if cell in self.own or not is_inside:
+            return False
+        strip = stage.own(cell).intersection(among.box)
+        valid = among.pixels.valid[among.bound.step.stages.index(stage)]
+        # Pixels without data get no label, so that there is nothing that the result could fall back to.
+        if valid is not None and not valid[_local(strip, among.box).slices].any():
+            return False
+        return among.score(strip) <= self.cut
 
 
 def selectors(settings: MethodSettings, *, first: bool, budget: BudgetCells | None = None) -> tuple[Selector, ...]:

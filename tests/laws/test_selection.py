@@ -25,8 +25,8 @@ if sys.platform == "win32":
 SIZE = Size(width=200, height=170)
 CHOSEN = {
     "a selector and a budget": (3, ("--select=ppn", "--budget=45%", "--scales=128,64,32")),
-    "a selector and a limit": (2, ("--select=ppn", "--patches=w>0.28", "--scales=150,100,50")),
-    "change and a limit": (2, ("--select=change", "--patches=w>0.2", "--scales=192,96,64,32")),
+    "a selector and a limit": (3, ("--select=ppn", "--patches=w>0.28", "--scales=150,100,50")),
+    "change and a limit": (4, ("--select=change", "--patches=w>0.2", "--scales=192,96,64,32")),
 }
 """Number of passes and options, for each way of choosing windows."""
 OTHERWISE = ("--num-workers=0", "--memory=3GiB")
@@ -89,9 +89,13 @@ def stages_of(mask: Path) -> list[dict[str, Any]]:
     return [stage for step in passes for stage in step["stages"]]
 
 
-# The default suite kills in the first and last pass of a selector with a budget, and in both passes of a limit on the
+# The default suite kills in the first and last pass of a selector with a budget, and in two passes of a limit on the
 # change: a selector with a limit joins the two.
-TRIED_IN_FULL = {("a selector and a limit", 0), ("a selector and a limit", 1), ("a selector and a budget", 1)}
+TRIED_IN_FULL = {
+    *(("a selector and a limit", step) for step in range(3)),
+    *(("change and a limit", step) for step in (0, 2)),
+    ("a selector and a budget", 1),
+}
 
 
 @pytest.mark.parametrize(

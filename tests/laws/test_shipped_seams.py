@@ -7,14 +7,20 @@ they are no borders (`benchmarks/seams.py` says why). A single scene scatters by
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from benchmarks.seams import Measured, image_of, measure, scene_of
-from benchmarks.selected_seams import Slope, measure_selected
+from benchmarks.selected_seams import KINDS, Slope, measure_slopes
 from magnet_cli.geometry import Box
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.plan import segmentation_planner
+from magnet_cli.segmentation.selection import BeyondBlock
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SIZE, SEEDS = 1500, (3, 4)
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "dubai" / "mosaics"
@@ -27,14 +33,17 @@ FEWEST = 1000
 """Fewest changes around a kind of border for which its ratio is compared."""
 
 
+def images_of(where: str) -> list[NDArray[np.uint8]]:
+    """Return the generated scenes or the parts of photographs, `(height, width, 3)` each."""
+    if where == "generated":
+        return [scene_of(SIZE, seed) for seed in SEEDS]
+    return [image_of(str(PHOTOGRAPHS / name), box) for name, box in PARTS.items()]
+
+
 def ratios(folder: Path, *, where: str, **more: Any) -> dict[str, float]:
     """Measure `aerial` on scenes of a kind, and return the ratio for each kind of border with enough changes."""
     options, total = SegmentOptions(weights="aerial", tissue="none", **more), Measured()
-    if where == "generated":
-        images = [scene_of(SIZE, seed) for seed in SEEDS]
-    else:
-        images = [image_of(str(PHOTOGRAPHS / name), box) for name, box in PARTS.items()]
-    for number, pixels in enumerate(images):
+    for number, pixels in enumerate(images_of(where)):
         (folder / str(number)).mkdir()
         total.add(measure(pixels, options, folder / str(number)))
     return {kind: seam.ratio for kind, seam in total.seams.items() if seam.changes >= FEWEST}
@@ -69,14 +78,49 @@ def test_borders_of_selected_windows_do_not_show(
     """Towards windows that are not computed a weight has to fall further than between computed ones."""
     if rise is not None:
         monkeypatch.setattr("magnet_cli.plan.windows.RISE", rise)
-    options, total = SegmentOptions(weights="aerial", tissue="none", method="magnet-fast", patches=patches), Slope()
-    for seed in SEEDS:
-        (tmp_path / str(seed)).mkdir()
-        total.add(measure_selected(scene_of(SIZE, seed), options, tmp_path / str(seed)))
+    total = slopes(tmp_path, where="generated", patches=patches)["inside"]
     found = total.describe()
     assert found["changes"] > FEWEST
     assert bounds[0] < total.border < bounds[1], found
     assert bounds[0] < total.fall < bounds[1], found
+
+
+def slopes(folder: Path, *, where: str, **more: Any) -> dict[str, Slope]:
+    """Measure MagNet-Fast with `aerial` by the second judge on scenes of a kind, and add up what it has found."""
+    options = SegmentOptions(weights="aerial", tissue="none", method="magnet-fast", **more)
+    total = {kind: Slope() for kind in KINDS}
+    for number, pixels in enumerate(images_of(where)):
+        (folder / str(number)).mkdir()
+        for kind, slope in measure_slopes(pixels, options, folder / str(number)).items():
+            total[kind].add(slope)
+    return total
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("where", ["generated", "photographs"])
+def test_borders_of_blocks_that_select_windows_do_not_show(where: str, tmp_path: Path) -> None:
+    """Blocks of four windows, each of which computes one: most borders of windows are borders of blocks."""
+    if where == "photographs" and not PHOTOGRAPHS.is_dir():
+        pytest.skip("the photographs are not there")
+    found = slopes(tmp_path, where=where, scales="512,256", patches="1")
+    for kind in ("blocks", "selected"):
+        described = found[kind].describe()
+        assert described["changes"] > FEWEST / 2, kind
+        assert 0.9 < found[kind].border < LIMIT, (kind, described)
+        assert 0.9 < found[kind].fall < LIMIT, (kind, described)
+
+
+@pytest.mark.full
+def test_stages_that_block_by_block_share_a_pass_show_where_windows_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This shows that the check above can fail: coarse results are blended over the overlap of fine windows alone."""
+    monkeypatch.setattr(segmentation_planner, "_joined_by_stage", lambda passes, _: tuple(passes))
+    monkeypatch.setattr(BeyondBlock, "of", lambda *_: None)
+    options = SegmentOptions(weights="aerial", tissue="none", method="magnet-fast", scales="1024,512,256", patches="3")
+    found = measure_slopes(scene_of(2100, 5), options, tmp_path)["blocks"]
+    assert found.describe()["changes"] > FEWEST
+    assert found.border > LIMIT, found.describe()
 
 
 @pytest.mark.full

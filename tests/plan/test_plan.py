@@ -411,6 +411,32 @@ def test_passes_span_a_factor_of_eight() -> None:
     assert [plan.is_first(step, step.stages[0]) for step in plan.passes] == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("patches", "size", "stages"),
+    [
+        ("3", (5000, 4000), [1, 1, 1, 1]),
+        ("25%", (5000, 4000), [1, 1, 1, 1]),
+        ("u>0.2", (5000, 4000), [1, 1, 1, 1]),
+        ("all", (5000, 4000), [4]),
+        ("3", (900, 700), [4]),
+    ],
+)
+def test_each_stage_is_a_pass_where_windows_of_several_blocks_are_left_out(
+    patches: str, size: tuple[int, int], stages: list[int]
+) -> None:
+    """The blocks, in which windows are ranked, are the same as those of one pass."""
+    scales = tuple(square(side) for side in (2048, 1024, 512, 256))
+    options = SegmentOptions(scales=scales, method="magnet-fast", patches=parse_patches(patches), overlap=32)
+    plan = make_plan(image(*size), facts(), options, MACHINE)
+    assert [len(step.stages) for step in plan.passes] == stages
+    assert [step.number for step in plan.passes] == list(range(len(stages)))
+    assert len({step.blocks for step in plan.passes}) == 1
+    assert len({step.level0(step.block(0)) for step in plan.passes}) == 1
+    windows = [plan.windows(step, stage) for step in plan.passes for stage in step.stages]
+    whole = replace(plan.passes[0], stages=plan.stages)
+    assert windows == [plan.windows(whole, stage) for stage in plan.stages]
+
+
 def test_too_little_memory_names_what_is_needed() -> None:
     with pytest.raises(DeviceError, match=r"x\.tif: the run needs at least (\d+)MiB of host memory") as caught:
         make_plan(image(), facts(), SegmentOptions(), replace(MACHINE, memory=64 << 20))

@@ -118,17 +118,64 @@ def test_a_window_that_is_computed_leaves_no_edge_beside_others(blend: str, rule
     ]
     steepest = {"linear": 1.0, "spline": 1.5, "none": 2.0 * MARGIN}[blend] / (2 * MARGIN)
     far = np.abs(np.diff(falling(blend))).max() if blend != "none" else 0
-    if blend != "none":
-        # Between a block and another one, whose choice it does not know, the weight falls as between all windows.
-        steepest = far if rule == "budget" else steepest
+    is_known = blend != "none" and rule in ("threshold", "budget")
     # In the middle of cells, where no corner of a third one lies.
     middles = np.arange(4) * CELL + CELL // 2
     lines = np.concatenate((second[middles], second[:, middles].T))
     largest = np.abs(np.diff(lines, axis=1)).max(axis=0)
-    assert largest.max() == pytest.approx(steepest * max(gaps), rel=0.1)
+    # With a count or a share, each block selects its darkest column, and the rim of the column beyond the border to the
+    # left is darker yet: the block takes it for computed, so that the weight falls as between computed windows.
+    assert largest.max() == pytest.approx((far if is_known else steepest) * max(gaps), rel=0.15)
     inside = np.abs(np.arange(1, 4 * CELL) - 2 * CELL) > MARGIN
     if blend != "none" and largest[inside].max() > 0.01:
         assert largest[inside].max() <= 1.1 * far * max(gaps)
+
+
+def test_results_of_coarse_windows_are_blended_over_all_that_both_saw() -> None:
+    """The canvas of a block ends where its finest windows do, and its coarse windows overlap by more pixels of it."""
+    words: dict[str, Any] = {"overlap": 2 * MARGIN, "probabilities": True, "num_workers": 0, "median": 1}
+    options = SegmentOptions(
+        scales=sides(4 * INPUT, 2 * INPUT, INPUT),
+        method="magnet-fast",
+        points=ALL,
+        patches=parse_patches("u>0.99"),
+        **words,
+    )
+    outcome = run(flat(8 * CELL, 4 * CELL), facts(2, input_side=INPUT), options, Numbering(2))
+    assert [step.blocks for step in outcome.plan.passes] == 3 * [Size(width=2, height=1)]
+    assert not computed(outcome, 3).any()
+    second = field_of(outcome)[1]
+    expected = np.clip((np.arange(8 * CELL) + 0.5 - 4 * CELL + 4 * MARGIN) / (8 * MARGIN), 0, 1)
+    np.testing.assert_allclose(second, np.broadcast_to(expected, second.shape), atol=0.03)
+
+
+class Parted(CodedNetworks):
+    """Networks whose fine result differs from the coarse one everywhere; the coarse one is surer of bright pixels."""
+
+    def predict(self, patches: Tensor, scale: Size) -> Tensor:
+        coarse = torch.where(patches[:, 0] > 0.5, 0.9, 0.55)
+        first = coarse if scale.width > INPUT else torch.full_like(coarse, 0.1)
+        return torch.stack((first, 1 - first), dim=1)
+
+
+@pytest.mark.parametrize(("patches", "beyond"), [("1", 2), ("1", 3), ("u>0.5", 2), ("u>0.5", 3)])
+def test_a_block_judges_by_its_rim_whether_a_cell_beyond_it_is_left_out(patches: str, beyond: int) -> None:
+    """Towards a cell that is as unsure a weight falls as between computed windows, and further towards another one."""
+    image = np.full((2 * CELL, 4 * CELL, 3), 255, np.uint8)
+    for column in (1, beyond):
+        image[:CELL, column * CELL : (column + 1) * CELL] = 0
+    words: dict[str, Any] = {"overlap": 2 * MARGIN, "probabilities": True, "num_workers": 0, "median": 1}
+    options = SegmentOptions(
+        scales=sides(2 * INPUT, INPUT), method="magnet-fast", points=ALL, patches=parse_patches(patches), **words
+    )
+    outcome = run(ArrayImage(image), facts(2, input_side=INPUT), options, Parted(2))
+    assert np.array_equal(np.argwhere(computed(outcome, 2)), [[0, 1], [0, beyond]])
+    across = field_of(outcome)[0][2, CELL + CELL // 2 : 2 * CELL - MARGIN]
+    if beyond == 2:
+        np.testing.assert_allclose(across, 0.1, atol=0.01)
+    else:
+        assert (np.diff(across) > 0).all()
+        assert across[-1] > 0.2
 
 
 def test_points_are_chosen_by_scores_that_no_weight_lowers() -> None:

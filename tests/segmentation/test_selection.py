@@ -193,7 +193,11 @@ def test_inside_a_block_windows_that_changed_are_chosen() -> None:
     for by in SELECTIONS:
         given = options(patches=None, select=by, scales=SCALES)
         outcome = run(textured(), facts(4, input_side=INPUT), given, Growing(4))
-        found[by] = [str(dict(counts["statuses"])) for counts in outcome.sink.groups[0].values()]  # type: ignore[call-overload]
+        found[by] = [
+            str(dict(counts["statuses"]))  # type: ignore[call-overload]
+            for step in outcome.plan.passes
+            for counts in outcome.sink.groups[step.number].values()
+        ]
     assert found["uncertainty"] != found["change"]
 
 
@@ -205,14 +209,14 @@ def test_what_a_pass_changed_is_known_in_the_next(by: Any, limit: float) -> None
     whole, second, first = (
         run(image, model, options(scales=scales[:stages], **given), Growing(4)) for stages in (3, 2, 1)
     )
-    assert [len(step.stages) for step in whole.plan.passes] == [2, 1]
+    assert [len(step.stages) for step in whole.plan.passes] == [1, 1, 1]
 
     known = probabilities(second)
     moved = difference(known, enlarged(probabilities(first), 2)[:, : known.shape[1], : known.shape[2]])
     top = enlarged(known, 1.5).topk(2, dim=0).values
     worth = enlarged(moved[None], 1.5)[0]
     stage = whole.plan.stages[-1]
-    cells = [whole.plan.passes[1].block(number) for number in range(stage.cells.pixels)]
+    cells = [whole.plan.passes[-1].block(number) for number in range(stage.cells.pixels)]
     means = [worth[stage.own(cell).slices].mean() for cell in cells]
     if by == "both":
         means = [
@@ -243,14 +247,17 @@ def enlarged(maps: torch.Tensor, factor: float) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("more", "bands"),
     [
-        ({"select": "change", "patches": parse_patches("w>0.1")}, [5]),
+        ({"select": "change", "patches": parse_patches("w>0.1")}, [4, 5]),
         ({"select": "both", "patches": parse_patches("w>0.1"), "scales": sides(192, 128, 64)}, [4]),
-        ({"select": "both", "patches": parse_patches("1")}, [4]),
+        ({"select": "both", "patches": parse_patches("1")}, [4, 4]),
+        ({"select": "both", "patches": parse_patches("1"), "scales": SCALES}, [4, 5]),
         ({"select": "change", "budget": Fraction(1, 2), "scales": SCALES}, [4, 4]),
         ({"patches": parse_patches("u>0.1")}, [4]),
     ],
 )
-def test_a_pass_leaves_what_it_changed_where_the_next_has_a_limit_on_it(more: dict[str, Any], bands: list[int]) -> None:
+def test_a_pass_leaves_what_it_changed_where_the_next_compares_windows_by_it(
+    more: dict[str, Any], bands: list[int]
+) -> None:
     """The first stage of a run has changed nothing, so its field has no band of changes. The plan counts the bands."""
     outcome = run(textured(), facts(4, input_side=INPUT), options(**{"scales": sides(192, 96, 64), **more}), Growing(4))
     left = [outcome.sink.fields[f"pass{number}-00"][0][1].shape[0] for number in range(len(bands))]
