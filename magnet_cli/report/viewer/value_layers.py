@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -202,29 +203,17 @@ def kept_layers(kept: KeptValues, *, prefix: str, is_growing: bool = False) -> I
     """Yield the layers of kept values: the uncertainty, and the probability of each class."""
     end = SO_FAR if is_growing else ""
 
-    def draw_uncertainty(box: Box, zoom: int) -> NDArray[np.uint8]:
-        return heat_colours(uncertainty(kept.read(box, zoom)))
+    def layer(name: str, pick: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> ValueLayer:
+        def draw(box: Box, zoom: int) -> NDArray[np.uint8]:
+            return heat_colours(pick(kept.read(box, zoom)))
 
-    yield ValueLayer(
-        name=f"{prefix}Uncertainty of each pixel{end}",
-        coarsest=kept.coarsest,
-        draw=draw_uncertainty,
-        is_heat=True,
-        is_growing=is_growing,
-    )
+        name = f"{prefix}{name}{end}"
+        return ValueLayer(name=name, coarsest=kept.coarsest, draw=draw, is_heat=True, is_growing=is_growing)
+
+    yield layer("Uncertainty of each pixel", uncertainty)
     if len(kept.classes) > 1:
         for band, name in enumerate(kept.classes):
-
-            def draw(box: Box, zoom: int, band: int = band) -> NDArray[np.uint8]:
-                return heat_colours(kept.read(box, zoom)[band])
-
-            yield ValueLayer(
-                name=f"{prefix}Probability of {name}{end}",
-                coarsest=kept.coarsest,
-                draw=draw,
-                is_heat=True,
-                is_growing=is_growing,
-            )
+            yield layer(f"Probability of {name}", itemgetter(band))
 
 
 def report_layers(mask: ShownMask, *, prefix: str) -> list[ValueLayer]:
