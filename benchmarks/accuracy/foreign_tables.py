@@ -39,8 +39,8 @@ NETWORK_LABELS = {
     "lraspp": "LR-ASPP of torchvision, from scratch",
     ONNX: "the recipe of `aerial` as ONNX, trained at 256 to 2048",
 }
-BESIDE_MONAI = ("smp-fpn",)
-"""Networks that are compared with MONAI on whole scenes."""
+BESIDE_MONAI = {"smp-fpn": "300 iterations", "smp-fpn-long": "850 iterations"}
+"""Networks that are compared with MONAI on whole scenes, with the length of their training."""
 WHOLE_SCENES = ("tile5", "tile7")
 SCALE_SCENES = ("tile5", "tile7-part")
 """Scenes on which scales are compared. The second is a quarter of tile 7 with houses, roads, gardens and sand."""
@@ -55,12 +55,12 @@ def foreign_row(network: str, row: str) -> str:
 def monai_table() -> str:
     """Compare each network in this program with MONAI's sliding window, with the same windows and overlap."""
     lines = []
-    for network in BESIDE_MONAI:
+    for network, length in BESIDE_MONAI.items():
         for row, label in ((OWN, "`magnet segment --weights BUNDLE`"), (MONAI, "MONAI's `SlidingWindowInferer`")):
             cells = row_cells(TABLE, foreign_row(network, row), WHOLE_SCENES)
             if cells is not None:
                 scores = [number(miou(cells), 2), *(number(miou([cell]), 2) for cell in cells), number(mba(cells), 2)]
-                lines.append([label, *scores, str(sum(cell.windows or 0 for cell in cells))])
+                lines.append([f"{length}: {label}", *scores, str(sum(cell.windows or 0 for cell in cells))])
     return markdown(["", "mIoU pooled", *WHOLE_SCENES, "mBA", "windows"], lines)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from magnet_cli.cli.app import app
 from magnet_cli.models.foreign.kinds import KINDS
 from tests.models.foreign.makers import (
     BANDS,
+    onnx_graph,
     openvino_saved,
     smp_saved,
     tiatoolbox_saved,
@@ -43,9 +46,23 @@ def folder(here: Path) -> Path:
     transformers_saved(here)
     torchvision_saved(here)
     tiatoolbox_saved(here)
+    save_zoo_network(here / "roads.onnx")
     pixels = np.random.default_rng(0).integers(0, 255, (20, 24, BANDS), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-    tifffile.imwrite(here / "city.tif", pixels, tile=(64, 64), photometric="rgb")
+    for name in ("city.tif", "mosaic.tif", "slide.svs"):
+        tifffile.imwrite(here / name, pixels, tile=(64, 64), photometric="rgb")
     return here
+
+
+def save_zoo_network(path: Path) -> None:
+    """Write an ONNX file as those of Deepness's model zoo are: it gives probabilities, and metadata describe it."""
+    onnx: Any = pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    model = onnx_graph(
+        model_type="Segmentor", class_names={"0": "rest", "1": "road", "2": "roof"}, resolution=10, tile_size=64,
+        standardization_mean=[0.5, 0.5, 0.5], standardization_std=[0.2, 0.2, 0.2],
+    )  # fmt: skip
+    model.graph.node.append(onnx.helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1))
+    model.graph.output[0].name = "probabilities"
+    onnx.save(model, path)
 
 
 def run(commands: list[str]) -> None:
@@ -63,6 +80,19 @@ def test_every_command_of_the_page_runs() -> None:
     commands = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
     assert len(commands) >= 8
     run(commands)
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("folder")
+def test_two_commands_lead_from_a_model_zoo_to_a_mask() -> None:
+    section = PAGE.partition("## From a model zoo to a mask")[2].partition("\n## ")[0]
+    commands = re.findall(r"^    (magnet .*)$", section, re.MULTILINE)
+    assert [command.split()[1] for command in commands] == ["weights", "segment"] * 2
+    run(commands)
+    for name in ("mosaic", "slide"):
+        assert tifffile.imread(f"masks/{name}.tif").shape == (160, 192)
+    names = [each["name"] for each in json.loads(Path("roads/bundle.json").read_text())["classes"]]
+    assert names == ["rest", "road", "roof"]
 
 
 @pytest.mark.full
