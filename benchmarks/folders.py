@@ -32,7 +32,7 @@ from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.scene import Scene, write_scene
 from magnet_cli.segmentation.api import segment_each
 from magnet_cli.segmentation.segment_model import load_model
-from magnet_cli.system.memory import host_memory
+from magnet_cli.system.memory import host_memory, keep_heap_steady
 from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
@@ -133,6 +133,8 @@ def main() -> None:
     given = parser.parse_args()
     if usable_cores() != 1:
         sys.exit("folders.py measures on one core: start it with taskset -c 0")
+    # The program does so too, before it loads a library.
+    keep_heap_steady()
     options = SegmentOptions(weights=given.weights)
     networks, passes, held = load_model(options, Events()).networks, Passes(), Held()
     passes.note_all(type(networks))

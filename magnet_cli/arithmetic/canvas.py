@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from fractions import Fraction
-
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -114,27 +114,20 @@ class CanvasTaps:
         """
         up, down = ratio.numerator, ratio.denominator
         # The centre of output pixel j lies at (j + 1/2) * ratio - 1/2 in index terms: integers until the last division.
-        doubled = (2 * (start + np.arange(count, dtype=np.int64)) + 1) * up - down - 2 * origin * down
-        index, rest = np.divmod(doubled, 2 * down)
-        # The one division comes last. Positions in floating point would drift by a part of a pixel at 100,000 pixels a
-        # side.
-        weight = (rest / (2 * down)).astype(np.float32)
-        # Clamped indices replicate the border pixel, whatever the weight is.
-        first = np.clip(index, 0, length - 1)
-        second = np.clip(index + 1, 0, length - 1)
-        return cls(first=first, second=second, weight=weight, ratio=ratio)
+        place = (2 * start + 1) * up - down - 2 * origin * down
+        return _taps(place, up, down, count=count, length=length)
 
     def only(self, part: slice) -> CanvasTaps:
         """Return the taps of some output pixels that are evenly spaced."""
         ratio = self.ratio * (part.step or 1)
         return CanvasTaps(first=self.first[part], second=self.second[part], weight=self.weight[part], ratio=ratio)
 
-    @property
+    @cached_property
     def reach(self) -> slice:
         """The input pixels that are read."""
         return slice(int(self.first[0]), int(self.second[-1]) + 1)
 
-    @property
+    @cached_property
     def is_slice(self) -> bool:
         """Whether the taps copy a run of neighbouring pixels."""
         # Where both grids coincide values are copied: an identity has to give its input back to the bit.
@@ -182,11 +175,32 @@ class CanvasTaps:
             torch.lerp(one, other, weight, out=_strided(result, dim, slice(start, end, phases)))
         return result
 
-    @property
+    @cached_property
     def _unclamped(self) -> tuple[int, int]:
         """The run of output pixels that lie between two input pixels; those before and after it copy the outermost."""
         begin = int(np.searchsorted(self.second, self.first[0], side="right"))
         return begin, max(begin, int(np.searchsorted(self.first, self.second[-1])))
+
+
+@lru_cache(maxsize=64)
+def _taps(place: int, up: int, down: int, *, count: int, length: int) -> CanvasTaps:
+    """Return what `CanvasTaps.between` does. Windows of one row or column, and blocks of one size, have equal taps.
+
+    Args:
+        place: The place of the first output pixel among the input pixels, times `2 * down`.
+        up: Numerator of the ratio.
+        down: Denominator of the ratio.
+        count: The number of output pixels.
+        length: Input pixels in the array.
+    """
+    index, rest = np.divmod(place + 2 * up * np.arange(count, dtype=np.int64), 2 * down)
+    # The one division comes last. Positions in floating point would drift by a part of a pixel at 100,000 pixels a
+    # side.
+    weight = (rest / (2 * down)).astype(np.float32)
+    # Clamped indices replicate the border pixel, whatever the weight is.
+    first = np.clip(index, 0, length - 1)
+    second = np.clip(index + 1, 0, length - 1)
+    return CanvasTaps(first=first, second=second, weight=weight, ratio=Fraction(up, down))
 
 
 def _strided(values: Tensor, dim: int, part: slice) -> Tensor:

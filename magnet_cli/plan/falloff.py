@@ -66,12 +66,19 @@ class Interval:
 
     def weights(self, first: int, count: int) -> NDArray[np.float32]:
         """Return the weights of some pixels, `(count,)`."""
-        found = np.ones(count)
-        if self.rises:
-            found *= rising(first, count, border=self.start, fade=self.fade, blend=self.blend)
-        if self.falls:
-            found *= 1 - rising(first, count, border=self.end, fade=self.fade, blend=self.blend)
-        return found.astype(np.float32)
+        # PyTorch warns of arrays that cannot be written, so the caller gets one of its own.
+        return _interval_weights(self, first, count).copy()
+
+
+@lru_cache(maxsize=256)
+def _interval_weights(interval: Interval, first: int, count: int) -> NDArray[np.float32]:
+    """Return what `Interval.weights` does. All windows of a row have equal rows, and all of a column columns."""
+    found = np.ones(count)
+    if interval.rises:
+        found *= rising(first, count, border=interval.start, fade=interval.fade, blend=interval.blend)
+    if interval.falls:
+        found *= 1 - rising(first, count, border=interval.end, fade=interval.fade, blend=interval.blend)
+    return found.astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
