@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from magnet_cli.errors import DeviceError
 from magnet_cli.events import Images
 from magnet_cli.system.memory import default_budget
+from magnet_cli.system.speeds import format_seconds
 from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ POLL = 0.2
 """Seconds between two checks whether a process has ended."""
 SHOWN_EVERY = 2.0
 """Seconds between two updates of what the processes have finished."""
+HANGING = 10.0
+"""A process that has not finished an image for this many times as long as an image has taken is named to the user."""
+LEAST_HANGING = 60.0
+"""Least seconds after which a process is named."""
+UNKNOWN = 360.0
+"""Seconds that an image is expected to take before any has been finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,19 +118,74 @@ def _give_cores(pid: int, index: int, alike: Sequence[str], device: str) -> None
             os.sched_setaffinity(pid, own)
 
 
+class Silence:
+    """Names processes that have not finished an image for much longer than images take. They are waited for.
+
+    Args:
+        devices: The device of each process.
+        events: Receives the names.
+        now: The time in seconds.
+    """
+
+    def __init__(self, devices: Sequence[str], events: Events, now: float) -> None:
+        self._devices = devices
+        self._events = events
+        self._since = [now] * len(devices)
+        self._waiting: list[int | None] = [None] * len(devices)
+        self._named = [0.0] * len(devices)
+        self._longest = 0.0
+
+    def hear(self, index: int, counts: dict[str, Any], now: float) -> None:
+        """Take the counts of a process into account.
+
+        Args:
+            index: The number of the process.
+            counts: Its images by status.
+            now: The time in seconds.
+        """
+        waiting, before = counts.get("waiting", 0), self._waiting[index]
+        if waiting == before:
+            return
+        if before is not None:
+            images = max(1, before - waiting)
+            self._longest = max(self._longest, (now - self._since[index]) / images)
+        self._waiting[index], self._since[index], self._named[index] = waiting, now, 0.0
+
+    def name(self, index: int, now: float) -> None:
+        """Name a process that runs, if it has been silent for too long, and again after twice the time."""
+        if not self._waiting[index]:
+            return
+        expected, spent = self._longest or UNKNOWN, now - self._since[index]
+        if spent < max(LEAST_HANGING, HANGING * expected, self._named[index]):
+            return
+        self._named[index] = 2 * spent
+        self._events.message(
+            f"magnet: the process on {self._devices[index]} (number {index}) has finished no image for "
+            f"{format_seconds(spent)}, and an image was expected to take {format_seconds(expected)}; it may hang. The "
+            "run goes on waiting: press Ctrl-C and run the same command again, which keeps what is finished"
+        )
+
+
 def _wait(running: Sequence[DeviceProcess], output: Path | None, events: Events) -> None:
-    looked = 0.0
+    looked = time.monotonic()
+    silence = Silence([each.device for each in running], events, looked)
     while any(each.process.poll() is None for each in running):
         time.sleep(POLL)
         if output is not None and time.monotonic() - looked >= SHOWN_EVERY:
             looked = time.monotonic()
-            events.images(_progress(list(_summaries(output, len(running)))))
+            counts = dict(_summaries(output, len(running)))
+            events.images(_progress(list(counts.values())))
+            for index, each in enumerate(running):
+                if index in counts:
+                    silence.hear(index, counts[index], looked)
+                if each.process.poll() is None:
+                    silence.name(index, looked)
 
 
-def _summaries(output: Path, count: int) -> Iterator[dict[str, Any]]:
+def _summaries(output: Path, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
     for index in range(count):
         with suppress(OSError, ValueError, KeyError):
-            yield json.loads((output / f"run-{index}-of-{count}.json").read_bytes())["counts"]
+            yield index, json.loads((output / f"run-{index}-of-{count}.json").read_bytes())["counts"]
 
 
 def _progress(counts: Sequence[dict[str, Any]]) -> Images:

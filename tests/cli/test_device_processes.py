@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from magnet_cli.cli.device_processes import HANGING, LEAST_HANGING, UNKNOWN, Silence
 from magnet_cli.errors import UsageError
+from magnet_cli.events import Events
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.options.parts import PartOptions
 from tests.cli.support import command, environment, invoke, run, write_image
@@ -228,3 +230,48 @@ def test_a_signal_ends_all_processes_and_the_run_goes_on(here: Path, bundle: Pat
     again = run(*words, cwd=here)
     assert again.returncode == 0, again.stderr
     assert sorted(path.name for path in here.glob("m.*")) == ["m.json", "m.tif"]
+
+
+class Messages(Events):
+    """Keeps messages."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.found.append(text)
+
+
+def test_a_process_that_finishes_nothing_is_named_after_ten_times_an_image() -> None:
+    messages = Messages()
+    silence = Silence(["cuda:0", "cuda:1"], messages, 0.0)
+    for now in range(0, 91, 2):
+        for index in range(2):
+            # Both finish an image every 30 seconds.
+            silence.hear(index, {"waiting": 9 - now // 30, "done": now // 30}, float(now))
+            silence.name(index, float(now))
+    assert messages.found == []
+    first = 0
+    for now in range(92, 2000, 2):
+        silence.hear(0, {"waiting": max(1, 9 - now // 30)}, float(now))
+        silence.hear(1, {"waiting": 6}, float(now))
+        silence.name(1, float(now))
+        if messages.found and len(messages.found) == 1:
+            first = now
+    # It was silent from second 90 on, and is named again after twice the time.
+    assert first - 90 >= HANGING * 30
+    assert len(messages.found) == 3
+    assert all("cuda:1" in text and "Ctrl-C" in text for text in messages.found)
+
+
+def test_a_process_without_a_first_image_gets_more_time_and_one_without_images_is_never_named() -> None:
+    messages = Messages()
+    silence = Silence(["cpu", "cpu"], messages, 0.0)
+    silence.hear(0, {"waiting": 3}, 0.0)
+    silence.hear(1, {"waiting": 0, "done": 3}, 0.0)
+    for now in (LEAST_HANGING, HANGING * UNKNOWN - 1):
+        silence.name(0, now)
+    silence.name(1, 1e6)
+    assert messages.found == []
+    silence.name(0, HANGING * UNKNOWN)
+    assert len(messages.found) == 1

@@ -132,6 +132,16 @@ def test_an_image_that_no_machine_can_hold_fails_alone() -> None:
 HANGING: dict[str, Any] = {"ok": "late"}
 
 
+class Messages(Events):
+    """Keeps messages."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.found.append(text)
+
+
 class LateWorkers(Workers):
     """Workers of which one holds its first task back, and whose waiting takes a second."""
 
@@ -215,6 +225,69 @@ def test_a_second_worker_that_fails_leaves_the_task_to_the_first_one(
     assert crew.late is not None
     crew.late.found = last
     assert list(results) == [(0, "a", last)]
+
+
+@pytest.mark.parametrize(
+    ("expected", "least"),
+    [(4.0, crew_module.LEAST_HANGING), (20.0, 200.0), (None, crew_module.HANGING * crew_module.UNKNOWN)],
+)
+def test_an_only_worker_that_hangs_is_named_and_waited_for(expected: float | None, least: float) -> None:
+    crew, shift = late_shift(expected=expected, tasks=1)
+    messages = Messages()
+    crew.script, crew.events = {"a": crew.script["a"]}, messages
+    crew.refresh()
+    heard: list[float] = []
+    wait = crew.wait
+
+    def waiting(futures: Any) -> list[Any]:
+        heard.extend([crew.time] * (len(messages.found) - len(heard)))
+        if len(heard) == 3:
+            assert crew.late is not None
+            crew.late.found = {"ok": "at last"}
+        return wait(futures)
+
+    crew.wait = waiting  # type: ignore[method-assign]
+    assert [(task, worker) for task, worker, _ in shift.results()] == [(0, "a")]
+    # It is named again after twice the time, and never more often.
+    assert heard[0] == pytest.approx(least, abs=2)
+    assert heard[1:] == pytest.approx([2 * heard[0], 4 * heard[0]], abs=4)
+    assert all("worker a has computed for" in text for text in messages.found)
+
+
+def test_of_images_the_longest_says_what_to_expect_and_no_worker_is_named_early() -> None:
+    crew, shift = late_shift(expected=None)
+    messages = Messages()
+    crew.events = messages
+    shift._longest = 30.0
+    results = shift.results()
+    for _ in range(3):
+        next(results)
+    assert crew.late is not None
+    while not messages.found:
+        crew.time += 1
+        shift._name_hanging()
+    assert crew.time == pytest.approx(crew_module.HANGING * 30, abs=3)
+    crew.late.found = {"ok": "at last"}
+    assert [task for task, _, _ in results] == [0]
+
+
+def test_a_worker_that_does_not_answer_at_first_is_named_and_waited_for() -> None:
+    crew, _ = late_shift(expected=None)
+    messages = Messages()
+    crew.script, crew.events = {"a": crew.script["a"]}, messages
+    crew.refresh()
+    wait = crew.wait
+
+    def waiting(futures: Any) -> list[Any]:
+        if len(messages.found) == 2:
+            assert crew.late is not None
+            crew.late.found = {"ok": "at last"}
+        return wait(futures)
+
+    crew.wait = waiting  # type: ignore[method-assign]
+    assert crew.ask_all(lambda _: {"task": None}) == {"a": {"ok": "at last"}}
+    assert crew.time >= 2 * crew_module.GATHERING
+    assert all("no worker has answered for 300 seconds: a." in text for text in messages.found)
 
 
 def test_a_worker_that_still_computes_for_another_pass_is_awaited_without_haste() -> None:

@@ -17,6 +17,7 @@ from magnet_cli.errors import DeviceError
 from magnet_cli.options.parts import refuse_open_address
 from magnet_cli.segmentation.cluster.carried_errors import carried, delivered
 from magnet_cli.segmentation.cluster.worker_tasks import answer, lift_limits
+from magnet_cli.system.speeds import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
@@ -47,6 +48,12 @@ OPEN = ("running", "connecting")
 """A client in one of these states is connected to its scheduler, or tries to be."""
 LATE = 1.5
 """A task that has taken this many times as long as expected is late: a worker without a task gets it as well."""
+HANGING = 10.0
+"""A worker that has computed this many times as long as expected is named to the user, who may have to end it."""
+LEAST_HANGING = 60.0
+"""Least seconds after which a worker is named."""
+UNKNOWN = 360.0
+"""Seconds that a task is expected to take where nothing has been measured."""
 NO_RESULT = ("error", "lacks", "differs")
 """Keys of answers of workers that could not compute their task."""
 MOST_LOSSES = 5
@@ -211,8 +218,15 @@ class Crew:
     def _answers(self, asked: dict[Future, str]) -> dict[str, Answer]:
         """Wait for the answers of workers. Some workers may be lost meanwhile, and some may hang."""
         found: dict[str, Answer] = {}
-        until = inf
+        until, named = inf, self.now() + GATHERING
         while asked and self.now() < until:
+            if not found and self.now() >= named:
+                named = self.now() + GATHERING
+                workers = ", ".join(sorted(asked.values()))
+                self.events.message(
+                    f"magnet: no worker has answered for {GATHERING:.0f} seconds: {workers}. They may load their "
+                    "networks from a slow disk, or hang. The run goes on waiting; a worker that is ended is not awaited"
+                )
             for future in self.wait(asked):
                 worker = asked.pop(future)
                 answered = self.read(future)
@@ -327,6 +341,10 @@ class Shift(Generic[T]):
     task is left, a task that is late is given to a second worker, and the first result counts: where one of the two
     fails, the other one is waited for. A third worker gets the task if the second one takes twice as long, and so on.
     Without the function no task is given to two workers."""
+    _named: dict[Future, float] = field(default_factory=dict)
+    """The seconds after which the user hears of a task again."""
+    _longest: float = 0.0
+    """The most seconds that a task of this shift has taken."""
     _failed_late: set[str] = field(default_factory=set)
     """The workers that could not compute a task that another one computed as well. They get no late tasks."""
     _since: dict[Future, float] = field(default_factory=dict)
@@ -352,6 +370,7 @@ class Shift(Generic[T]):
                     yield from self._taken(future)
                 self.crew.refresh()
                 yield from self._taken_back()
+                self._name_hanging()
         finally:
             for future in self._busy:
                 _cancel(future)
@@ -405,6 +424,28 @@ class Shift(Generic[T]):
         most = max(late, key=lambda entry: entry[0], default=None)
         return None if most is None or most[0] < 0 else most[1]
 
+    def _name_hanging(self) -> None:
+        """Name workers that have computed much longer than expected. They are waited for, because they may be slow.
+
+        Each is named again after twice the time.
+        """
+        now = self.crew.now()
+        for future, (worker, task) in self._busy.items():
+            if task is None or future.done():
+                continue
+            expected = None if self.expected is None else self.expected(task)
+            # Where tasks differ in size, as images do, the longest is the measure.
+            expected = expected or self._longest or UNKNOWN
+            spent = now - self._since[future]
+            if spent < self._named.get(future, max(LEAST_HANGING, HANGING * expected)):
+                continue
+            self._named[future] = 2 * spent
+            self.crew.events.message(
+                f"magnet: worker {worker} has computed for {format_seconds(spent)} what was expected to take "
+                f"{format_seconds(expected)}; it may hang. The run goes on waiting: end the worker to give its task to "
+                "another one"
+            )
+
     def _is_running(self, task: T) -> bool:
         return any(other == task for _, other in self._busy.values())
 
@@ -413,14 +454,18 @@ class Shift(Generic[T]):
         for future, (worker, other) in list(self._busy.items()):
             if other == task:
                 del self._busy[future]
+                self._named.pop(future, None)
                 self.crew.overtaken[future] = worker
 
     def _taken(self, future: Future) -> Iterator[tuple[T, str, Answer]]:
         if future not in self._busy:
             return
         worker, task = self._busy.pop(future)
-        self._since.pop(future, None)
+        since = self._since.pop(future, None)
+        self._named.pop(future, None)
         found = self.crew.read(future)
+        if since is not None and found.keys().isdisjoint((*NO_RESULT, "lost")):
+            self._longest = max(self._longest, self.crew.now() - since)
         failure = delivered(found["error"]) if "error" in found else None
         if found.get("lost"):
             self._report_loss(worker)
@@ -458,6 +503,7 @@ class Shift(Generic[T]):
             if worker not in self.crew.hosts and not future.done():
                 del self._busy[future]
                 self._since.pop(future, None)
+                self._named.pop(future, None)
                 _cancel(future)
                 self.admitted.discard(worker)
                 self._report_loss(worker)
