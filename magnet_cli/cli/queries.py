@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from magnet_cli.cli.outcome import Listing, command, print_failure, print_lines, print_message
+from magnet_cli.cli.outcome import Listing, command, print_failure, print_lines, print_note
 from magnet_cli.cli.parameters import Given, Group, Inputs, Json, NoProgress, takes
+from magnet_cli.cli.volume import VOLUME
 from magnet_cli.errors import MagnetError, OutputError, SourceError
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.shared import BandOptions
@@ -59,7 +60,7 @@ def plan(
 
 
 def _say_skipped(note: str) -> None:
-    print_message(f"magnet: {note}")
+    print_note(f"magnet: {note}")
 
 
 def _planned(planner: Planner, image: FoundImage) -> tuple[dict[str, object], list[str]]:
@@ -120,7 +121,7 @@ def verify(
                 error = damaged(found)
                 print_failure(error)
             listing.add(_verification(found), error)
-            if found.ok and not json:
+            if found.ok and not json and not VOLUME.quiet:
                 print_lines(f"{mask}: {found.tiles} tiles on {found.pages} pages, {found.bytes} bytes, all as written")
     return listing.exit_code
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from magnet_cli.cli.outcome import Listing, command, print_message
+from magnet_cli.cli.outcome import Listing, command, print_note
 from magnet_cli.cli.parameters import Json, NoProgress
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.geometry import Size
@@ -60,7 +60,7 @@ def scene(
         with showing(output, "drawing", enabled=not no_progress):
             drawn = Scene(size=made_size, seed=seed, landscape=LANDSCAPES[landscape])
             write_scene(output, drawn, labels_path=labels)
-        print_message(f"{output}: {made_size} pixels")
+        print_note(f"{output}: {made_size} pixels")
         shape = {"width": made_size.width, "height": made_size.height}
         files_written = {"image": str(output), "labels": labels and str(labels)}
         listing.add({**files_written, "size": shape, "seed": seed, "landscape": landscape})

@@ -131,18 +131,24 @@ LogFile = Annotated[
 PARAMETERS = {"quiet": (Quiet, False), "verbose": (Verbose, False), "log_file": (LogFile, None)}
 
 
-def speaking(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options `--quiet`, `--verbose` and `--log-file` to a command."""
+def speaking(function: Callable[..., None], *, has_more: bool = True) -> Callable[..., None]:
+    """Add the options `--quiet`, `--verbose` and `--log-file` to a command.
+
+    Args:
+        function: The command.
+        has_more: Whether the command has anything more to say with `--verbose`. Otherwise it does not get the option.
+    """
     own = inspect.signature(function, eval_str=True)
 
     @functools.wraps(function)
-    def run(*, quiet: bool, verbose: bool, log_file: Path | None, **given: Any) -> None:
+    def run(*, quiet: bool, verbose: bool = False, log_file: Path | None, **given: Any) -> None:
         VOLUME.quiet, VOLUME.verbose, VOLUME.log_file = quiet, verbose, log_file
         function(**given)
 
     more = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, (annotation, default) in PARAMETERS.items()
+        if has_more or name != "verbose"
     ]
     # Typer makes options from the signature and the annotations of a function.
     signature = own.replace(parameters=[*own.parameters.values(), *more])

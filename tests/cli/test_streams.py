@@ -67,6 +67,13 @@ def test_json_alone_goes_to_standard_output(here: Path, image: Path, bundle: Pat
     assert "pass 1" not in messages
 
 
+def test_the_package_can_be_run_as_a_module() -> None:
+    line = [sys.executable, "-m", "magnet_cli", "info", "none.tif"]
+    found = subprocess.run(line, env=environment(), capture_output=True, check=False)
+    assert found.returncode == 3
+    assert b"magnet: none.tif" in found.stderr
+
+
 def screen(data: str) -> list[str]:
     """Return the lines that a terminal shows at the end, after new lines, moves of the cursor and erased lines."""
     lines, row, column = [""], 0, 0

@@ -82,6 +82,43 @@ def test_quiet_prints_nothing_but_failures(image: Path, bundle: Path) -> None:
     assert invoke("export", "out/a.tif", "--format", "cog", "-q").stderr == ""
 
 
+def test_quiet_leaves_answers_and_failures_of_every_command_that_reads(image: Path, bundle: Path) -> None:
+    assert invoke("segment", image, "--weights", bundle, "-q", "-o", "m.tif").exit_code == 0
+    for words in (("info", image), ("plan", image, "--weights", bundle)):
+        loud, quiet = invoke(*words), invoke(*words, "--quiet")
+        # A plan also has the memory that is free at the time.
+        assert quiet.stdout.splitlines()[0] == loud.stdout.splitlines()[0] != ""
+        assert quiet.stderr == ""
+    assert invoke("verify", "m.tif").stdout.endswith("all as written\n")
+    silent = invoke("verify", "m.tif", "--quiet")
+    assert (silent.stdout, silent.stderr, silent.exit_code) == ("", "", 0)
+    data = bytearray(Path("m.tif").read_bytes())
+    data[len(data) // 2] ^= 1
+    Path("m.tif").write_bytes(data)
+    damaged = invoke("verify", "m.tif", "--quiet")
+    assert damaged.exit_code == 5
+    assert "not as it was written" in one_failure(damaged)
+
+
+def test_quiet_leaves_out_which_files_of_a_folder_are_passed_over(image: Path) -> None:
+    folder = Path("in")
+    folder.mkdir()
+    image.rename(folder / image.name)
+    (folder / "b.czi").write_text("no image")
+    loud, quiet = invoke("info", folder), invoke("info", folder, "--quiet", "--log-file", "info.log")
+    assert "b.czi" in loud.stderr
+    assert quiet.stderr == ""
+    assert set(loud.stderr.splitlines()) <= set(messages("info.log"))
+
+
+def test_quiet_scenes_and_checks_of_the_machine(here: Path) -> None:
+    drawn = invoke("scene", here / "a.tif", "--size", "64x64", "--quiet")
+    assert (drawn.stdout, drawn.stderr, drawn.exit_code) == ("", "", 0)
+    assert (here / "a.tif").exists()
+    answer = invoke("doctor", "--quiet")
+    assert "Machine" in answer.stdout
+
+
 def test_of_several_images_each_is_described_only_when_asked(bundle: Path, here: Path) -> None:
     for name in "ab":
         write_image(here / "in" / f"{name}.tif")
