@@ -104,14 +104,20 @@ def find_images(inputs: Sequence[str], *, skipped: list[SkippedFile] | None = No
         skipped: Takes the files of folders and patterns that look like images, and are not taken.
 
     Raises:
-        UsageError: A folder or a pattern holds no image.
+        UsageError: A folder or a pattern holds no image, or rows of lists give one output several options.
         SourceError: A named file does not exist.
     """
     found: dict[tuple[str, str], FoundImage] = {}
     noted: list[SkippedFile] = [] if skipped is None else skipped
     for text in inputs:
         for image in _expand(text, noted):
-            found.setdefault(image.key, image)
+            if found.setdefault(image.key, image).options != image.options:
+                raise UsageError(
+                    "two rows name one image with other options, and both outputs would have one name",
+                    value=str(image.place),
+                    file=image.source,
+                    advice="Give each row a name of its own in the column name",
+                )
     return list(found.values())
 
 

@@ -74,8 +74,12 @@ def input_images(inputs: Sequence[str], on_note: Callable[[str], None] = _silent
     """
     named, skipped = {Path(text) for text in inputs}, list[SkippedFile]()
     found = find_images(inputs, skipped=skipped)
-    images = [image for image in found if Path(image.source) in named or not _is_earlier(image)]
-    skipped += [SkippedFile(path=Path(image.source), reason="output") for image in found if image not in images]
+    images: list[FoundImage] = []
+    for image in found:
+        if Path(image.source) in named or not _is_earlier(image):
+            images.append(image)
+        else:
+            skipped.append(SkippedFile(path=Path(image.source), reason="output"))
     if not images:
         raise UsageError(
             "the inputs hold only masks that this program has written",

@@ -144,7 +144,7 @@ def segment_each(
         rows=[waiting(target, options) for target in share],
         path=summary_file(several, part).path if several is not None else None,
         shown=None if place is None or several is None else place.address(summary_file(several, part).path),
-        images=list_digest(target.image for target in targets),
+        images=list_digest(_listed(target, folder) for target in targets),
         part=part,
     )
     ended = False
@@ -176,6 +176,16 @@ def output_place(output: str | Path | None, work: str | Path) -> tuple[BucketFol
     if output is None:
         return None, None
     return BucketFolder.of(output, Path(work)) or (None, Path(output))
+
+
+def _listed(target: Target, folder: Path | None) -> str:
+    """Return what a list says of one image, as text: its path, the name of its mask, and its own options.
+
+    The name is that within the output folder, because parts may keep outputs for a bucket in different work folders.
+    """
+    mask = target.mask if folder is None or not target.mask.is_relative_to(folder) else target.mask.relative_to(folder)
+    own = [(name, str(value)) for name, value in sorted(target.own.items())]
+    return repr((target.image, str(mask), own))
 
 
 def _share_summary(place: BucketFolder | None, folder: Path, part: JobPart | None, events: Events) -> None:

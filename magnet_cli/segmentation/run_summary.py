@@ -42,7 +42,11 @@ def summary_file(folder: Path, part: JobPart | None = None) -> WrittenFile:
 
 
 def list_digest(images: Iterable[str]) -> str:
-    """Return a SHA-256 of a list of images, whatever its order. All parts of a run have to agree on it."""
+    """Return a SHA-256 of a list of images, whatever its order. All parts of a run have to agree on it.
+
+    Args:
+        images: What the list says of each image, as text.
+    """
     # On Linux a file name may hold bytes that are no UTF-8, which Python keeps as surrogates.
     return hashlib.sha256("\0".join(sorted(images)).encode("utf-8", "surrogateescape")).hexdigest()
 
