@@ -10,10 +10,13 @@ import numpy as np
 import wsidicom
 from pydicom.errors import InvalidDicomError
 from wsidicom import errors
+from wsidicom.instance.dataset import TileType
+from wsidicom.instance.tile_index.sparse_tile_index import SparseTileIndex
 
 from magnet_cli.geometry import Size
 from magnet_cli.images.failures import check_pixels, naming
 from magnet_cli.images.levels import level_table
+from magnet_cli.images.openslide import left_planes
 from magnet_cli.images.protocol import ImageInfo
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import stated
@@ -68,6 +71,7 @@ def _info(path: str, slide: Any) -> ImageInfo:
     size = Size(width=full.size.width, height=full.size.height)
     count = full.datasets[0].samples_per_pixel
     resolution, notes = stated(full.mpp.width, full.mpp.height, unit="um")
+    notes += left_planes(len(full.optical_paths), len(full.focal_planes))
     return ImageInfo(
         path=path,
         backend="wsidicom",
@@ -76,8 +80,19 @@ def _info(path: str, slide: Any) -> ImageInfo:
         bands=COLOURS if count == len(COLOURS) else ("grey",),
         dtype="uint8" if full.datasets[0].bits <= 8 else "uint16",  # noqa: PLR2004 (bits)
         resolution=resolution,
+        has_mask=any(_missing_tiles(level) is not None for level in slide.pyramid),
         notes=notes,
     )
+
+
+def _missing_tiles(level: Any) -> NDArray[np.bool_] | None:
+    """Return `(rows, columns)`, True for tiles of a level that are not stored; None where all are."""
+    instance = level.default_instance
+    if level.datasets[0].tile_type != TileType.SPARSE:
+        return None
+    planes = SparseTileIndex(instance.datasets).planes
+    missing: NDArray[np.bool_] = planes[instance.default_z, instance.default_path].plane.T < 0
+    return missing if missing.any() else None
 
 
 class DicomStore:
@@ -92,6 +107,7 @@ class DicomStore:
         self._info = info
         self._slide = slide
         self._levels = [(level.level, level.tile_size) for level in slide.pyramid]
+        self._missing = [_missing_tiles(level) for level in slide.pyramid]
         self._lock = Lock()
 
     def block(self, level: int) -> Size:
@@ -100,13 +116,21 @@ class DicomStore:
         return Size(width=tile.width, height=tile.height)
 
     def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
-        """Decode a box of a level; every pixel of the result is valid."""
+        """Decode a box of a level; pixels of tiles that are not stored are not valid."""
         rule, where = f"box {box} of level {level} cannot be decoded", self._levels[level][0]
         # The files of a slide have one position each, so threads read them in turn.
         with naming(self._info.path, rule, advice=DAMAGED, also=FAILURES), self._lock:
             read = self._slide.read_region((box.x, box.y), where, (box.width, box.height), as_array=True)
             pixels: NDArray[Any] = np.asarray(read).reshape(box.height, box.width, len(self._info.bands))
-        return Pixels(pixels.astype(self._info.dtype, copy=False), None).only(bands)
+        return Pixels(pixels.astype(self._info.dtype, copy=False), self._valid(level, box)).only(bands)
+
+    def _valid(self, level: int, box: Box) -> NDArray[np.bool_] | None:
+        missing, tile = self._missing[level], self.block(level)
+        if missing is None:
+            return None
+        rows, columns = np.arange(box.y, box.bottom) // tile.height, np.arange(box.x, box.right) // tile.width
+        valid: NDArray[np.bool_] = ~missing[np.ix_(rows, columns)]
+        return None if valid.all() else valid
 
     def close(self) -> None:
         """Close the slide's files."""

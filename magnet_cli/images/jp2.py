@@ -43,6 +43,9 @@ END = b"\xff\xd9"
 SYCC = 18
 """Enumerated colour space of a colour box: YCbCr, which GDAL hands out as it is stored."""
 
+OVERVIEW_FILES = (".ovr", ".rrd", ".aux")
+"""Endings of files beside an image in which GDAL keeps overviews; it reads these in place of the image's own."""
+
 CM_UM = 10000
 FINEST_UM = 1e-3
 """A pixel smaller than a nanometre is a writer's mistake."""
@@ -75,10 +78,13 @@ def open_jp2(blob: Blob, *, alpha: Alpha = "mask") -> PyramidImage:
                     close([datasets.pop()])
                     break
             info = _info(path, datasets, codes)
+        # Pixels of overviews in a file beside the image lie in the middle of what they stand for, as in other formats.
+        beside = any(name.lower().endswith(OVERVIEW_FILES) for name in datasets[0][0].files)
     except SourceError:
         close(datasets)
         raise
-    return PyramidImage(info, Jp2Store(info, datasets, codes), by_band=False)
+    store = (GdalStore if beside else Jp2Store)(info, datasets, codes)
+    return PyramidImage(info, store, by_band=False)
 
 
 @dataclass(frozen=True, kw_only=True)

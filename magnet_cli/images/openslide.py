@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FAILURES = (openslide.OpenSlideError,)
 BLOCK = Size(width=512, height=512)
 SLIDE_CACHE_BYTES = 64 << 20
+PLANES = ("dicom.NumberOfOpticalPaths", "dicom.TotalPixelMatrixFocalPlanes")
 BOUNDS = ("openslide.bounds-x", "openslide.bounds-y", "openslide.bounds-width", "openslide.bounds-height")
 
 
@@ -52,6 +53,7 @@ def _info(path: str, slide: openslide.OpenSlide) -> ImageInfo:
     check_pixels(width, height, path)
     size = Size(width=width, height=height)
     resolution, notes = _resolution(slide.properties)
+    notes += left_planes(*(_count(slide.properties.get(name)) for name in PLANES))
     reduced = [Size(width=max(1, w), height=max(1, h)) for w, h in slide.level_dimensions[1:]]
     return ImageInfo(
         path=path,
@@ -74,6 +76,22 @@ def _resolution(properties: Mapping[str, str]) -> Found:
     names = (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
     found, notes = stated(*map(properties.get, names), unit="um")
     return (None, notes) if found is None else microscope(found.x, found.y)
+
+
+def left_planes(paths: int, focal: int) -> tuple[str, ...]:
+    """Return a note where a DICOM slide has several optical paths, such as channels, or focal planes.
+
+    Args:
+        paths: Number of optical paths.
+        focal: Number of focal planes.
+    """
+    counts = [(paths, "optical paths"), (focal, "focal planes")]
+    left = [f"{count} {kind}" for count, kind in counts if count > 1]
+    return (f"the slide has {' and '.join(left)}: the first of each is read",) if left else ()
+
+
+def _count(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 1
 
 
 def _bounds(properties: Mapping[str, str], size: Size) -> Box | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from magnet_cli.images.sidecar_folder import SidecarFolder
 
 WORLD_LINES = 6
+PRIMARY = ("red", "green", "blue")
 RPC_TEXTS = ("_RPC.TXT", "_rpc.txt", "_RPC.txt")
 RPC_TABLES = ("RPB", "rpb")
 
@@ -41,6 +42,12 @@ class Sidecars:
     rpc: tuple[float, ...] = ()
     """Rational polynomial coefficients, as in the tag RPCCoefficientTag."""
     nodata: float | None = None
+    names: tuple[tuple[int, str], ...] = ()
+    """Names that the file .aux.xml gives to bands, in small letters, each with the band's position."""
+    scales: tuple[float, ...] = ()
+    """Factors of stored values by the file .aux.xml, where it states any."""
+    offsets: tuple[float, ...] = ()
+    """Numbers that are added to the products, where it states any."""
     mask: str | None = None
     """Path or URL of a raster `.msk`, whose pixels say which pixels of the image hold data."""
     overviews: str | None = None
@@ -56,7 +63,8 @@ class Sidecars:
         """Return what a run depends on as a text to be hashed; it leaves out statistics that GDAL stores."""
         systems = [crs and crs.to_wkt() for crs in (self.crs, self.points_crs)]
         values = (systems, self.geotransform, self.world, self.tie_points, self.rpc, self.nodata)
-        return repr(values) if any((*systems, *values[1:])) else ""
+        named = repr(self.names) if self.names else ""
+        return repr(values) + named if any((*systems, *values[1:], named)) else ""
 
 
 def find_sidecars(path: str | Path, *, world: Iterable[str], placed: bool = False) -> Sidecars:
@@ -85,6 +93,9 @@ def find_sidecars(path: str | Path, *, world: Iterable[str], placed: bool = Fals
         points_crs=found.points_crs if found else None,
         rpc=rpc,
         nodata=found.nodata if found else None,
+        names=found.names if found else (),
+        scales=found.scales if found else (),
+        offsets=found.offsets if found else (),
         mask=_place(folder, names.appended("msk")),
         overviews=_place(folder, names.appended("ovr")),
         notes=tuple(notes),
@@ -199,6 +210,9 @@ class _Pam:
     points_crs: CRS | None
     rpc: tuple[float, ...]
     nodata: float | None
+    names: tuple[tuple[int, str], ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
 
     @classmethod
     def read(cls, folder: SidecarFolder, names: _Names, notes: list[str]) -> _Pam | None:
@@ -222,6 +236,9 @@ class _Pam:
             points_crs=_system(points.get("Projection"), file, notes) if points is not None else None,
             rpc=_pam_rpc(root),
             nodata=_pam_nodata(root, file, notes),
+            names=tuple(_pam_names(root)),
+            scales=_pam_numbers(root, "Scale"),
+            offsets=_pam_numbers(root, "Offset"),
         )
 
 
@@ -280,6 +297,21 @@ def _pam_nodata(root: ET.Element, file: str, notes: list[str]) -> float | None:
         notes.append(f"bands have different nodata values in {file}: they are ignored")
         return None
     return next(iter(values), None)
+
+
+def _pam_names(root: ET.Element) -> Iterator[tuple[int, str]]:
+    """Yield positions and names of bands: that a band is red, green or blue says more than its description."""
+    for band in root.findall("PAMRasterBand"):
+        colour, described = ((band.findtext(key) or "").strip().lower() for key in ("ColorInterp", "Description"))
+        name = colour if colour in PRIMARY else described
+        number = band.get("band", "")
+        if name and number.isdecimal() and int(number) > 0:
+            yield int(number) - 1, name
+
+
+def _pam_numbers(root: ET.Element, key: str) -> tuple[float, ...]:
+    found = [finite_number(band.findtext(key) or "") for band in root.findall("PAMRasterBand")]
+    return tuple(value for value in found if value is not None)
 
 
 def _pam_rpc(root: ET.Element) -> tuple[float, ...]:

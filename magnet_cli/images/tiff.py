@@ -34,7 +34,19 @@ from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import Found, microscope, not_positive
 from magnet_cli.images.sidecars import Sidecars, find_sidecars, unread_projection, world_endings
 from magnet_cli.images.store import TRANSPOSED, OrientedStore, Store, oriented
-from magnet_cli.images.tiff_colour import COLOURS, OLD_JPEG, Colour, alpha_sample, colour, palette_fault, understood
+from magnet_cli.images.tiff_colour import (
+    COLOURS,
+    JPEG_LIKE,
+    OLD_JPEG,
+    PALETTE,
+    YCBCR,
+    Colour,
+    alpha_sample,
+    colour,
+    has_whole_chroma,
+    palette_fault,
+    understood,
+)
 from magnet_cli.images.tiff_description import (
     band_names,
     band_scales,
@@ -70,6 +82,9 @@ LARGEST_STRIP = 1 << 30
 """Largest compressed strip that is decoded, in bytes: all of it has to be in memory."""
 USUAL_STRIP = 32 << 20
 """Largest strip that libvips decodes within its own limits, in bytes."""
+CONVERTED = (0, 1, 2, 3, 5, 8, 32844, 32845, 34892)
+"""Photometric interpretations that libvips converts, or hands out as they are stored where that is their meaning:
+grey, RGB, palettes, CMYK, L*a*b*, LogL, LogLuv, and the linear RGB of cameras."""
 PLAIN = (1, 2)
 """Photometric interpretations whose samples libvips hands out as they are stored."""
 
@@ -278,11 +293,12 @@ def _facts(image: TiffImage, blob: Blob, alpha: Alpha) -> TiffFacts:
     orientation, said = stored_orientation(page, reference)
     if reference.crs is None and (note := unread_projection(blob.name)):
         said += (note,)
-    said += scale_note(*band_scales(page))
+    scales, offsets = band_scales(page)
+    said += scale_note((*scales, *beside.scales), (*offsets, *beside.offsets))
     facts = TiffFacts(
         image=image,
         layers=(full,),
-        colour=_colour(image, alpha) if clear else None,
+        colour=_colour(image, alpha, beside) if clear else None,
         alpha=alpha if alpha_sample(page) is not None else None,
         orientation=orientation,
         regional=regional,
@@ -329,13 +345,13 @@ def _usable(full: Colour, alpha: Alpha, candidate: Candidate) -> bool:
     return palettes[0] == palettes[1] and all(getattr(full, name) == getattr(found, name) for name in same)
 
 
-def _colour(image: TiffImage, alpha: Alpha) -> Colour:
+def _colour(image: TiffImage, alpha: Alpha, beside: Sidecars) -> Colour:
     pages = image.pages
     found = colour(pages[0], len(pages), alpha=alpha)
     if len(pages) > 1:
         described = () if image.ome is None else image.ome.channel_names
         return replace(found, bands=channel_names(pages, described) or found.bands)
-    return replace(found, bands=_described(found, band_names(pages[0])))
+    return replace(found, bands=_described(found, band_names(pages[0]) | dict(beside.names)))
 
 
 def _described(colour: Colour, names: dict[int, str]) -> tuple[str, ...]:
@@ -427,6 +443,25 @@ def _is_of_the_ground(page: TiffPage) -> bool:
     return GPS in page.tags or any(code != tiff_geo.NODATA for code, *_ in tiff_geo.geo_tags(page))
 
 
+def _refuse_colours(page: TiffPage, path: str) -> None:
+    """Refuse colours that libvips would hand out as they are stored, as if they were red, green and blue.
+
+    Raises:
+        SourceError: The page has such colours.
+    """
+    stored = f"photometric interpretation {int(page.photometric)}"
+    if page.photometric == PALETTE and page.samplesperpixel > 1:
+        rule = "a palette with further samples beside its indices is not read"
+    elif page.photometric == YCBCR and page.compression not in JPEG_LIKE and has_whole_chroma(page):
+        # libvips converts chroma that is subsampled, and no other.
+        rule = "YCbCr without JPEG is read by JFIF's coefficients in the whole range of 8 bits"
+    elif page.photometric in (*CONVERTED, YCBCR):
+        return
+    else:
+        rule = "this kind of colours is not read"
+    raise SourceError(rule, value=stored, file=path, advice="Convert the image to RGB or grey")
+
+
 def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> PyramidImage:
     from magnet_cli.images.vips import decoded_store, finished, picture_info, read_header  # noqa: PLC0415 (pyvips is seldom needed)
 
@@ -434,6 +469,7 @@ def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> Pyr
     if layer.pages[0].compression == OLD_JPEG:
         rule, advice = "old-style JPEG compression is not read", "Convert it to a tiled TIFF with another compression"
         raise SourceError(rule, value="compression 6", file=path, advice=advice)
+    _refuse_colours(layer.pages[0], path)
     if len(layer.pages) > 1:
         rule = "channels on pages of their own must be readable by region"
         raise SourceError(rule, value=f"{len(layer.pages)} pages", file=path, advice="Convert it to a tiled TIFF")

@@ -25,6 +25,9 @@ APERIO_YCBCR = 33003
 JPEG_2000 = (33003, 33004, 33005, 34712)
 """Compression codes of JPEG 2000; its decoder returns what is stored, YCbCr too."""
 ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
+COEFFICIENTS, CHROMA_SUBSAMPLING, REFERENCES = 529, 530, 532
+"""Tags of YCbCr: the weights of red, green and blue, the subsampling, and the values of black and white."""
+JFIF, FULL_RANGE = (0.299, 0.587, 0.114), (0, 255, 128, 255, 128, 255)
 COLOURS = ("red", "green", "blue")
 
 
@@ -93,10 +96,34 @@ def understood(page: TiffPage) -> bool:
     if page.dtype is None or page.dtype.kind not in "buif" or page.compression == OLD_JPEG:
         return False
     if page.photometric == YCBCR:
-        return page.compression in JPEG_LIKE or (page.compression in JPEG_2000 and page.dtype == np.uint8)
+        plain = page.compression in JPEG_2000 or has_plain_chroma(page)
+        return page.compression in JPEG_LIKE or (plain and page.dtype == np.uint8)
     if page.photometric == PALETTE:
         return page.samplesperpixel == 1 and page.colormap is not None and page.dtype.kind in "bu"
     return page.photometric in (MINISWHITE, MINISBLACK, RGB)
+
+
+def has_plain_chroma(page: TiffPage) -> bool:
+    """Return whether YCbCr is stored with as much chroma as luma, and by JFIF's coefficients in the whole range."""
+    if page.samplesperpixel != len(COLOURS) or not has_whole_chroma(page):
+        return False
+    for code, usual in ((COEFFICIENTS, JFIF), (REFERENCES, FULL_RANGE)):
+        stated = page.tags.valueof(code, None)
+        if stated is not None and not np.allclose(_quotients(stated), usual, atol=1e-3):
+            return False
+    return True
+
+
+def has_whole_chroma(page: TiffPage) -> bool:
+    """Return whether YCbCr is stored with as much chroma as luma; by TIFF 6.0 it is subsampled unless a tag says so."""
+    return tuple(page.tags.valueof(CHROMA_SUBSAMPLING, ())) == (1, 1)
+
+
+def _quotients(stated: Any) -> NDArray[np.float64]:
+    """Return the numbers of a tag of rationals, whose numerators and denominators take turns."""
+    pairs = np.asarray(stated, np.float64).reshape(-1, 2)
+    found: NDArray[np.float64] = pairs[:, 0] / np.maximum(pairs[:, 1], 1)
+    return found
 
 
 def colour(page: TiffPage, channels: int = 1, *, alpha: Alpha = "mask") -> Colour:
@@ -114,7 +141,7 @@ def colour(page: TiffPage, channels: int = 1, *, alpha: Alpha = "mask") -> Colou
     flagged = alpha_sample(page)
     transparent = None if alpha == "band" else flagged
     count = channels if channels > 1 else page.samplesperpixel - (transparent is not None)
-    chroma = page.compression == APERIO_YCBCR or (page.photometric == YCBCR and page.compression in JPEG_2000)
+    chroma = page.compression == APERIO_YCBCR or (page.photometric == YCBCR and page.compression not in JPEG_LIKE)
     luma = chroma and dtype == np.uint8 and page.samplesperpixel == len(COLOURS)
     # For signed numbers and floats "0 is white" has no largest value to count from.
     white = page.photometric == MINISWHITE and dtype.kind == "u"

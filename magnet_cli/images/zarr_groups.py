@@ -80,7 +80,12 @@ def axes_of(multiscale: Mapping[str, Any], dimensions: int) -> str:
     if not said:
         # Version 0.3 and later state axes; before, an array had five dimensions in this order.
         return GUESSED_AXES[dimensions] if dimensions != 4 else "czyx"  # noqa: PLR2004 (as OME-Zarr 0.3 orders them)
-    return "".join(str(axis["name"] if isinstance(axis, dict) else axis)[0].lower() for axis in said)
+    letters = [str(axis["name"] if isinstance(axis, dict) else axis)[0].lower() for axis in said]
+    # The channels of spectra are called by many names, and their axis is known by its type.
+    typed = [index for index, axis in enumerate(said) if isinstance(axis, dict) and axis.get("type") == "channel"]
+    if "c" not in letters and len(typed) == 1:
+        letters[typed[0]] = "c"
+    return "".join(letters)
 
 
 def _metadata(group: zarr.Group) -> Mapping[str, Any]:

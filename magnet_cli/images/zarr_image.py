@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import struct
+from base64 import b64decode
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from math import log
@@ -15,7 +17,7 @@ from zarr.storage import FsspecStore, LocalStore, ZipStore
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Size
-from magnet_cli.images.channels import channel_bands
+from magnet_cli.images.channels import channel_bands, scale_note
 from magnet_cli.images.contents import Content, choose, largest, others
 from magnet_cli.images.failures import check_pixels, naming, needing
 from magnet_cli.images.inputs import ZARR_MARKS
@@ -26,6 +28,7 @@ from magnet_cli.images.resolution import Found, decimal, not_positive, stated
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.units import unit_in_um
 from magnet_cli.images.urls import is_url
+from magnet_cli.images.validity import storable, without_nodata
 from magnet_cli.images.zarr_codecs import checked_codecs
 from magnet_cli.images.zarr_groups import GUESSED_AXES, ZarrNode, axes_of, described_names, zarr_images
 from magnet_cli.images.zarr_stores import BoundedZipStore, RegularStore
@@ -44,6 +47,9 @@ AXIS_NAMES = {
     **dict.fromkeys(("t", "time"), "t"),
 }
 """Axes by the names that programs give to the dimensions of an array."""
+
+PACKED = ("scale_factor", "add_offset")
+"""Attributes by which netCDF and xarray turn stored values into physical ones."""
 
 ADVICE = "Name the group of one image"
 COLOURS = ("red", "green", "blue")
@@ -92,7 +98,8 @@ def open_zarr(path: str, *, series: str | int | None = None) -> PyramidImage:
     except SourceError:
         holder.close()
         raise
-    return PyramidImage(info, ZarrStore(holder, levels, np.dtype(info.dtype))).holding(contents, index)
+    store = ZarrStore(holder, levels, np.dtype(info.dtype), nodata=info.nodata)
+    return PyramidImage(info, store).holding(contents, index)
 
 
 class _Holder:
@@ -154,6 +161,13 @@ def _levels(path: str, image: ZarrNode) -> ZarrLevels:
             advice="Name the array of an image, or export it again as OME-Zarr",
         )
     axes = axes_of(multiscale, arrays[0].ndim)
+    if any(array.size > arrays[0].size for array in arrays):
+        raise SourceError(
+            "the levels of a multiscale image go from the largest to the smallest",
+            value=", ".join("x".join(map(str, array.shape)) for array in arrays[:3]),
+            file=path,
+            advice="Export it again as OME-Zarr, or name the array of the largest level",
+        )
     resolution, said = _resolution(multiscale, axes)
     reduced = _reduced(multiscale, arrays, axes)
     return ZarrLevels(
@@ -271,8 +285,27 @@ def _labels(metadata: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _notes(array: zarr.Array[Any], axes: str) -> tuple[str, ...]:
-    deep = [f"{name}={array.shape[i]}" for i, name in enumerate(axes) if name in "tz" and array.shape[i] > 1]
-    return (f"only the first plane is read ({', '.join(deep)})",) if deep else ()
+    deep = [f"{name}={array.shape[i]}" for i, name in enumerate(axes) if name not in "yxc" and array.shape[i] > 1]
+    stated = array.attrs.asdict()
+    scales, offsets = ([value] if isinstance(value, int | float) else [] for value in map(stated.get, PACKED))
+    planes = (f"only the first plane is read ({', '.join(deep)})",) if deep else ()
+    return (*planes, *scale_note(scales, offsets))
+
+
+def _nodata(array: zarr.Array[Any]) -> float | None:
+    """Return the value of missing pixels that an array states by the conventions of netCDF, as xarray writes them."""
+    stated = array.attrs.asdict()
+    # Version 2 has no other place for it; 0 is what libraries fill arrays with that state nothing.
+    own = array.fill_value if "_ARRAY_DIMENSIONS" in stated and array.fill_value else None
+    for value in (stated.get("_FillValue"), stated.get("missing_value"), own):
+        number = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if isinstance(number, str):
+            with suppress(ValueError, struct.error):
+                # xarray writes the eight bytes of a number, in base 64, into version 3.
+                number = struct.unpack("<d", b64decode(number))[0]
+        if isinstance(number, int | float | np.number):
+            return storable(float(number), array.dtype)
+    return None
 
 
 def _bands(levels: ZarrLevels) -> tuple[str, ...]:
@@ -330,8 +363,9 @@ def _info(path: str, levels: ZarrLevels) -> ImageInfo:
         bands=_bands(levels),
         dtype=dtype.name,
         bilevel=array.dtype.kind == "b",
+        nodata=_nodata(array) if array.dtype.kind != "b" else None,
         resolution=levels.resolution,
-        has_mask=dtype.kind == "f",
+        has_mask=dtype.kind == "f" or (array.dtype.kind != "b" and _nodata(array) is not None),
         notes=levels.notes,
     )
 
@@ -343,12 +377,16 @@ class ZarrStore:
         holder: Holder of the zarr store, closed with this one.
         levels: Arrays of the levels.
         dtype: NumPy dtype of the pixels that are returned.
+        nodata: Value of missing pixels.
     """
 
-    def __init__(self, holder: _Holder, levels: ZarrLevels, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, holder: _Holder, levels: ZarrLevels, dtype: np.dtype[Any], *, nodata: float | None = None
+    ) -> None:
         self._holder = holder
         self._levels = levels
         self._dtype = dtype
+        self._nodata = nodata
 
     def block(self, level: int) -> Size:
         """Return the chunk size of a level."""
@@ -372,7 +410,7 @@ class ZarrStore:
         if values.dtype.kind == "b":
             values = values.astype(np.uint8) * np.uint8(255)
         values = values.astype(self._dtype, copy=False)
-        return Pixels(values, None)
+        return Pixels(values, without_nodata(values, self._nodata))
 
     def close(self) -> None:
         """Close the store of the image."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
@@ -157,3 +158,20 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     error = info_without("rasterio", path)
     assert "pip install 'magnet-cli[gdal]'" in error
     assert len(error.splitlines()) == 2
+
+
+@pytest.mark.parametrize("factors", [[3, 9], [2, 6]])
+def test_overviews_beside_the_file_lie_in_the_middle_of_what_they_stand_for(tmp_path: Path, factors: list[int]) -> None:
+    """GDAL reads them in place of the file's own resolutions, which lie elsewhere."""
+    across = np.broadcast_to(np.arange(108, dtype=np.uint8)[None, :, None] * 2, (54, 108, 1))
+    path = write_jp2(tmp_path / "a.jp2", np.ascontiguousarray(across))
+    with tifffile.TiffWriter(tmp_path / "a.jp2.ovr") as writer:
+        for factor in factors:
+            means = across[:, :, 0].reshape(54 // factor, factor, 108 // factor, factor).mean((1, 3))
+            writer.write(np.rint(means).astype(np.uint8), tile=(16, 16), subfiletype=1, metadata=None)
+    with open_image(path) as image:
+        assert [level.downsample.x for level in image.info.levels[1:]] == factors
+    for factor in factors:
+        found = read(path, pitch=factor).pixels[3, :, 0]
+        middles = 2 * ((np.arange(108 // factor) + 0.5) * factor - 0.5)
+        np.testing.assert_allclose(found[: 108 // factor], middles, atol=0.51)

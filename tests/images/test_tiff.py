@@ -749,3 +749,57 @@ def test_every_codec_that_can_be_written_is_read(tmp_path: Path) -> None:
             np.testing.assert_array_equal(read(path).pixels, expected, err_msg=path.name)
             read_codecs.add(name)
     assert len(read_codecs) >= 20, read_codecs
+
+
+def stored_ycbcr(path: Path, picture: Array, **options: Any) -> None:
+    """Write YCbCr that no JPEG decoder turns into colours."""
+    stored = np.asarray(PillowImage.fromarray(picture).convert("YCbCr"))
+    tifffile.imwrite(path, stored, photometric="ycbcr", **{"subsampling": (1, 1)} | options)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib", "tile": (32, 32)}, {"compression": "lzw"}])
+def test_ycbcr_without_jpeg_is_turned_into_colours(tmp_path: Path, options: dict[str, Any]) -> None:
+    stored_ycbcr(tmp_path / "a.tif", noise(50, 70), **options)
+    found = read(tmp_path / "a.tif").pixels
+    assert inspect(tmp_path / "a.tif").bands == ("red", "green", "blue")
+    np.testing.assert_allclose(found.astype(int), noise(50, 70), atol=3)
+
+
+def changed_tag(path: Path, code: int, value: int) -> None:
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags[code].overwrite(value)
+
+
+def narrow_range(path: Path) -> None:
+    references = (16, 1, 235, 1, 128, 1, 240, 1, 128, 1, 240, 1)
+    stored_ycbcr(path, noise(50, 70), extratags=[(532, 5, 6, references, True)])
+
+
+def palette_and_alpha(path: Path) -> None:
+    table = tuple(int(value) for value in np.tile(np.arange(255, -1, -1) * 257, 3))
+    options: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(path, noise(50, 70, 2), extratags=[(320, 3, 768, table, True)], **options)
+    changed_tag(path, 262, 3)
+
+
+def icc_lab(path: Path) -> None:
+    tifffile.imwrite(path, noise(50, 70), photometric="icclab")
+
+
+@pytest.mark.parametrize("write", [narrow_range, palette_and_alpha, icc_lab])
+def test_colours_that_no_reader_converts_are_refused(tmp_path: Path, write: Any) -> None:
+    """They would be read as if they were red, green and blue, or grey."""
+    write(tmp_path / "a.tif")
+    with pytest.raises(SourceError, match=r"YCbCr without JPEG|palette with further|kind of colours"):
+        inspect(tmp_path / "a.tif")
+
+
+def test_names_and_scales_of_bands_in_the_file_aux_xml_count(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", noise(20, 30), photometric="minisblack", planarconfig="contig")
+    said = ["<ColorInterp>Blue</ColorInterp>", "<ColorInterp>Green</ColorInterp><Description>B3</Description>"]
+    said.append("<Description>B8</Description><Scale>0.5</Scale>")
+    bands = "".join(f'<PAMRasterBand band="{n}">{text}</PAMRasterBand>' for n, text in enumerate(said, start=1))
+    (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
+    info = inspect(tmp_path / "a.tif")
+    assert info.bands == ("blue", "green", "b8")
+    assert "a scale of 0.5" in " ".join(info.notes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from base64 import b64encode
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -305,3 +307,59 @@ def test_what_ome_zarr_py_writes_is_what_it_reads(tmp_path: Path, version: str) 
             box = Box.whole(info.levels[index].size)
             (region,) = image.read([Request(pitch=Pitch.square(2**index), box=box)])
         np.testing.assert_array_equal(region.pixels, np.moveaxis(np.asarray(data), 0, 2))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("name", ["spectral", "lambda", "wavelength"])
+def test_the_axis_of_channels_is_known_by_its_type(tmp_path: Path, name: str, version: Any) -> None:
+    path = ome_zarr(tmp_path / "a.zarr", levels_of(), version=version)
+    rename_axis(path, 0, name, "channel")
+    np.testing.assert_array_equal(read(path).pixels, np.moveaxis(levels_of()[0], 0, 2))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_planes_along_any_other_axis_are_named(tmp_path: Path, version: Any) -> None:
+    path = ome_zarr(tmp_path / "a.zarr", levels_of(), version=version)
+    rename_axis(path, 0, "angle", "other")
+    assert "only the first plane is read (a=2)" in inspect(path).notes
+
+
+def rename_axis(path: Path, index: int, name: str, kind: str) -> None:
+    group = zarr.open_group(path)
+    attributes = group.attrs.asdict()
+    metadata: Any = attributes.get("ome", attributes)
+    metadata["multiscales"][0]["axes"][index] = {"name": name, "type": kind}
+    group.attrs.update(attributes)
+
+
+def test_levels_from_the_smallest_to_the_largest_are_refused(tmp_path: Path) -> None:
+    path = ome_zarr(tmp_path / "a.zarr", levels_of()[::-1], version=3)
+    with pytest.raises(SourceError, match="from the largest to the smallest"):
+        inspect(path)
+
+
+@pytest.mark.parametrize("how", ["_FillValue", "missing_value", "base64", "version 2"])
+def test_values_that_netcdf_calls_missing_hold_no_data(tmp_path: Path, how: str) -> None:
+    values = np.arange(6 * 7).reshape(6, 7).astype(np.float32 if how == "base64" else np.int16)
+    values[:2] = -9999
+    by_kind: dict[str, dict[str, Any]] = {
+        "base64": {"_FillValue": b64encode(struct.pack("<d", -9999.0)).decode()},
+        "version 2": {"_ARRAY_DIMENSIONS": ["y", "x"]},
+    }
+    stated = by_kind.get(how, {how: -9999})
+    old = how == "version 2"
+    array = zarr.create_array(
+        tmp_path / "a.zarr",
+        shape=(6, 7),
+        chunks=(4, 4),
+        dtype=values.dtype,
+        fill_value=-9999 if old else 0,
+        zarr_format=2 if old else 3,
+        attributes={**stated, "scale_factor": 0.5},
+    )
+    array[:] = values
+    info, found = inspect(tmp_path / "a.zarr"), read(tmp_path / "a.zarr").valid
+    assert (info.nodata, info.has_mask) == (-9999, True)
+    assert found is not None
+    np.testing.assert_array_equal(found, values != -9999)
+    assert "a scale of 0.5" in " ".join(info.notes)
