@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,8 +14,16 @@ from magnet_cli.masks.targets import input_images
 from magnet_cli.options.parts import JobPart
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation import api
+from magnet_cli.segmentation.pass_runner import PassRunner
 from tests.cli.support import invoke, write_image
 from tests.files import tree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from magnet_cli.segmentation.block import BlockState
+    from magnet_cli.segmentation.group_reader import GroupPixels
+    from magnet_cli.segmentation.window_scores import Known
 
 PATCH = ("--method", "patch")
 NAMES = ("two\nlines", 'say "aah"', "it's", "-o", "schnee \u2603 \U0001f52c", "e\u0301", "  blank ", "%d{x}", "x" * 230)
@@ -117,3 +125,36 @@ def test_passing_over_outputs_of_a_large_folder_compares_no_pairs(monkeypatch: p
     monkeypatch.setattr("magnet_cli.images.FoundImage.__eq__", equal)
     assert len(input_images([str(here)])) == 300
     assert compared < 300
+
+
+def test_a_part_whose_image_is_mended_is_repeated_and_the_summary_follows(here: Path, bundle: Path) -> None:
+    write_image(here / "in" / "a.tif")
+    (here / "in" / "b.tif").write_text("no image")
+    words = ("segment", "in", "--weights", bundle, *PATCH, "-o", "out", "--num-parts", "2", "--part-id")
+    assert [invoke(*words, index).exit_code for index in "01"] == [0, 3]
+    assert read_report(Path("out/run.json"))["counts"] == {"done": 1, "already done": 0, "failed": 1, "waiting": 0}
+    write_image(here / "in" / "b.tif", seed=1)
+    assert invoke(*words, "1").exit_code == 0
+    assert read_report(Path("out/run.json"))["counts"] == {"done": 2, "already done": 0, "failed": 0, "waiting": 0}
+
+
+def test_an_image_that_grows_while_a_folder_is_read_fails_alone(
+    here: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(3):
+        write_image(here / "in" / f"{seed}.tif", seed=seed)
+    compute, growing = PassRunner.compute, here / "in" / "1.tif"
+
+    def computed(self: PassRunner, given: GroupPixels, known: Sequence[Known | None]) -> list[BlockState]:
+        if self.bound.plan.image.path.endswith("1.tif"):
+            with growing.open("ab") as file:
+                file.write(bytes(100))
+        return compute(self, given, known)
+
+    monkeypatch.setattr(PassRunner, "compute", computed)
+    result = invoke("segment", "in", "--weights", bundle, *PATCH, "-o", "out")
+    assert result.exit_code == 7, result.stderr
+    assert "in/1.tif" in result.stderr
+    found: dict[str, Any] = read_report(Path("out/run.json"))
+    assert [row["status"] for row in found["images"]] == ["done", "failed", "done"]
+    assert not Path("out/1.tif").exists()
