@@ -67,5 +67,14 @@ class OnnxFile:
             raise WeightsError("the graph takes weights from files that the description does not name",
                 value=", ".join(sorted(other)), file=path, advice="Export the network again into one file")  # fmt: skip
         network = ENGINES[engine].open(path)
-        network.open("cpu")
+        try:
+            network.open("cpu")
+        except WeightsError as exc:
+            if engine != "onnxruntime" or spec.input_type != "float64":
+                raise
+            raise WeightsError(
+                f"ONNX Runtime computes few operators in float64: {exc.rule}",
+                file=path,
+                advice="Take --engine openvino, or export the network in float32, after network.float()",
+            ) from exc
         return network

@@ -280,6 +280,26 @@ def test_a_graph_in_double_precision_gives_what_it_gives_in_single_precision(fil
     assert float((probs - wanted).abs().max()) < 1e-5
 
 
+def test_weights_in_double_precision_are_for_openvino(file: Path) -> None:
+    pytest.importorskip("openvino", reason="the engine is not installed")
+    model = onnx_graph()
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array.astype(np.float64), tensor.name))
+    for end in (model.graph.input[0], model.graph.output[0]):
+        end.type.tensor_type.elem_type = 11
+    onnx.save(model, file)
+    options = NetworkOptions(network=str(file), input=SIDE, mean="imagenet", std="imagenet")
+    with pytest.raises(WeightsError, match=r"few operators in float64.* Take --engine openvino, or export .*float32"):
+        tried_network(options, engine="onnxruntime")
+    found = tried_network(options, engine="openvino")
+    network = frozen(OnnxFile().load(file.parent, found.spec, "openvino"))
+    patches = torch.randn(2, BANDS, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        wanted = enlarged(Strided()(patches), patches).softmax(dim=1)
+        assert float((Adapted(network, spec=found.spec)(patches) - wanted).abs().max()) < 1e-5
+
+
 def test_custom_operators_are_refused_also_inside_branches(file: Path) -> None:
     model, helper = onnx_graph(), onnx.helper
     inner = helper.make_graph(
