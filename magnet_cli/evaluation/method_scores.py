@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from magnet_cli import images
 from magnet_cli.errors import MagnetError, UsageError
-from magnet_cli.evaluation.mask_scores import Evaluation, check_inputs, evaluate, is_drawn, refuse_values_of_polygons
+from magnet_cli.evaluation.mask_scores import (
+    Evaluation,
+    check_inputs,
+    evaluate_segmented,
+    is_drawn,
+    refuse_values_of_polygons,
+)
 from magnet_cli.evaluation.statistics import Distribution, Pooled, paired_difference
 from magnet_cli.events import Events
 from magnet_cli.images.dataset import DatasetSample, read_dataset
@@ -449,10 +458,21 @@ def _score(
     try:
         # A list may have rasters, whose stored values have a meaning of their own, and polygons beside them.
         counting = replace(options.evaluation, truth_values=None) if is_drawn(sample.label) else options.evaluation
-        found = evaluate(target.mask, sample.label, counting, roi=sample.roi, corrections=sample.corrections)
+        with ExitStack() as stack:
+            where = _opened(sample, options, stack)
+            found = evaluate_segmented(
+                where, target.mask, sample.label, counting, roi=sample.roi, corrections=sample.corrections
+            )
     except MagnetError as error:
         events.failed(target.image, error)
         return replace(row, error=error)
     trim()
     cost = None if made.report is None else Cost.of(made.report)
     return replace(row, was_done=made.was_done, evaluation=found, cost=cost)
+
+
+def _opened(sample: DatasetSample, options: ScoreOptions, stack: ExitStack) -> images.Image:
+    """Open the image of a sample as its segmentation read it, to know where it has no data."""
+    own = options.segment
+    cache = images.CacheBudget.within(Path(tempfile.gettempdir()))
+    return stack.enter_context(images.open_image(sample.image, cache=cache, series=own.series, alpha=own.alpha))

@@ -115,6 +115,23 @@ def test_scores_are_those_of_the_masks_arrays(data: Path, colours: Path, tmp_pat
         assert described["megapixels"] == pytest.approx(sum(h * w for h, w in SIZES) / 1e6)
 
 
+def test_labels_where_the_image_has_no_data_do_not_count(colours: Path, tmp_path: Path) -> None:
+    """No method can find a class there, and a training leaves such pixels out, too."""
+    size = SIZES[0]
+    write_image(tmp_path / "a.tif", seed=1, size=size)
+    pixels = tifffile.imread(tmp_path / "a.tif")
+    pixels[:20] = 7
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extratags=[(42113, 2, 0, "7", True)])
+    tifffile.imwrite(tmp_path / "t.tif", expected_labels(size), photometric="minisblack")
+    (tmp_path / "data.csv").write_text("image,label\na.tif,t.tif\n", encoding="utf-8")
+    found = evaluate_methods(tmp_path / "data.csv", tmp_path / "out", options(colours, ("patch",)))
+    mask = tifffile.imread(tmp_path / "out" / "patch" / "a.tif", key=0)
+    assert (mask[:20] == 255).all()
+    confusion = np.array(found.methods[0].describe()["confusion"])
+    assert confusion.sum() == (size[0] - 20) * size[1]
+    assert not confusion[:, -1].any() or confusion.shape[1] == 3
+
+
 def test_a_network_of_the_callers_own_is_scored_as_a_bundle_that_computes_the_same(
     data: Path, colours: Path, tmp_path: Path
 ) -> None:
