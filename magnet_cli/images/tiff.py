@@ -277,6 +277,13 @@ def _facts(image: TiffImage, blob: Blob, alpha: Alpha) -> TiffFacts:
             file=blob.name,
             advice="Write their amplitude as a TIFF of floats",
         )
+    if len(image.pages) > 1 and page.samplesperpixel > 1:
+        raise SourceError(
+            "channels that have several samples a pixel each are not read",
+            value=f"{len(image.pages)} channels of {page.samplesperpixel} samples",
+            file=blob.name,
+            advice="Export one channel, or all channels as grey",
+        )
     fault = palette_fault(page)
     if fault is not None:
         raise SourceError(

@@ -803,3 +803,11 @@ def test_names_and_scales_of_bands_in_the_file_aux_xml_count(tmp_path: Path) -> 
     info = inspect(tmp_path / "a.tif")
     assert info.bands == ("blue", "green", "b8")
     assert "a scale of 0.5" in " ".join(info.notes)
+
+
+def test_channels_of_colours_are_refused(tmp_path: Path) -> None:
+    """They ended as a bug of the reader, after the file was opened."""
+    picture = np.stack([noise(40, 50), noise(40, 50)])
+    tifffile.imwrite(tmp_path / "a.ome.tif", picture, photometric="rgb", ome=True, metadata={"axes": "CYXS"})
+    with pytest.raises(SourceError, match=r"several samples a pixel .*2 channels of 3 samples"):
+        inspect(tmp_path / "a.ome.tif")
