@@ -100,7 +100,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         # The source distribution has no benchmarks.
         if not (root / target).exists() and not target.startswith("benchmarks/"):
             raise FileNotFoundError(f"{page.file.src_uri} links to {target}, which does not exist")
-        return match[1] if match[1].strip("`") == target else f"{match[1]} (`{target}`)"
+        text = match[1].strip("`")
+        if text == target:
+            return match[1]
+        # The end of the path says no more than the path.
+        return f"`{target}`" if target.endswith(f"/{text}") else f"{match[1]} (`{target}`)"
 
     return LINK.sub(outside, markdown)
 

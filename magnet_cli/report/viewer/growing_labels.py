@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,8 +59,8 @@ class GrowingLabels:
         self.version = 0
         """The version is raised whenever labels or values of fields were added."""
         self._versions = np.zeros((-(-cells.height // TILE), -(-cells.width // TILE)), np.int64)
-        self._waiting: set[tuple[int, int]] = set()
-        self._waiting_chunks: dict[tuple[int | str, Box], FieldChunk] = {}
+        self._waiting: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._waiting_chunks: OrderedDict[tuple[int | str, Box], FieldChunk] = OrderedDict()
         """One chunk for each place of a pass, or of a field that belongs to no pass.
 
         The fields of a pass have chunks at the same places, all of which are read for one of them.
@@ -97,8 +98,9 @@ class GrowingLabels:
                 changed, is_whole = self.mask.refresh(seconds)
             except OutputError as error:
                 raise SourceError(error.rule, value=error.value, file=error.file, advice=error.advice) from error
-            self._waiting |= changed
-            for chunk in self.mask.changed_chunks():
+            # Rows follow each other, so that a page that is opened meanwhile shows an area that grows and no scatter.
+            self._waiting.update(dict.fromkeys(sorted(changed)))
+            for chunk in sorted(self.mask.changed_chunks(), key=lambda each: (each.box.y, each.box.x)):
                 number = pass_of(chunk.name)
                 self._waiting_chunks[chunk.name if number is None else number, chunk.box] = chunk
             # Other threads ask for the changes since a version that they have read. The version is raised after its
@@ -106,9 +108,9 @@ class GrowingLabels:
             is_changed, version = bool(self._waiting or self._waiting_chunks), self.version + 1
             while self._waiting or self._waiting_chunks:
                 if self._waiting:
-                    self._take(*self._waiting.pop(), version)
+                    self._take(*self._waiting.popitem(last=False)[0], version)
                 else:
-                    self._take_chunk(self._waiting_chunks.popitem()[1], version)
+                    self._take_chunk(self._waiting_chunks.popitem(last=False)[1], version)
                 if time.monotonic() >= until:
                     break
             if is_changed:

@@ -127,6 +127,17 @@ def test_a_version_is_raised_after_its_squares_can_be_read(
         assert labels.changed(1) == []
 
 
+def test_rows_that_are_read_over_time_follow_each_other(growing: GrowingMask, monkeypatch: pytest.MonkeyPatch) -> None:
+    growing.compute(9)
+    taken: list[tuple[int, int]] = []
+    with UnfinishedMask.open(growing.path) as mask:
+        labels = GrowingLabels(mask)
+        monkeypatch.setattr(labels, "_take", lambda row, column, _: taken.append((row, column)))
+        assert labels.refresh(60)
+    assert len(taken) > 4
+    assert taken == sorted(taken)
+
+
 def test_every_zoom_shows_what_the_finished_mask_will_show(
     image: Path, labels: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

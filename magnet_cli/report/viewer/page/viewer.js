@@ -231,6 +231,7 @@ function showProgress(masks) {
     }
     if (facts.previews.length) lines.push(`${previewed(facts.previews)} ${ROUGH}.`);
     lines.push(doing(facts));
+    if (!facts.whole && !facts.problem) lines.push("The page is still reading what is there.");
     if (state.masks.length > 1) lines.unshift(`${state.masks[number].name}:`);
     for (const [text, kind] of [...lines.map((line) => [line, ""]), ...(facts.problem ? [[facts.problem, "problem"]] : [])]) {
       const line = document.createElement("p");
