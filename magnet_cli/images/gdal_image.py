@@ -64,6 +64,10 @@ DRIVERS = (
 """GDAL drivers that may open a file: those for rasters in files, and none that reads from a network."""
 SOURCE = re.compile(rb"<Source(?:Filename|Dataset)\b([^>]*)>([^<]*)<", re.IGNORECASE)
 """The attributes and the name of a file in the description of a mosaic."""
+OTHER_COLOURS = ("hue", "saturation", "lightness", "cyan", "magenta", "Y", "Cb", "Cr")
+"""What GDAL calls bands of other colours than red, green and blue. Yellow is also a band of satellites."""
+MOST_NAMED = 5
+"""Largest number of bands that a message names."""
 MARKS = (101, 90)
 """Values of samples before they are read, which every type can hold."""
 RELATIVE = re.compile(rb"relativeToVRT\s*=\s*[\"']1")
@@ -372,6 +376,8 @@ def codes_of(
     if dtype.kind == "c":
         raise SourceError("complex numbers are not read as an image", file=path, advice="Write their amplitude")
     meanings = [meaning for each in datasets for meaning in each.colorinterp]
+    if not indices and not luma:
+        _refuse_colours(path, [meaning.name for meaning in meanings])
     flagged = meanings.index(ColorInterp.alpha) if ColorInterp.alpha in meanings else None
     transparent = None if alpha == "band" else flagged
     said: dict[str, Any] = {"alpha": transparent}
@@ -393,6 +399,23 @@ def codes_of(
         **said,
         luma=luma and len(samples) == len(COLOURS) and dtype == np.uint8,
     )
+
+
+def _refuse_colours(path: str, meanings: Sequence[str]) -> None:
+    """Refuse bands that would be taken for red, green and blue by their count.
+
+    Raises:
+        SourceError: The file says that they are other colours, or that a palette stands beside other bands.
+    """
+    others = [name for name in meanings if name in OTHER_COLOURS]
+    beside = [name for name in meanings if name not in ("palette", "alpha")] if "palette" in meanings else []
+    if others or beside:
+        raise SourceError(
+            "bands of these colours are not read",
+            value=", ".join(meanings[:MOST_NAMED]),
+            file=path,
+            advice="Convert the image to RGB or grey, with gdal_translate for example",
+        )
 
 
 def _descriptions(dataset: Any) -> list[str]:

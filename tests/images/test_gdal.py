@@ -436,3 +436,34 @@ def test_a_mosaic_of_files_that_cannot_be_read_is_an_error(tmp_path: Path, conte
             for _ in range(2):
                 with pytest.raises(SourceError, match="cannot be decoded"):
                     image.read([Request(pitch=LEVEL0, box=box)])
+
+
+@pytest.mark.parametrize(
+    "colours",
+    [("Hue", "Saturation", "Lightness"), ("Cyan", "Magenta", "Yellow"), ("YCbCr_Y", "YCbCr_Cb", "YCbCr_Cr")],
+)
+def test_bands_of_other_colours_are_refused(tmp_path: Path, colours: tuple[str, ...]) -> None:
+    """Their number is that of red, green and blue, so a network would take them for these."""
+    tifffile.imwrite(tmp_path / "s.tif", np.zeros((20, 30, 3), np.uint8), photometric="minisblack")
+    source = '<SimpleSource><SourceFilename relativeToVRT="1">s.tif</SourceFilename></SimpleSource>'
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{n}"><ColorInterp>{colour}</ColorInterp>{source}</VRTRasterBand>'
+        for n, colour in enumerate(colours, start=1)
+    )
+    (tmp_path / "a.vrt").write_text(f'<VRTDataset rasterXSize="30" rasterYSize="20">{bands}</VRTDataset>')
+    with pytest.raises(SourceError, match="bands of these colours are not read"):
+        inspect(tmp_path / "a.vrt")
+
+
+def test_a_palette_beside_other_bands_is_refused(tmp_path: Path) -> None:
+    """The other bands were left out in silence."""
+    tifffile.imwrite(tmp_path / "s.tif", np.zeros((20, 30, 2), np.uint8), photometric="minisblack", planarconfig=1)
+    source = '<SimpleSource><SourceFilename relativeToVRT="1">s.tif</SourceFilename></SimpleSource>'
+    table = '<ColorInterp>Palette</ColorInterp><ColorTable><Entry c1="1" c2="2" c3="3" c4="255"/></ColorTable>'
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{n}">{said}{source}</VRTRasterBand>'
+        for n, said in enumerate((table, ""), start=1)
+    )
+    (tmp_path / "a.vrt").write_text(f'<VRTDataset rasterXSize="30" rasterYSize="20">{bands}</VRTDataset>')
+    with pytest.raises(SourceError, match="bands of these colours are not read"):
+        inspect(tmp_path / "a.vrt")
