@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.models.network_spec import PixelSize
     from magnet_cli.train.config import DataConfig
-    from magnet_cli.train.scene_files import SceneLayout
+    from magnet_cli.train.scene_files import SceneLayout, ScenePart
 
     Pixels = NDArray[np.uint8]
 
@@ -61,6 +62,7 @@ def load_scenes(
     names: Sequence[str] | None = None,
     bands: Sequence[str] | None = None,
     resolution: PixelSize | None = None,
+    mean: Sequence[float] | None = None,
     message: Callable[[str], None] | None = None,
 ) -> list[LabelledScene]:
     """Return every scene, those to validate on included, below a folder or of a CSV file; see `DataConfig`.
@@ -77,6 +79,7 @@ def load_scenes(
         bands: The names of the bundle's bands, by which those of images are found as `magnet segment` finds them. None
             reads the first three bands.
         resolution: The size of a pixel that the bundle states. None where it states none, or runs do not use it.
+        mean: Mean of each band, 0 to 1, which pixels without data get, as in a run. They are 0 where None.
         message: Receives messages about the files that a user should read.
 
     Raises:
@@ -93,6 +96,9 @@ def load_scenes(
             advice="Name a list or a folder that has pictures with label maps",
         )
     refuse_twice([layout.name for layout in layouts], file=data)
+    if mean is not None:
+        filling = tuple(round(255 * value) for value in mean)
+        layouts = [replace(one, filling=filling) if len(filling) == one.bands else one for one in layouts]
     if resolution is not None:
         for layout in layouts:
             refuse_other_pixels(layout, resolution)
@@ -136,6 +142,7 @@ def scenes_for(
         names=[entry.name for entry in bundle.classes],
         bands=bundle.input.bands,
         resolution=bundle.resolution,
+        mean=bundle.input.mean,
         message=message,
     )
 
@@ -364,6 +371,11 @@ def read_mask(layout: SceneLayout) -> Pixels | None:
         return mask.read(Box.whole(layout.size)).astype(np.uint8, copy=False)
 
 
+def original_of(part: ScenePart, shelf: Shelf, filling: tuple[int, ...] | None) -> Original:
+    """Return the image of a part, from which windows are read."""
+    return Original(shelf=shelf, path=part.image, bands=part.bands, filling=filling)
+
+
 def stream_scene(layout: SceneLayout, config: DataConfig, *, spool: Spool, shelf: Shelf) -> LabelledScene:
     """Return a scene on disk; what cannot be read from its image is in the spool afterwards.
 
@@ -379,7 +391,7 @@ def stream_scene(layout: SceneLayout, config: DataConfig, *, spool: Spool, shelf
             content.update(labels.data)
             plane.write(box.y, labels[..., None] ^ np.uint8(config.ignore))
         whole = layout.whole
-        source = pictures.read if whole is None else Original(shelf=shelf, path=whole.image, bands=whole.bands)
+        source = pictures.read if whole is None else original_of(whole, shelf, layout.filling)
         pixels = spool_pixels(spool, layout.size, bands=layout.bands, levels=layout.spooled, level0=source)
     mask = stream_mask(layout, spool)
     states.refuse_change()

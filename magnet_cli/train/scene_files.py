@@ -18,7 +18,7 @@ from magnet_cli.images.protocol import NODATA, Request
 from magnet_cli.options.regions import is_geojson
 from magnet_cli.plan.bands import positions_by_name
 from magnet_cli.system.closing import Closing
-from magnet_cli.train.streams import chunks, spooled_levels
+from magnet_cli.train.streams import chunks, filled, spooled_levels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,6 +98,8 @@ class SceneLayout:
     """The names of the classes, by label, for polygons that name theirs. None where they are not known."""
     notes: tuple[str, ...] = ()
     """Messages that a user should read about the files of polygons."""
+    filling: tuple[int, ...] | None = None
+    """Value that each band gets where there are no data; None for 0."""
 
     @property
     def bands(self) -> int:
@@ -317,6 +319,7 @@ class Pictures(Closing):
 
     def __init__(self, layout: SceneLayout, *, cache: CacheBudget) -> None:
         self._stack = ExitStack()
+        self._filling = layout.filling
         with ExitStack() as stack:
             self._images = [
                 (part, stack.enter_context(images.open_image(part.image, cache=cache))) for part in layout.parts
@@ -325,7 +328,10 @@ class Pictures(Closing):
 
     def read(self, box: Box) -> Pixels:
         """Return level 0 in a box, `(box.height, box.width, bands)`."""
-        parts = [(part.box, _reader(image, part, lambda region: region.pixels)) for part, image in self._images]
+        parts = [
+            (part.box, _reader(image, part, lambda region: filled(region, self._filling)))
+            for part, image in self._images
+        ]
         return paste(box, parts).astype(np.uint8, copy=False)
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:

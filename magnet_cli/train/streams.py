@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from magnet_cli.images import Image, ImageInfo
+    from magnet_cli.images import Image, ImageInfo, Region
     from magnet_cli.images.reader import PyramidImage
 
     Pixels = NDArray[np.uint8]
@@ -41,6 +41,15 @@ MOST_OPEN = 128
 """Images open at a time: systems allow a process a thousand files or so."""
 
 
+def filled(region: Region, filling: tuple[int, ...] | None) -> Pixels:
+    """Return the pixels of a region, and a value of each band where there are no data; None leaves them at 0."""
+    if filling is None or region.valid is None:
+        return region.pixels
+    pixels = region.pixels.copy()
+    pixels[~region.valid] = filling
+    return pixels
+
+
 class Shelf:
     """Images opened when they are read, a few at a time: the least recently read is closed first.
 
@@ -54,15 +63,15 @@ class Shelf:
         self._opened: OrderedDict[Path, Image] = OrderedDict()
         weakref.finalize(self, _close_all, self._opened)
 
-    def read(self, path: Path, request: Request) -> Pixels:
-        """Return the pixels of a request, `(box.height, box.width, bands)`."""
+    def read(self, path: Path, request: Request, filling: tuple[int, ...] | None = None) -> Pixels:
+        """Return the pixels of a request, `(box.height, box.width, bands)`; those without data get the filling."""
         with self._lock:
             # Under the lock, because an image that one thread reads must not be closed by another one.
             if path not in self._opened:
                 self._opened[path] = images.open_image(path)
                 self._shut()
             self._opened.move_to_end(path)
-            return self._opened[path].read([request])[0].pixels
+            return filled(self._opened[path].read([request])[0], filling)
 
     def _shut(self) -> None:
         while len(self._opened) > 1 and (len(self._opened) > MOST_OPEN or self._resident > self._memory):
@@ -86,10 +95,12 @@ class Original:
     path: Path
     bands: tuple[int, ...] | None = None
     """Positions of the bands that are read; None for all."""
+    filling: tuple[int, ...] | None = None
+    """Value of each band where there are no data; None for 0."""
 
     def read(self, request: Request) -> Pixels:
         """Read the bands of a region of the image."""
-        return self.shelf.read(self.path, replace(request, bands=self.bands))
+        return self.shelf.read(self.path, replace(request, bands=self.bands), self.filling)
 
 
 class StreamedPixels:

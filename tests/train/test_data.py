@@ -8,6 +8,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -336,3 +337,18 @@ def test_a_scene_that_changes_while_it_is_loaded_is_refused(tmp_path: Path, monk
     with pytest.raises(SourceError, match="changed while it was read") as caught:
         load_scenes(tmp_path, DataConfig())
     assert caught.value.file == str(label)
+
+
+@pytest.mark.parametrize("memory", ["4GiB", "1B"])
+def test_pixels_without_data_are_the_mean_as_in_a_run(tmp_path: Path, memory: str) -> None:
+    pixels = picture(20, 20)
+    pixels[:7] = 3
+    tags = [(42113, 2, 0, "3", True)]
+    tifffile.imwrite(tmp_path / "s.tif", pixels, photometric="rgb", tile=(16, 16), extratags=tags)
+    imagecodecs.imwrite(tmp_path / "l.png", np.ones((20, 20), np.uint8))
+    (tmp_path / "s.csv").write_text("image,label\ns.tif,l.png\n")
+    config, mean = DataConfig(ignore=9, memory=memory), (0.5, 0.25, 0.1)
+    (found,) = load_scenes(tmp_path / "s.csv", config, work=tmp_path / "work", mean=mean)
+    pixels[:7] = (128, 64, 26)
+    np.testing.assert_array_equal(pixels_of(found), pixels)
+    assert (labels_of(found)[:7] == 9).all()
