@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from magnet_cli.errors import OutputError, SourceError
 from magnet_cli.events import Events
@@ -14,6 +15,7 @@ from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.pieces import PieceFolder
 from magnet_cli.masks.targets import Target
+from magnet_cli.models.networks import Networks
 from magnet_cli.options.parts import JobPart
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.run.readers import Readers
@@ -26,6 +28,9 @@ from tests.laws.shared_work import Work, check_equal, made_work
 from tests.laws.support import KILLED, magnet
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from magnet_cli.geometry import Size
     from magnet_cli.segmentation.image_run import ImageResult
 
 if sys.platform == "win32":
@@ -159,6 +164,26 @@ def test_a_part_that_would_compute_otherwise_is_refused_by_name(
     with pytest.raises(OutputError) as caught:
         computed(work, mask, JobPart(index=1, count=2))
     assert f"another {name}" in str(caught.value)
+    assert not mask.exists()
+
+
+@pytest.mark.parametrize("at", [0, -1])
+def test_a_part_whose_networks_give_another_last_bit_is_refused(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    mask = tmp_path / "out" / "m.tif"
+    computed(work, mask, JobPart(index=0, count=2))
+    predict = Networks.predict
+
+    def odd(self: Networks, patches: Tensor, scale: Size) -> Tensor:
+        found = predict(self, patches, scale).clone()
+        values = found.view(-1)
+        values[at] = torch.nextafter(values[at], values[at] + 1)
+        return found
+
+    monkeypatch.setattr(Networks, "predict", odd)
+    with pytest.raises(OutputError, match="another probe"):
+        computed(work, mask, JobPart(index=1, count=2))
     assert not mask.exists()
 
 
