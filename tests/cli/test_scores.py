@@ -123,7 +123,7 @@ def test_an_interruption_says_whether_masks_are_kept(
     Path("out").mkdir()
     Path("out/scores.json").write_text('{\n "schema": 1,\n "images": []}')
     Path("out/distribution.png").write_bytes(b"\x89PNG\r\n\x1a\ntEXtSoftware\0magnet")
-    monkeypatch.setattr("magnet_cli.evaluation.method_scores.evaluate", interrupt)
+    monkeypatch.setattr("magnet_cli.evaluation.method_scores.segment_target", interrupt)
     words = ("evaluate", "--weights", bundle, "--data", data, "--methods", "downsample")
     result = invoke(*words, *(["-o", "out"] if kept else []))
     assert result.exit_code == 130
