@@ -83,11 +83,15 @@ def check_bands(info: ImageInfo, facts: InputFacts, named: Sequence[str] | None 
 
 
 def positions_by_name(info: ImageInfo, bands: Sequence[str]) -> tuple[int, ...] | None:
-    """Return where an image has bands of these names, in their order; None where it lacks one."""
-    positions = {name.casefold(): index for index, name in enumerate(info.bands)}
-    if not all(name.casefold() in positions for name in bands):
+    """Return where an image has bands of these names, in their order; None where it lacks one.
+
+    Raises:
+        SourceError: The image has all of them, and several of one name.
+    """
+    found = {name: positions_of(name, info.bands) for name in bands}
+    if not all(found.values()):
         return None
-    return tuple(positions[name.casefold()] for name in bands)
+    return tuple(found[name][0] if len(found[name]) == 1 else _position(info, name) for name in bands)
 
 
 def inspect_bands(image: str | Path, options: BandOptions) -> ImageInfo:

@@ -162,6 +162,14 @@ def test_bands_are_matched_by_name_whatever_the_case() -> None:
     assert check_bands(image(bands=("Blue", "GREEN", "Red")), facts()) == (2, 1, 0)
 
 
+def test_several_bands_of_a_name_that_the_bundle_needs_are_refused() -> None:
+    with pytest.raises(SourceError, match=r"the image has 2 bands of that name.*got --bands red.*Name bands by number"):
+        check_bands(image(bands=("red", "green", "blue", "red", "nir")), facts())
+    # The very name wins over one in other letters, as with --bands.
+    assert check_bands(image(bands=("Red", "green", "blue", "red", "RED")), facts()) == (3, 1, 2)
+    assert check_bands(image(bands=("nir", "green", "blue", "red", "nir")), facts()) == (3, 1, 2)
+
+
 def test_bands_are_named_by_number_or_name() -> None:
     five = image(bands=("B2", "B3", "b4", "488", "3"))
     assert check_bands(five, facts(), ("3", "2", "1")) == (2, 1, 0)
