@@ -46,6 +46,10 @@ LONGEST_NAME = 120
 LONGEST_RULE = 400
 LARGEST_SIDE = 1 << 31
 """No image has as many pixels a side."""
+MOST_COMPARED = 20_000_000
+"""Corners of the pairs of polygons that are compared for overlaps, at most: some ten seconds of them."""
+LEAST_OVERLAP = 1.0
+"""Pixels of an overlap that are reported, at least. Neighbours that share an edge overlap by rounding."""
 LABELS = 255
 """Number of labels that a class can have."""
 URN = re.compile(r"urn:ogc:def:crs:(\w+):[\d.]*:(\w+)$", re.IGNORECASE)
@@ -71,6 +75,10 @@ class ReadFeatures:
     """Whether classes that QuPath ignores count as others do."""
     of_pixels: bool = False
     """Whether an object says that QuPath, or this program for QuPath, wrote it: its coordinates are pixels."""
+    system: str | None = None
+    """Name of the reference system of the whole file; None where it names none."""
+    other_planes: int = 0
+    """Number of polygons that QuPath has drawn on another plane of a stack than the first, or at another time."""
 
 
 def read_geojson(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
@@ -85,22 +93,18 @@ def read_geojson(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
         SourceError: The file cannot be read, has no polygon, or has a reference system that PROJ cannot convert.
     """
     document = _load(path)
-    found = ReadFeatures(keeps_every_class=bool(_mark(document)))
+    found = ReadFeatures(keeps_every_class=bool(_mark(document)), system=_system_name(document))
     _collect(document, found, path)
     if not found.polygons:
         only = f" but those of {_listed(found)}, which are left out of a region" if found.excluded else ""
         raise SourceError(f"there is no polygon in the file{only}", file=path, advice=FORM)
     polygons = found.polygons + found.excluded
-    notes: tuple[str, ...] = ()
-    if found.ignored:
-        notes = (f"{path}: {found.ignored} points and lines are ignored: they hold no pixel",)
+    notes = _left_over(found, path)
     geometry, said = _placed(polygons, document, info, path, of_pixels=found.of_pixels)
     notes += said
     refuse_tangles(geometry, path)
-    broken = int(np.count_nonzero(~shapely.is_valid(geometry)))
-    if broken:
-        notes += (f"{path}: {broken} polygons cross themselves and were mended",)
-        geometry = shapely.make_valid(geometry)
+    notes += _mended(geometry, path)
+    geometry = shapely.make_valid(geometry)
     wanted, unwanted = geometry[: len(found.polygons)], geometry[len(found.polygons) :]
     inside = shapely.union_all(wanted)
     if found.excluded:
@@ -159,7 +163,7 @@ def read_named_areas(path: str, info: ImageInfo) -> list[NamedArea]:
     of_pixels, names = False, []
     polygons: list[Any] = []
     for number, feature in enumerate(features, start=1):
-        one = ReadFeatures()
+        one = ReadFeatures(system=_system_name(document))
         _collect(feature, one, path)
         of_pixels |= one.of_pixels
         polygons += one.polygons + one.excluded
@@ -229,24 +233,24 @@ def read_labelled_areas(
     owners: list[int] = []
     labels: list[int] = []
     for number, feature in enumerate(features, start=1):
-        one = ReadFeatures(keeps_every_class=bool(mark))
+        one = ReadFeatures(keeps_every_class=bool(mark), system=_system_name(document))
         _collect(feature, one, path)
         every.of_pixels |= one.of_pixels
         every.ignored += one.ignored
+        every.other_planes += one.other_planes
         every.ignored_classes |= one.ignored_classes
         if one.polygons:
             owners += [len(labels)] * len(one.polygons)
             every.polygons += one.polygons
             labels.append(_label(feature, names, f"feature {number}", path))
-    notes: tuple[str, ...] = ()
-    if every.ignored:
-        notes += (f"{path}: {every.ignored} points and lines are ignored: they hold no pixel",)
+    notes = _left_over(every, path)
     if every.ignored_classes:
         notes += (f"{path}: polygons of {_listed(every)} are left out, as QuPath does",)
     if not labels:
         return [], notes
     geometry, placing = _placed(every.polygons, document, info, path, of_pixels=every.of_pixels)
     refuse_tangles(geometry, path)
+    notes += _mended(geometry, path)
     parts: list[list[Any]] = [[] for _ in labels]
     for owner, polygon in zip(owners, shapely.make_valid(geometry), strict=True):
         parts[owner].append(polygon)
@@ -256,7 +260,45 @@ def read_labelled_areas(
     ]
     areas = [area for area in areas if not area.geometry.is_empty]
     _check_place(areas, info, path)
-    return areas, notes + placing
+    # Corrections overlap on purpose, the later ones over the earlier, and exports of this program never do.
+    return areas, notes + placing + (() if mark else _overlaps(areas, path))
+
+
+def _left_over(found: ReadFeatures, path: str) -> tuple[str, ...]:
+    """Return notes on objects that have no area, and on those that were drawn on another plane."""
+    notes: tuple[str, ...] = ()
+    if found.ignored:
+        notes += (f"{path}: {found.ignored} points and lines are ignored: they hold no pixel",)
+    if found.other_planes:
+        said = f"{found.other_planes} polygons were drawn on another plane or time of the image than the first"
+        notes += (f"{path}: {said}, which is the one that is read; they are taken as if they had been drawn on it",)
+    return notes
+
+
+def _mended(geometry: Any, path: str) -> tuple[str, ...]:
+    """Return a note where polygons of an array are not valid, which have to be mended."""
+    broken = int(np.count_nonzero(~shapely.is_valid(geometry)))
+    return (f"{path}: {broken} polygons cross themselves and were mended",) if broken else ()
+
+
+def _overlaps(areas: Sequence[LabelledArea], path: str) -> tuple[str, ...]:
+    """Return a note where areas of different classes overlap; none where the comparison would take too long."""
+    labels = np.array([area.label for area in areas])
+    shapes = np.array([area.geometry for area in areas])
+    if len(np.unique(labels)) < 2:  # noqa: PLR2004 - one class
+        return ()
+    one, other = shapely.STRtree(shapes).query(shapes)
+    differ = (one < other) & (labels[one] != labels[other])
+    one, other = one[differ], other[differ]
+    corners = shapely.get_num_coordinates(shapes)
+    if int((corners[one] + corners[other]).sum()) > MOST_COMPARED:
+        return ()
+    overlap = shapely.area(shapely.intersection(shapes[one], shapes[other]))
+    count, pixels = np.count_nonzero(overlap >= LEAST_OVERLAP), float(overlap.sum())
+    if not count:
+        return ()
+    pairs = "2 polygons" if count == 1 else f"{count:,} pairs of polygons"
+    return (f"{path}: {pairs} of different classes overlap, by {pixels:,.0f} pixels: the later one in the file counts",)
 
 
 def _check_place(areas: Sequence[LabelledArea], info: ImageInfo, path: str) -> None:
@@ -422,6 +464,8 @@ def _collect(item: Any, found: ReadFeatures, path: str) -> None:
             continue
         polygons = found.excluded if ignored else found.polygons
         kind = here.get("type") if isinstance(here, dict) else None
+        if isinstance(here, dict):
+            _check_system(here, found.system, path)
         if kind in ("FeatureCollection", "GeometryCollection"):
             waiting.append((here.get("features" if kind == "FeatureCollection" else "geometries") or [], ignored))
         elif kind == "Feature":
@@ -438,12 +482,30 @@ def _collect(item: Any, found: ReadFeatures, path: str) -> None:
                     file=path,
                     advice=ADVICE,
                 )
-            polygons += [_polygon(rings, path) for rings in (several if kind == "MultiPolygon" else [several])]
+            made = [_polygon(rings, path) for rings in (several if kind == "MultiPolygon" else [several])]
+            polygons += made
+            found.other_planes += len(made) if _is_elsewhere(here.get("plane")) else 0
             found.ignored_classes |= {ignored} - {""}
         elif kind in ("Point", "MultiPoint", "LineString", "MultiLineString"):
             found.ignored += 1
         else:
             raise SourceError("this is no GeoJSON", value=f"type {kind!r}"[:80], file=path, advice=FORM)
+
+
+def _check_system(part: Mapping[str, Any], system: str | None, path: str) -> None:
+    """Check that a part of a file names no other reference system than the whole file."""
+    if part.get("crs") is not None and _system_name(part) != system:
+        raise SourceError(
+            "a file of polygons has one reference system, which the outermost object names in its member crs",
+            value=f"crs {_system_name(part)} of an object inside, and {system or 'none'} of the file"[:LONGEST_RULE],
+            file=path,
+            advice="Write the file again with ogr2ogr or a GIS, which name the reference system once",
+        )
+
+
+def _is_elsewhere(plane: Any) -> bool:
+    """Return whether a plane of a stack, as QuPath writes it into a geometry, is not the first one."""
+    return isinstance(plane, dict) and any(plane.get(axis) not in (None, 0, -1) for axis in ("z", "t"))
 
 
 def _polygon(rings: Any, path: str) -> Any:
@@ -519,11 +581,9 @@ def _crs(document: Any, path: str) -> str | None:
     """Return the reference system that a file names, as a text that PROJ knows."""
     from magnet_cli.images.crs import is_crs  # noqa: PLC0415 (PROJ takes long to load)
 
-    said = document.get("crs") if isinstance(document, dict) else None
-    if said is None:
+    name = _system_name(document)
+    if name is None:
         return None
-    properties = said.get("properties") if isinstance(said, dict) else None
-    name = str(properties.get("name") if isinstance(properties, dict) else None)
     match = URN.match(name)
     text = f"{match[1].upper()}:{match[2]}" if match else name
     if not is_crs(text):
@@ -534,6 +594,15 @@ def _crs(document: Any, path: str) -> str | None:
             advice="Name an EPSG code, or leave crs out where the coordinates are pixels",
         )
     return text
+
+
+def _system_name(item: Any) -> str | None:
+    """Return the name in the member `crs` of an object, `None` as a text where that has none; None without `crs`."""
+    said = item.get("crs") if isinstance(item, dict) else None
+    if said is None:
+        return None
+    properties = said.get("properties") if isinstance(said, dict) else None
+    return str(properties.get("name") if isinstance(properties, dict) else None)
 
 
 def _from_crs(polygons: list[Any], crs: str, info: ImageInfo, path: str) -> tuple[Any, tuple[str, ...]]:
@@ -561,8 +630,29 @@ def _from_crs(polygons: list[Any], crs: str, info: ImageInfo, path: str) -> tupl
         )
     said = f"{path}: the coordinates of the polygons were transformed from {label(crs)} to {label(info.crs)}"
     found, beside = on_map
-    notes = () if same_crs(crs, info.crs) else (said,)
+    notes = () if same_crs(crs, info.crs) else (said, *_inexact(polygons, crs, info, path))
     return found, notes + _straight(beside, path)
+
+
+def _inexact(polygons: Sequence[Any], crs: str, info: ImageInfo, path: str) -> tuple[str, ...]:
+    """Return a note where polygons may lie beside their places because PROJ knows no exact shift between two datums."""
+    from magnet_cli.images.crs import label, stated_accuracy  # noqa: PLC0415 (PROJ takes long to load)
+
+    if info.crs is None:
+        return ()
+    metres = stated_accuracy(crs, info.crs, shapely.get_coordinates(polygons[0])[:1])
+    size = info.resolution
+    pixel = float(min(size.x, size.y)) if size is not None and size.unit == "m" else 0.0
+    if metres is not None and metres <= pixel:
+        return ()
+    systems = f"{label(crs)} to {label(info.crs)}"
+    if metres is None:
+        said = f"PROJ knows no shift between the datums of {systems}: polygons may lie hundreds of metres out of place"
+    else:
+        said = (
+            f"PROJ states that its transformation from {systems} is exact to {metres:g} m, which is more than a pixel"
+        )
+    return (f"{path}: {said}; reproject the file in a GIS that has the grids of the datums, and compare",)
 
 
 def _on_map(polygons: list[Any], crs: str, own: str, placed: Geotransform, info: ImageInfo) -> tuple[Any, float] | None:
@@ -671,7 +761,7 @@ def _from_either(polygons: list[Any], info: ImageInfo, path: str) -> tuple[Any, 
         if on_map is not None and shapely.intersects(on_map[0], whole).any():
             found, beside = on_map
             note = f"{path}: coordinates are longitude and latitude, because the file names no crs (RFC 7946)"
-            return found, (note, *_straight(beside, path))
+            return found, (note, *_inexact(polygons, LONGITUDE_LATITUDE, info, path), *_straight(beside, path))
     return _from_bounds(polygons, info)
 
 

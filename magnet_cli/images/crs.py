@@ -155,3 +155,24 @@ def converter(source: str, target: str) -> Callable[[NDArray[Any]], NDArray[np.f
         return np.column_stack((x, y))
 
     return convert
+
+
+def stated_accuracy(source: str, target: str, point: NDArray[Any]) -> float | None:
+    """Return how exact PROJ says that its transformation is at a place, in metres.
+
+    The result is None where PROJ knows no shift between the datums and leaves it out, and 0 where no datum changes.
+
+    Args:
+        source: Reference system of the place.
+        target: Reference system to which it is transformed; `converter` has found a way.
+        point: `(1, 2)`, the place, east or longitude first.
+    """
+    transformer = Transformer.from_crs(horizontal(parsed(source)), horizontal(parsed(target)), always_xy=True)
+    transformer.transform(point[:, 0], point[:, 1])
+    try:
+        # Several transformations may serve two systems. PROJ chooses one for each place.
+        used = transformer.get_last_used_operation()
+    except ProjError:
+        # PROJ names none where coordinates stay what they are.
+        return 0.0
+    return used.accuracy if used.accuracy >= 0 else None

@@ -126,3 +126,44 @@ def test_a_file_whose_polygons_all_lie_outside_the_image_is_refused(tmp_path: Pa
         DrawnLabels(path, INFO, NAMES)
     write_drawn(path, outside, annotation("road", square(790, 0, 900, 50)))
     assert (DrawnLabels(path, INFO, NAMES).read(WHOLE) == 2).sum() == 500
+
+
+def test_overlaps_of_different_classes_are_named(tmp_path: Path) -> None:
+    first, second = annotation("road", square(10, 10, 30, 30)), annotation("water", square(25, 10, 50, 30))
+    path = write_drawn(tmp_path / "a.geojson", first, second, annotation("water", square(40, 10, 60, 30)))
+    drawn = DrawnLabels(path, INFO, NAMES)
+    assert (drawn.read(WHOLE)[10:30, 25:30] == 1).all()
+    assert [note for note in drawn.notes if "overlap" in note] == [
+        f"{path}: 2 polygons of different classes overlap, by 100 pixels: the later one in the file counts"
+    ]
+    write_drawn(
+        path, first, annotation("water", square(29.9999, 10, 50, 30)), annotation("road", square(20, 10, 25, 40))
+    )
+    assert DrawnLabels(path, INFO, NAMES).notes == ()
+    mark = {"corrections": 1, "size": [800, 600], "bounds": None}
+    assert DrawnLabels(write_drawn(path, first, second, magnet=mark), INFO, NAMES).notes == ()
+
+
+def test_polygons_that_cross_themselves_are_named(tmp_path: Path) -> None:
+    # The middle of a line that runs round twice is a hole by the rule of odd crossings.
+    ring = [[10, 10], [50, 10], [50, 50], [10, 50], [10, 20], [40, 20], [40, 60], [10, 60], [10, 10]]
+    twice = annotation("road", {"type": "Polygon", "coordinates": [ring]})
+    drawn = DrawnLabels(write_drawn(tmp_path / "a.geojson", twice), INFO, NAMES)
+    assert any("1 polygons cross themselves and were mended" in note for note in drawn.notes)
+
+
+def test_polygons_of_another_plane_are_named(tmp_path: Path) -> None:
+    planes = [{"c": -1, "z": 0, "t": 0}, {"c": -1, "z": 3, "t": 0}, {"z": 0, "t": 2}]
+    features = [annotation("road", {**square(10, 10, 30, 30), "plane": plane}) for plane in planes]
+    drawn = DrawnLabels(write_drawn(tmp_path / "a.geojson", *features), INFO, NAMES)
+    assert any("2 polygons were drawn on another plane" in note for note in drawn.notes)
+    assert DrawnLabels(write_drawn(tmp_path / "a.geojson", features[0]), INFO, NAMES).notes == ()
+
+
+@pytest.mark.parametrize("whole", [None, "EPSG:4326"])
+def test_a_reference_system_inside_of_a_file_is_refused(tmp_path: Path, whole: str | None) -> None:
+    inner = {"type": "name", "properties": {"name": "EPSG:32633"}}
+    outer = {} if whole is None else {"crs": {"type": "name", "properties": {"name": whole}}}
+    path = write_drawn(tmp_path / "a.geojson", annotation("road", {**square(10, 10, 30, 30), "crs": inner}), **outer)
+    with pytest.raises(SourceError, match=r"one reference system.*EPSG:32633 of an object inside"):
+        DrawnLabels(path, INFO, NAMES)

@@ -228,6 +228,34 @@ def test_no_way_leads_from_another_planet(image: Path, tmp_path: Path) -> None:
         specify(SegmentOptions(roi=roi), inspect(image))
 
 
+@pytest.mark.parametrize(
+    ("crs", "image_crs", "step", "said"),
+    [
+        ("EPSG:4326", "EPSG:32633", 0.5, None),
+        ("EPSG:4258", "EPSG:32633", 2, None),
+        ("EPSG:4258", "EPSG:32633", 0.25, "is exact to 1 m, which is more than a pixel"),
+        ("EPSG:4326", "+proj=tmerc +lon_0=15 +ellps=bessel", 0.25, "knows no shift between the datums"),
+        (None, "+proj=tmerc +lon_0=15 +ellps=bessel", 0.25, "knows no shift between the datums"),
+    ],
+)
+def test_inexact_transformations_are_named(
+    crs: str | None, image_crs: str, step: float, said: str | None, tmp_path: Path
+) -> None:
+    place = rasterio.Affine(step, 0, 400_000 if "EPSG" in image_crs else 0, 0, -step, 5_000_000)
+    facts = {"height": HEIGHT, "width": WIDTH, "count": 1, "dtype": "uint8", "crs": image_crs, "transform": place}
+    with rasterio.open(tmp_path / "s.tif", "w", driver="GTiff", **facts) as file:
+        file.write(np.ones((1, HEIGHT, WIDTH), np.uint8))
+    inside = geopandas.GeoSeries([shapely.box(*(place @ (10, 90)), *(place @ (60, 20)))], crs=image_crs).to_crs(
+        "EPSG:4326"
+    )
+    members = {} if crs is None else {"crs": {"type": "name", "properties": {"name": crs}}}
+    roi = plain(tmp_path / "r.geojson", inside.iloc[0], **members)
+    _, notes = read_geojson(str(roi), inspect(tmp_path / "s.tif"))
+    found = [note for note in notes if "PROJ" in note]
+    assert len(found) == (said is not None)
+    assert said is None or said in found[0]
+
+
 def test_whether_polygons_cover_a_pixel() -> None:
     """The expected result is read from the pixels themselves, for slivers, specks and shapes with holes."""
     size = Size(width=23, height=17)
