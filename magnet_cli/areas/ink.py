@@ -25,6 +25,8 @@ FRAME_DARKEST = 36
 """Largest value of every channel in a frame."""
 FRAME_SHARE = 0.25
 """Share of one side of the slide along which a frame lies."""
+DARK_FIELD_SHARE = 0.5
+"""Smallest share of the overview that a dark field covers. The border of a frame is straight, that of cells is not."""
 INK_SATURATION = 0.5
 INK_HUES = ((75, 175), (195, 248), (350, 372))
 """Hues of pens in degrees: green, blue, red. Brown (DAB), violet (haematoxylin), pink (eosin) lie between them."""
@@ -48,8 +50,6 @@ HALO = 9
 
 def unscanned(pixels: NDArray[np.uint8]) -> Mask:
     """Return a mask `(height, width)`, True in white rectangles with which writers fill what was not scanned."""
-    from scipy.ndimage import gaussian_filter  # noqa: PLC0415 - takes long to import, and only slides need it
-
     low, high = pixels.min(axis=2), pixels.max(axis=2)
     white: Mask = (low >= WHITE) & (high == low)
     if not white.any():
@@ -57,13 +57,20 @@ def unscanned(pixels: NDArray[np.uint8]) -> Mask:
     value = int(np.bincount(low[white]).argmax())
     white = (low >= value - WHITE_NOISE) & (high <= value + WHITE_NOISE)
     white = _dilated(_eroded(white, 2), 2) & white
-    soft = gaussian_filter(white.astype(np.float32), STRAIGHT_SIGMA, mode="nearest")
+    return white if _is_straight(white) else np.zeros_like(white)
+
+
+def _is_straight(region: Mask) -> bool:
+    """Return whether most of the border of a region runs along rows or columns; True where it has no border."""
+    from scipy.ndimage import gaussian_filter  # noqa: PLC0415 - takes long to import, and only slides need it
+
+    soft = gaussian_filter(region.astype(np.float32), STRAIGHT_SIGMA, mode="nearest")
     border = (soft > 0.4) & (soft < 0.6)  # noqa: PLR2004 - around a half
     if not border.any():
-        return white
+        return True
     down, across = (np.abs(np.gradient(soft, axis=axis)[border]) for axis in (0, 1))
     straight = np.minimum(down, across) <= STRAIGHT_SLOPE * np.maximum(down, across)
-    return white if straight.mean() >= STRAIGHT_SHARE else np.zeros_like(white)
+    return bool(straight.mean() >= STRAIGHT_SHARE)
 
 
 def frame(pixels: NDArray[np.uint8]) -> Mask:
@@ -80,6 +87,14 @@ def frame(pixels: NDArray[np.uint8]) -> Mask:
     kept[0] = False
     found: Mask = kept[labels]
     return found
+
+
+def is_dark_field(black: Mask) -> bool:
+    """Return whether the black of a slide, as `frame` finds it, is the field of fluorescence and not a frame.
+
+    Grey or white signal on such a field would be taken for glass, which is bright and has no colour.
+    """
+    return bool(black.mean() >= DARK_FIELD_SHARE) and not _is_straight(black)
 
 
 def strokes(pixels: NDArray[np.uint8], scanned: Mask) -> tuple[Mask, float]:

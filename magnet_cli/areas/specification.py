@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ASPECT_TOLERANCE = 0.01
 """Relative difference of the axes' scales beyond which a mask was made for another image."""
 COLOURS = ("red", "green", "blue")
-TISSUE_METHOD = "glass-2"
+TISSUE_METHOD = "glass-3"
 """Name of the arithmetic that finds tissue, raised when it changes: a mask made by another one is another mask."""
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from magnet_cli.areas.area import percent
 from magnet_cli.areas.glass import SPREADS, find_glass, smoothed
-from magnet_cli.areas.ink import HALO, frame, strokes, unscanned
+from magnet_cli.areas.ink import HALO, frame, is_dark_field, strokes, unscanned
 from magnet_cli.areas.raster import Raster
 from magnet_cli.geometry import Box, Pitch, Size
 from magnet_cli.images import Request
@@ -145,7 +145,7 @@ def tissue_of(pixels: NDArray[np.uint8], valid: Mask | None) -> FoundTissue:
     left_out = [(white, "white where nothing was scanned"), (black, "a black frame")]
     if not (scanned | black).any():
         return FoundTissue(inside=np.zeros(shape, bool), explained=_explained(left_out, scanned.size))
-    glass = find_glass(pixels, scanned)
+    glass = None if is_dark_field(black) else find_glass(pixels, scanned)
     if glass is None:
         # Without glass, black is no frame: it is the dark field of fluorescence, whose faintest signal is almost black.
         why = "No glass was recognised (the background is dark, strongly coloured, or covered): tissue is not detected."

@@ -94,6 +94,28 @@ def test_a_dark_background_is_looked_at_everywhere() -> None:
     assert "No glass was recognised" in found.explained
 
 
+@pytest.mark.parametrize("signal", [(240, 240, 240), (180, 180, 190)])
+def test_grey_signal_on_a_dark_field_is_no_glass(signal: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(5)
+    pixels = rng.integers(0, 12, (512, 512, 3)).astype(np.uint8)
+    y, x = np.mgrid[:512, :512]
+    for row, column in rng.integers(40, 470, (40, 2)):
+        pixels[(y - row) ** 2 + (x - column) ** 2 < 144] = signal
+    found = tissue_of(pixels, None)
+    assert found.inside.all()
+    assert "No glass was recognised" in found.explained
+
+
+def test_a_frame_may_be_larger_than_the_slide_in_it() -> None:
+    slide = SLIDES["black frame"]()
+    height, width = slide.tissue.shape
+    around = ((height // 2, height // 4), (width // 3, width // 3))
+    found = tissue_of(np.pad(slide.pixels, (*around, (0, 0))), None)
+    inside = np.pad(slide.tissue, around)
+    assert (inside & ~found.inside).sum() <= MOST_LOST * inside.sum()
+    assert "a black frame (" in found.explained
+
+
 def test_holes_are_tissue_and_a_speck_is_not() -> None:
     canvas = Canvas(35, width=400, height=400)
     hole = np.hypot(canvas.rows - 200, canvas.columns - 190) < 6
