@@ -66,6 +66,10 @@ SOURCE = re.compile(rb"<Source(?:Filename|Dataset)\b([^>]*)>([^<]*)<", re.IGNORE
 """The attributes and the name of a file in the description of a mosaic."""
 OTHER_COLOURS = ("hue", "saturation", "lightness", "cyan", "magenta", "Y", "Cb", "Cr")
 """What GDAL calls bands of other colours than red, green and blue. Yellow is also a band of satellites."""
+JPEG_NAMES = {"Y": ColorInterp.red, "Cb": ColorInterp.green, "Cr": ColorInterp.blue}
+"""What the bands of JPEG data hold that GDAL calls by the names of the compressed components: libjpeg converts them."""
+BESIDE = (".ovr", ".msk", ".aux", ".rrd", ".aux.xml")
+"""Ends of the names of files with overviews, a mask or statistics, whose values are not those of the raster."""
 MOST_NAMED = 5
 """Largest number of bands that a message names."""
 MARKS = (101, 90)
@@ -211,7 +215,7 @@ def lossy_raster(path: str) -> str | None:
         with environment(), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path, sharing=False) as whole:
-                parts = [] if whole.driver != "VRT" else [file for file in whole.files if file != path][:OPEN_FILES]
+                parts = _mosaic_files(whole, path)[:OPEN_FILES]
                 found = _lossy_compression(whole)
             for part in parts if found is None else ():
                 with suppress(RasterioError), rasterio.open(part, sharing=False) as one:
@@ -221,11 +225,19 @@ def lossy_raster(path: str) -> str | None:
     return found
 
 
+def _mosaic_files(dataset: Any, path: str) -> list[str]:
+    """Return the files that hold the values of a mosaic; none of other rasters."""
+    if dataset.driver != "VRT":
+        return []
+    return [file for file in dataset.files if file != path and not file.lower().endswith(BESIDE)]
+
+
 def _lossy_compression(dataset: Any) -> str | None:
     structure = {**dataset.tags(1, ns="IMAGE_STRUCTURE"), **dataset.tags(ns="IMAGE_STRUCTURE")}
-    codec = str(structure.get("COMPRESSION", structure.get("TILE_FORMAT", "")))
-    if codec == "JPEG":
-        return codec
+    codec = str(structure.get("COMPRESSION", ""))
+    # A mosaic may name "YCbCr JPEG". MBTiles name the format of their tiles as the ending of a file.
+    if "JPEG" in codec.split() or (dataset.driver == "MBTiles" and dataset.tags().get("format") in ("jpg", "jpeg")):
+        return "JPEG"
     codec = "JPEG 2000" if dataset.driver.startswith("JP2") else codec.replace("JPEG2000", "JPEG 2000")
     # GDAL says so of formats that know both kinds.
     return f"lossy {codec}".strip() if structure.get("COMPRESSION_REVERSIBILITY") == "LOSSY" else None
@@ -375,7 +387,7 @@ def codes_of(
     dtype = np.result_type(*dtypes)
     if dtype.kind == "c":
         raise SourceError("complex numbers are not read as an image", file=path, advice="Write their amplitude")
-    meanings = [meaning for each in datasets for meaning in each.colorinterp]
+    meanings = [meaning for each in datasets for meaning in _meanings(each)]
     if not indices and not luma:
         _refuse_colours(path, [meaning.name for meaning in meanings])
     flagged = meanings.index(ColorInterp.alpha) if ColorInterp.alpha in meanings else None
@@ -401,20 +413,34 @@ def codes_of(
     )
 
 
+def _meanings(dataset: Any) -> list[ColorInterp]:
+    """Return the colours of a dataset's bands after decoding: NITF names those of its JPEG data before."""
+    is_jpeg = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") == "JPEG"
+    return [JPEG_NAMES.get(meaning.name, meaning) if is_jpeg else meaning for meaning in dataset.colorinterp]
+
+
 def _refuse_colours(path: str, meanings: Sequence[str]) -> None:
-    """Refuse bands that would be taken for red, green and blue by their count.
+    """Refuse bands that would be taken for red, green and blue by their count, and those that would be lost.
 
     Raises:
-        SourceError: The file says that they are other colours, or that a palette stands beside other bands.
+        SourceError: The file says that they are other colours, or its first band has a palette and is not the only one.
     """
-    others = [name for name in meanings if name in OTHER_COLOURS]
-    beside = [name for name in meanings if name not in ("palette", "alpha")] if "palette" in meanings else []
-    if others or beside:
+    value = ", ".join(meanings[:MOST_NAMED])
+    if any(name in OTHER_COLOURS for name in meanings):
         raise SourceError(
             "bands of these colours are not read",
-            value=", ".join(meanings[:MOST_NAMED]),
+            value=value,
             file=path,
-            advice="Convert the image to RGB or grey, with gdal_translate for example",
+            advice="Convert the colours to red, green and blue; gdal_translate would copy the bands unchanged",
+        )
+    # A palette of a later band leaves all bands what they are.
+    if meanings[0] == "palette" and any(name not in ("palette", "alpha") for name in meanings):
+        raise SourceError(
+            "a first band with a palette is read as colours, so that the bands beside it would be lost",
+            value=value,
+            file=path,
+            advice="Write the bands that you need alone, with gdal_translate: -b 1 -expand rgb for the colours, "
+            "or -b 2 and so on",
         )
 
 

@@ -451,19 +451,43 @@ def test_bands_of_other_colours_are_refused(tmp_path: Path, colours: tuple[str, 
         for n, colour in enumerate(colours, start=1)
     )
     (tmp_path / "a.vrt").write_text(f'<VRTDataset rasterXSize="30" rasterYSize="20">{bands}</VRTDataset>')
-    with pytest.raises(SourceError, match="bands of these colours are not read"):
+    with pytest.raises(SourceError, match=r"bands of these colours are not read.*gdal_translate would copy"):
         inspect(tmp_path / "a.vrt")
+
+
+def test_the_bands_of_a_jpeg_nitf_are_red_green_and_blue(tmp_path: Path) -> None:
+    """GDAL decodes them, and goes on to call them Y, Cb and Cr."""
+    rows, columns = np.mgrid[:64, :64].astype(np.uint8)
+    colours = np.dstack([rows * 3, columns * 3, 200 - rows])
+    path = copied(tmp_path / "a.ntf", colours, "NITF", IC="C3")
+    with rasterio.open(path) as file:
+        assert [meaning.name for meaning in file.colorinterp] == ["Y", "Cb", "Cr"]
+    assert inspect(path).bands == ("red", "green", "blue")
+    assert np.abs(read(path).pixels.astype(int) - colours).max() < 20
+
+
+def with_palette(path: Path, number: int, *, bands: int) -> Path:
+    """Write a mosaic of one file, of whose bands that of this number has a palette."""
+    pixels = np.arange(20 * 30 * bands, dtype=np.uint8).reshape(20, 30, bands)
+    tifffile.imwrite(path.with_name("s.tif"), pixels, photometric="minisblack", planarconfig=1)
+    table = '<ColorInterp>Palette</ColorInterp><ColorTable><Entry c1="1" c2="2" c3="3" c4="255"/></ColorTable>'
+    source = '<SourceFilename relativeToVRT="1">s.tif</SourceFilename>'
+    text = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{n}">{table if n == number else f"<Description>B{n}</Description>"}'
+        f"<SimpleSource>{source}<SourceBand>{n}</SourceBand></SimpleSource></VRTRasterBand>"
+        for n in range(1, bands + 1)
+    )
+    path.write_text(f'<VRTDataset rasterXSize="30" rasterYSize="20">{text}</VRTDataset>')
+    return path
 
 
 def test_a_palette_beside_other_bands_is_refused(tmp_path: Path) -> None:
     """The other bands were left out in silence."""
-    tifffile.imwrite(tmp_path / "s.tif", np.zeros((20, 30, 2), np.uint8), photometric="minisblack", planarconfig=1)
-    source = '<SimpleSource><SourceFilename relativeToVRT="1">s.tif</SourceFilename></SimpleSource>'
-    table = '<ColorInterp>Palette</ColorInterp><ColorTable><Entry c1="1" c2="2" c3="3" c4="255"/></ColorTable>'
-    bands = "".join(
-        f'<VRTRasterBand dataType="Byte" band="{n}">{said}{source}</VRTRasterBand>'
-        for n, said in enumerate((table, ""), start=1)
-    )
-    (tmp_path / "a.vrt").write_text(f'<VRTDataset rasterXSize="30" rasterYSize="20">{bands}</VRTDataset>')
-    with pytest.raises(SourceError, match="bands of these colours are not read"):
-        inspect(tmp_path / "a.vrt")
+    with pytest.raises(SourceError, match="the bands beside it would be lost"):
+        inspect(with_palette(tmp_path / "a.vrt", 1, bands=2))
+
+
+def test_a_palette_of_a_later_band_leaves_all_bands_what_they_are(tmp_path: Path) -> None:
+    path = with_palette(tmp_path / "a.vrt", 4, bands=4)
+    assert inspect(path).bands == ("b1", "b2", "b3", "band4")
+    np.testing.assert_array_equal(read(path).pixels, tifffile.imread(tmp_path / "s.tif"))

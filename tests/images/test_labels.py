@@ -10,6 +10,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import tifffile
 import zarr
 from PIL import Image
@@ -209,11 +210,25 @@ def mosaic_of_jpeg(path: Path) -> None:
     path.write_text(f"<VRTDataset {size}>{band}</VRTDataset>")
 
 
+def mosaic_that_names_ycbcr(path: Path) -> None:
+    mosaic_of_jpeg(path)
+    stated = '<Metadata domain="IMAGE_STRUCTURE"><MDI key="COMPRESSION">YCbCr JPEG</MDI></Metadata></VRTDataset>'
+    path.write_text(path.read_text().replace("</VRTDataset>", stated))
+    tifffile.imwrite(path.with_suffix(".jpeg.tif"), half())
+
+
 def lossy_webp(path: Path) -> None:
     Image.fromarray(np.dstack([half()] * 3) * np.uint8(100)).save(path, format="webp", quality=30)
 
 
-LOSSY = (lossy_jpeg2000, lossy_jpeg2000_tiff, lossy_jpegxl_tiff, other_jpeg_tiff, mosaic_of_jpeg)
+LOSSY = (
+    lossy_jpeg2000,
+    lossy_jpeg2000_tiff,
+    lossy_jpegxl_tiff,
+    other_jpeg_tiff,
+    mosaic_of_jpeg,
+    mosaic_that_names_ycbcr,
+)
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -241,6 +256,31 @@ def test_lossless_forms_of_these_codecs_hold_labels(tmp_path: Path, code: Any) -
         how = {} if code == 34887 else {"lossless": True} if code == 50002 else {"reversible": True, "level": 0}
         tifffile.imwrite(tmp_path / "x.tif", labels(200), compression=code, compressionargs=how, tile=(16, 16))
     np.testing.assert_array_equal(whole(tmp_path / "x.tif"), labels(200))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_overviews_of_a_mosaic_do_not_say_how_its_labels_are_compressed(tmp_path: Path) -> None:
+    mosaic_of_jpeg(tmp_path / "x.vrt")
+    tifffile.imwrite(tmp_path / "x.jpeg.tif", labels())
+    jpeg_tiff(tmp_path / "x.vrt.ovr")
+    with rasterio.open(tmp_path / "x.vrt") as file:
+        assert str(tmp_path / "x.vrt.ovr") in file.files
+    np.testing.assert_array_equal(whole(tmp_path / "x.vrt"), labels())
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("tiles", ["JPEG", "PNG"])
+def test_tiles_of_a_web_map_mark_an_area_unless_they_are_jpeg(tmp_path: Path, tiles: str) -> None:
+    shape = {"driver": "GTiff", "height": SHAPE[0], "width": SHAPE[1], "count": 1, "dtype": "uint8"}
+    place = {"crs": "EPSG:3857", "transform": rasterio.Affine(0.6, 0, 3e5, 0, -0.6, 28e5)}
+    with rasterio.open(tmp_path / "a.tif", "w", **shape, **place) as file:
+        file.write(half(), 1)
+    rasterio.shutil.copy(tmp_path / "a.tif", tmp_path / "a.mbtiles", driver="MBTiles", TILE_FORMAT=tiles)
+    if tiles == "PNG":
+        open_region(tmp_path / "a.mbtiles").close()
+        return
+    with pytest.raises(SourceError, match="JPEG compression leaves values other than 0"):
+        open_region(tmp_path / "a.mbtiles")
 
 
 def test_lossless_webp_marks_an_area(tmp_path: Path) -> None:
