@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from magnet_cli.errors import DeviceError
 from magnet_cli.events import Images
+from magnet_cli.segmentation.run_summary import DONE, FAILED, WAITING
 from magnet_cli.system.memory import default_budget
 from magnet_cli.system.speeds import format_seconds
 from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from typing import IO
 
     from magnet_cli.events import Events
@@ -67,7 +68,8 @@ def run_on_devices(
         devices: Names of the devices. A name may come twice.
         words: Words of the command, without device, memory and part.
         memory: Host bytes that all processes may use together. None takes what is free.
-        output: The output folder, in which parts keep summaries.
+        output: The output folder, in which parts keep summaries. None for a single image, which has no summary, and
+            where there is no such folder: then no process is watched.
         events: Receives the progress.
 
     Returns:
@@ -78,6 +80,7 @@ def run_on_devices(
         KeyboardInterrupt: The run was interrupted. All processes have ended.
     """
     share = (memory or default_budget()) // len(devices)
+    summaries = None if output is None else PartSummaries(output, len(devices))
     with ExitStack() as stack:
         running = []
         for index, device in enumerate(devices):
@@ -94,7 +97,7 @@ def run_on_devices(
             running.append(DeviceProcess(device=device, process=process, answer=answer))
             _give_cores(process.pid, index, [name for name in devices if name == "cpu"], device)
         stack.callback(_end, running)
-        _wait(running, output, events)
+        _wait(running, summaries, events)
         rows = [row for each in running for row in each.rows()]
         for each in running:
             code = each.process.returncode
@@ -118,42 +121,48 @@ def _give_cores(pid: int, index: int, alike: Sequence[str], device: str) -> None
             os.sched_setaffinity(pid, own)
 
 
-class Silence:
+class Stalls:
     """Names processes that have not finished an image for much longer than images take. They are waited for.
+
+    A process that has not written a summary yet counts as waiting for its first image since the start.
 
     Args:
         devices: The device of each process.
         events: Receives the names.
-        now: The time in seconds.
+        now: The time in seconds at which the processes were started.
     """
 
     def __init__(self, devices: Sequence[str], events: Events, now: float) -> None:
         self._devices = devices
         self._events = events
         self._since = [now] * len(devices)
-        self._waiting: list[int | None] = [None] * len(devices)
+        self._counts: list[dict[str, int]] = [{}] * len(devices)
         self._named = [0.0] * len(devices)
         self._longest = 0.0
 
-    def hear(self, index: int, counts: dict[str, Any], now: float) -> None:
+    def note(self, index: int, counts: dict[str, int], now: float) -> None:
         """Take the counts of a process into account.
+
+        Images that were done before, and those that fail, end in an instant, so that only computed images say how long
+        an image takes.
 
         Args:
             index: The number of the process.
             counts: Its images by status.
             now: The time in seconds.
         """
-        waiting, before = counts.get("waiting", 0), self._waiting[index]
-        if waiting == before:
+        before = self._counts[index]
+        if counts == before:
             return
-        if before is not None:
-            images = max(1, before - waiting)
-            self._longest = max(self._longest, (now - self._since[index]) / images)
-        self._waiting[index], self._since[index], self._named[index] = waiting, now, 0.0
+        computed = counts.get(DONE, 0) - before.get(DONE, 0)
+        if computed > 0:
+            self._longest = max(self._longest, (now - self._since[index]) / computed)
+        self._counts[index], self._since[index], self._named[index] = counts, now, 0.0
 
     def name(self, index: int, now: float) -> None:
-        """Name a process that runs, if it has been silent for too long, and again after twice the time."""
-        if not self._waiting[index]:
+        """Name a process that runs, if it has finished no image for too long, and again after twice the time."""
+        counts = self._counts[index]
+        if counts and not counts.get(WAITING):
             return
         expected, spent = self._longest or UNKNOWN, now - self._since[index]
         if spent < max(LEAST_HANGING, HANGING * expected, self._named[index]):
@@ -166,31 +175,59 @@ class Silence:
         )
 
 
-def _wait(running: Sequence[DeviceProcess], output: Path | None, events: Events) -> None:
-    looked = time.monotonic()
-    silence = Silence([each.device for each in running], events, looked)
+class PartSummaries:
+    """Reads the summaries that the processes of a run write. Those that an earlier run has left are passed over.
+
+    Args:
+        folder: The output folder.
+        count: The number of the processes, none of which has been started yet.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._paths = [folder / f"run-{index}-of-{count}.json" for index in range(count)]
+        self._stale = [_version(path) for path in self._paths]
+
+    def counts(self) -> dict[int, dict[str, int]]:
+        """Return the images of each process by status; nothing of a process that has not written a summary yet."""
+        found = {}
+        for index, (path, stale) in enumerate(zip(self._paths, self._stale, strict=True)):
+            with suppress(OSError, ValueError, KeyError):
+                if _version(path) != stale:
+                    found[index] = json.loads(path.read_bytes())["counts"]
+        return found
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file is written again; None where there is no file.
+
+    The clock of a file server may differ from the clock here, so that times are compared with each other alone.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _wait(running: Sequence[DeviceProcess], summaries: PartSummaries | None, events: Events) -> None:
+    shown = time.monotonic()
+    stalls = Stalls([each.device for each in running], events, shown)
     while any(each.process.poll() is None for each in running):
         time.sleep(POLL)
-        if output is not None and time.monotonic() - looked >= SHOWN_EVERY:
-            looked = time.monotonic()
-            counts = dict(_summaries(output, len(running)))
+        if summaries is not None and time.monotonic() - shown >= SHOWN_EVERY:
+            shown = time.monotonic()
+            counts = summaries.counts()
             events.images(_progress(list(counts.values())))
             for index, each in enumerate(running):
                 if index in counts:
-                    silence.hear(index, counts[index], looked)
+                    stalls.note(index, counts[index], shown)
                 if each.process.poll() is None:
-                    silence.name(index, looked)
+                    stalls.name(index, shown)
 
 
-def _summaries(output: Path, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    for index in range(count):
-        with suppress(OSError, ValueError, KeyError):
-            yield index, json.loads((output / f"run-{index}-of-{count}.json").read_bytes())["counts"]
-
-
-def _progress(counts: Sequence[dict[str, Any]]) -> Images:
+def _progress(counts: Sequence[dict[str, int]]) -> Images:
     total = sum(sum(each.values()) for each in counts)
-    waiting, failed = (sum(each.get(name, 0) for each in counts) for name in ("waiting", "failed"))
+    waiting, failed = (sum(each.get(name, 0) for each in counts) for name in (WAITING, FAILED))
     return Images(done=total - waiting, total=max(1, total), failed=failed)
 
 

@@ -112,7 +112,13 @@ def segment(
             # Wrong inputs are refused here once, and not by every process.
             is_one = len(plan_targets(inputs, folder)) == 1
             with Display(enabled=not no_progress) as display:
-                rows, code = run_on_devices(shared.devices, words, memory=chosen.memory, output=folder, events=display)
+                rows, code = run_on_devices(
+                    shared.devices,
+                    words,
+                    memory=chosen.memory,
+                    output=None if is_one else folder,
+                    events=display,
+                )
                 rows = joined_rows(rows, is_one=is_one)
                 failed = sum(row["status"] == "failed" for row in rows)
                 display.images(Images(done=len(rows), total=max(1, len(rows)), failed=failed))

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from magnet_cli.cli.device_processes import HANGING, LEAST_HANGING, UNKNOWN, Silence
+from magnet_cli.cli import device_processes
+from magnet_cli.cli.device_processes import (
+    HANGING,
+    LEAST_HANGING,
+    UNKNOWN,
+    DeviceProcess,
+    PartSummaries,
+    Stalls,
+    _wait,
+)
 from magnet_cli.errors import UsageError
 from magnet_cli.events import Events
 from magnet_cli.masks.report_file import read_report
@@ -244,34 +255,132 @@ class Messages(Events):
 
 def test_a_process_that_finishes_nothing_is_named_after_ten_times_an_image() -> None:
     messages = Messages()
-    silence = Silence(["cuda:0", "cuda:1"], messages, 0.0)
+    stalls = Stalls(["cuda:0", "cuda:1"], messages, 0.0)
     for now in range(0, 91, 2):
         for index in range(2):
             # Both finish an image every 30 seconds.
-            silence.hear(index, {"waiting": 9 - now // 30, "done": now // 30}, float(now))
-            silence.name(index, float(now))
+            stalls.note(index, {"waiting": 9 - now // 30, "done": now // 30}, float(now))
+            stalls.name(index, float(now))
     assert messages.found == []
     first = 0
     for now in range(92, 2000, 2):
-        silence.hear(0, {"waiting": max(1, 9 - now // 30)}, float(now))
-        silence.hear(1, {"waiting": 6}, float(now))
-        silence.name(1, float(now))
+        stalls.note(0, {"waiting": max(1, 9 - now // 30), "done": min(8, now // 30)}, float(now))
+        stalls.note(1, {"waiting": 6, "done": 3}, float(now))
+        stalls.name(1, float(now))
         if messages.found and len(messages.found) == 1:
             first = now
-    # It was silent from second 90 on, and is named again after twice the time.
+    # It finished nothing from second 90 on, and is named again after twice the time.
     assert first - 90 >= HANGING * 30
     assert len(messages.found) == 3
     assert all("cuda:1" in text and "Ctrl-C" in text for text in messages.found)
 
 
-def test_a_process_without_a_first_image_gets_more_time_and_one_without_images_is_never_named() -> None:
+@pytest.mark.parametrize("counts", [{}, {"waiting": 3}], ids=["no summary yet", "nothing done"])
+def test_a_process_without_a_first_image_gets_more_time(counts: dict[str, int]) -> None:
     messages = Messages()
-    silence = Silence(["cpu", "cpu"], messages, 0.0)
-    silence.hear(0, {"waiting": 3}, 0.0)
-    silence.hear(1, {"waiting": 0, "done": 3}, 0.0)
+    stalls = Stalls(["cpu"], messages, 0.0)
+    if counts:
+        stalls.note(0, counts, 0.0)
     for now in (LEAST_HANGING, HANGING * UNKNOWN - 1):
-        silence.name(0, now)
-    silence.name(1, 1e6)
+        stalls.name(0, now)
     assert messages.found == []
-    silence.name(0, HANGING * UNKNOWN)
+    stalls.name(0, HANGING * UNKNOWN)
     assert len(messages.found) == 1
+
+
+def test_a_process_without_images_is_never_named() -> None:
+    messages = Messages()
+    stalls = Stalls(["cpu"], messages, 0.0)
+    stalls.note(0, {"waiting": 0, "done": 3}, 0.0)
+    stalls.name(0, 1e6)
+    assert messages.found == []
+
+
+@pytest.mark.parametrize("ended", ["already done", "failed"])
+def test_images_that_are_not_computed_say_nothing_about_the_time_of_one(ended: str) -> None:
+    messages = Messages()
+    stalls = Stalls(["cpu"], messages, 0.0)
+    for now in range(10):
+        stalls.note(0, {"waiting": 20 - now, ended: now}, float(now))
+    stalls.name(0, 9 + HANGING * UNKNOWN - 1)
+    assert messages.found == []
+    stalls.name(0, 9 + HANGING * UNKNOWN)
+    assert len(messages.found) == 1
+
+
+def test_a_rise_of_waiting_images_says_nothing_about_the_time_of_one() -> None:
+    messages = Messages()
+    stalls = Stalls(["cpu"], messages, 0.0)
+    stalls.note(0, {"waiting": 1, "done": 4}, 2000.0)
+    stalls.note(0, {"waiting": 5, "done": 0}, 2001.0)
+    stalls.name(0, 2001 + 10 * LEAST_HANGING)
+    # An image took 500 seconds: no process is named before 5000 have passed.
+    assert messages.found == []
+
+
+def summary(folder: Path, index: int, **counts: int) -> Path:
+    """Write the summary of one of two processes."""
+    path = folder / f"run-{index}-of-2.json"
+    path.write_text(json.dumps({"counts": counts}))
+    return path
+
+
+def test_what_an_earlier_run_has_left_is_passed_over(tmp_path: Path) -> None:
+    old = summary(tmp_path, 0, waiting=0, done=7)
+    found = PartSummaries(tmp_path, 2)
+    assert found.counts() == {}
+    summary(tmp_path, 1, waiting=2, done=1)
+    assert found.counts() == {1: {"waiting": 2, "done": 1}}
+    # What was written by another machine may bear a time in the past.
+    summary(tmp_path, 0, waiting=3, done=0)
+    os.utime(old, ns=(1, 1))
+    assert found.counts()[0] == {"waiting": 3, "done": 0}
+
+
+@posix
+@pytest.mark.parametrize("is_stale", [False, True])
+def test_a_process_that_hangs_in_its_first_image_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_stale: bool
+) -> None:
+    if is_stale:
+        summary(tmp_path, 0, waiting=0, done=7)
+    for name, value in (("POLL", 0.01), ("SHOWN_EVERY", 0.01), ("LEAST_HANGING", 0.05), ("UNKNOWN", 0.005)):
+        monkeypatch.setattr(device_processes, name, value)
+    messages = Messages()
+    summaries = PartSummaries(tmp_path, 2)
+    with (
+        tempfile.TemporaryFile() as answer,
+        subprocess.Popen(["sleep", "10"]) as hanging,
+        subprocess.Popen(["true"]) as ended,
+    ):
+
+        def heard(text: str) -> None:
+            messages.found.append(text)
+            hanging.kill()
+
+        monkeypatch.setattr(messages, "message", heard)
+        running = [
+            DeviceProcess(device=device, process=process, answer=answer)
+            for device, process in (("cuda:0", hanging), ("cuda:1", ended))
+        ]
+        ended.wait()
+        _wait(running, summaries, messages)
+    assert "the process on cuda:0 (number 0) has finished no image for " in messages.found[0]
+    assert not any("cuda:1" in text for text in messages.found)
+
+
+def test_the_blocks_of_one_image_are_not_watched(
+    image: Path, bundle: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One image has no summary, and a file of that name in its folder is of another run."""
+    folders: list[Path | None] = []
+
+    def run(_devices: list[str], _words: list[str], *, output: Path | None, **_: object) -> tuple[list[Any], int]:
+        folders.append(output)
+        return [], 0
+
+    monkeypatch.setattr("magnet_cli.cli.segment.run_on_devices", run)
+    invoke("segment", image, "--weights", bundle, "-o", here / "out", "--devices", "cpu:2")
+    other = write_image(here / "t.tif")
+    invoke("segment", image, other, "--weights", bundle, "-o", here / "out", "--devices", "cpu:2")
+    assert folders == [None, here / "out"]
