@@ -252,6 +252,8 @@ def test_an_only_worker_that_hangs_is_named_and_waited_for(expected: float | Non
     assert heard[0] == pytest.approx(least, abs=2)
     assert heard[1:] == pytest.approx([2 * heard[0], 4 * heard[0]], abs=4)
     assert all("worker a has computed for" in text for text in messages.found)
+    # Nobody else could take its task.
+    assert all("start another worker, then end this one" in text for text in messages.found)
 
 
 def test_of_images_the_longest_says_what_to_expect_and_no_worker_is_named_early() -> None:
@@ -271,6 +273,80 @@ def test_of_images_the_longest_says_what_to_expect_and_no_worker_is_named_early(
     assert [task for task, _, _ in results] == [0]
 
 
+def test_images_that_were_done_before_say_nothing_about_the_time_of_one() -> None:
+    crew, shift = late_shift(expected=None, tasks=6)
+    messages = Messages()
+    crew.events = messages
+    crew.script.update(b=[{"was_done": True}] * 3, c=[{"was_done": True}] * 3)
+    results = shift.results()
+    for _ in range(5):
+        next(results)
+    crew.time += crew_module.HANGING * crew_module.UNKNOWN - 60
+    shift._name_hanging()
+    assert messages.found == []
+    crew.time += 60
+    shift._name_hanging()
+    assert len(messages.found) == 1
+    assert "end the worker to give its task to another one" in messages.found[0]
+
+
+def test_a_worker_whose_task_another_one_computes_may_be_ended() -> None:
+    crew, shift = late_shift(expected=4.0, tasks=1)
+    messages = Messages()
+    crew.events = messages
+    crew.script["b"] = [HANGING]
+    assert shift._give()
+    crew.time += crew_module.LATE * 4
+    assert shift._give()
+    assert [worker for worker, task in crew.asked if task == 0] == ["a", "b"]
+    crew.time += crew_module.LEAST_HANGING
+    shift._name_hanging()
+    assert len(messages.found) == 2
+    assert all("Another worker computes the same" in text for text in messages.found)
+
+
+def named_silent(crew: LateWorkers, shift: Shift[int], hanging: Promise, least: float) -> str:
+    """Run a shift until a message comes, let the worker that hangs answer, and return the message."""
+    messages = Messages()
+    crew.events = messages
+    wait = crew.wait
+
+    def waiting(futures: Any) -> list[Any]:
+        assert crew.time < least + 5
+        if messages.found:
+            hanging.found = {"ok": "at last"}
+        return wait(futures)
+
+    crew.wait = waiting  # type: ignore[method-assign]
+    assert [task for task, _, _ in shift.results()] == [0]
+    assert crew.time >= least
+    assert len(messages.found) == 1
+    return messages.found[0]
+
+
+def test_an_only_worker_that_still_computes_for_another_pass_is_named() -> None:
+    crew, shift = late_shift(expected=4.0, tasks=1)
+    crew.script = {"a": []}
+    crew.refresh()
+    before = Promise(None)
+    crew.overtaken = {cast("Any", before): "a"}
+    said = named_silent(crew, shift, before, crew_module.HANGING * crew_module.UNKNOWN)
+    assert "worker a has not answered for 60 min" in said
+    assert "start another worker" in said
+
+
+def test_a_worker_that_comes_later_and_does_not_answer_is_named() -> None:
+    crew, shift = late_shift(expected=4.0, tasks=1)
+    shift.admitted = set()
+    crew.script = {"a": []}
+    crew.refresh()
+    greeting = Promise(None)
+    submit = crew.submit
+    vars(crew)["submit"] = lambda worker, question: submit(worker, question) if question else greeting
+    said = named_silent(crew, shift, greeting, crew_module.GATHERING)
+    assert "worker a has not answered for 5.0 min" in said
+
+
 def test_a_worker_that_does_not_answer_at_first_is_named_and_waited_for() -> None:
     crew, _ = late_shift(expected=None)
     messages = Messages()
@@ -287,7 +363,8 @@ def test_a_worker_that_does_not_answer_at_first_is_named_and_waited_for() -> Non
     crew.wait = waiting  # type: ignore[method-assign]
     assert crew.ask_all(lambda _: {"task": None}) == {"a": {"ok": "at last"}}
     assert crew.time >= 2 * crew_module.GATHERING
-    assert all("no worker has answered for 300 seconds: a." in text for text in messages.found)
+    said = "magnet: none of these workers has answered for "
+    assert [text.partition(": a.")[0] for text in messages.found] == [f"{said}{time}" for time in ("5.0 min", "10 min")]
 
 
 def test_a_worker_that_still_computes_for_another_pass_is_awaited_without_haste() -> None:

@@ -218,14 +218,16 @@ class Crew:
     def _answers(self, asked: dict[Future, str]) -> dict[str, Answer]:
         """Wait for the answers of workers. Some workers may be lost meanwhile, and some may hang."""
         found: dict[str, Answer] = {}
-        until, named = inf, self.now() + GATHERING
+        began = self.now()
+        until, named = inf, began + GATHERING
         while asked and self.now() < until:
             if not found and self.now() >= named:
                 named = self.now() + GATHERING
                 workers = ", ".join(sorted(asked.values()))
                 self.events.message(
-                    f"magnet: no worker has answered for {GATHERING:.0f} seconds: {workers}. They may load their "
-                    "networks from a slow disk, or hang. The run goes on waiting; a worker that is ended is not awaited"
+                    f"magnet: none of these workers has answered for {format_seconds(self.now() - began)}: {workers}. "
+                    "They may load their networks from a slow disk, or hang. The run goes on waiting; a worker that is "
+                    "ended is not awaited"
                 )
             for future in self.wait(asked):
                 worker = asked.pop(future)
@@ -365,6 +367,7 @@ class Shift(Generic[T]):
                     if not self.crew.free(()):
                         # All workers still compute tasks that others have finished, in this pass or the one before.
                         self.crew.wait(self.crew.overtaken)
+                    self._name_hanging()
                     continue
                 for future in self.crew.wait(self._busy):
                     yield from self._taken(future)
@@ -379,7 +382,8 @@ class Shift(Generic[T]):
         """Give tasks to all free workers, and return whether there is still an answer to wait for."""
         for worker in self.crew.free({worker for worker, _ in self._busy.values()}):
             if worker not in self.admitted:
-                self._busy[self.crew.submit(worker, self.work.greeting(worker))] = (worker, None)
+                future = self.crew.submit(worker, self.work.greeting(worker))
+                self._busy[future], self._since[future] = (worker, None), self.crew.now()
                 continue
             task = self._next()
             if task is None and worker in self._failed_late:
@@ -430,21 +434,67 @@ class Shift(Generic[T]):
         Each is named again after twice the time.
         """
         now = self.crew.now()
+        open_futures = self._busy.keys() | self.crew.overtaken.keys()
+        self._since = {future: since for future, since in self._since.items() if future in open_futures}
+        self._named = {future: after for future, after in self._named.items() if future in open_futures}
         for future, (worker, task) in self._busy.items():
-            if task is None or future.done():
+            if task is None:
+                self._name_silent(future, worker, GATHERING)
                 continue
             expected = None if self.expected is None else self.expected(task)
             # Where tasks differ in size, as images do, the longest is the measure.
             expected = expected or self._longest or UNKNOWN
             spent = now - self._since[future]
-            if spent < self._named.get(future, max(LEAST_HANGING, HANGING * expected)):
-                continue
-            self._named[future] = 2 * spent
-            self.crew.events.message(
-                f"magnet: worker {worker} has computed for {format_seconds(spent)} what was expected to take "
-                f"{format_seconds(expected)}; it may hang. The run goes on waiting: end the worker to give its task to "
-                "another one"
+            if self._is_due(future, max(LEAST_HANGING, HANGING * expected)):
+                self.crew.events.message(
+                    f"magnet: worker {worker} has computed for {format_seconds(spent)} what was expected to take "
+                    f"{format_seconds(expected)}; it may hang. {self._advice(worker, task)}"
+                )
+        for future, worker in self.crew.overtaken.items():
+            self._name_silent(future, worker, max(LEAST_HANGING, HANGING * (self._longest or UNKNOWN)))
+
+    def _name_silent(self, future: Future, worker: str, least: float) -> None:
+        """Name a worker that gets no task before it has answered, if it has not answered for too long.
+
+        Args:
+            future: The question to which it owes the answer.
+            worker: The address of the worker.
+            least: Seconds after which it is named.
+        """
+        if self._is_due(future, least):
+            spent = format_seconds(self.crew.now() - self._since[future])
+            advice = (
+                "The other workers go on without it: end it, or let it answer"
+                if self._has_others(worker)
+                else "The run goes on waiting: start another worker, then end this one"
             )
+            self.crew.events.message(
+                f"magnet: worker {worker} has not answered for {spent}, and gets no task before it does; it may hang. "
+                f"{advice}"
+            )
+
+    def _is_due(self, future: Future, least: float) -> bool:
+        """Return whether the worker of a question is named now; then it is named again after twice the time."""
+        # What an earlier pass has left is waited for since this pass has met it.
+        spent = self.crew.now() - self._since.setdefault(future, self.crew.now())
+        if future.done() or spent < self._named.get(future, least):
+            return False
+        self._named[future] = 2 * spent
+        return True
+
+    def _advice(self, worker: str, task: T) -> str:
+        """Return what a user may do about a worker that has computed a task for too long."""
+        if sum(other == task for _, other in self._busy.values()) > 1:
+            return "Another worker computes the same, and the first result counts: this one may be ended"
+        if self._has_others(worker):
+            return "The run goes on waiting: end the worker to give its task to another one"
+        return "The run goes on waiting: start another worker, then end this one, and its task goes to the other one"
+
+    def _has_others(self, worker: str) -> bool:
+        """Return whether there is another worker that may take part and has not been named as hanging."""
+        hanging = {other for future, (other, _) in self._busy.items() if future in self._named}
+        useless = {worker, *hanging, *self.crew.overtaken.values(), *self.crew.refused}
+        return not useless.issuperset(self.crew.hosts)
 
     def _is_running(self, task: T) -> bool:
         return any(other == task for _, other in self._busy.values())
@@ -454,7 +504,6 @@ class Shift(Generic[T]):
         for future, (worker, other) in list(self._busy.items()):
             if other == task:
                 del self._busy[future]
-                self._named.pop(future, None)
                 self.crew.overtaken[future] = worker
 
     def _taken(self, future: Future) -> Iterator[tuple[T, str, Answer]]:
@@ -464,7 +513,9 @@ class Shift(Generic[T]):
         since = self._since.pop(future, None)
         self._named.pop(future, None)
         found = self.crew.read(future)
-        if since is not None and found.keys().isdisjoint((*NO_RESULT, "lost")):
+        # An image that was done before says nothing about the time that one takes.
+        is_measured = task is not None and not found.get("was_done")
+        if since is not None and is_measured and found.keys().isdisjoint((*NO_RESULT, "lost")):
             self._longest = max(self._longest, self.crew.now() - since)
         failure = delivered(found["error"]) if "error" in found else None
         if found.get("lost"):
