@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from magnet_cli import __version__
 from magnet_cli.cli.outcome import Listing, command, print_lines, print_message
 from magnet_cli.cli.parameters import Json, NoProgress
+from magnet_cli.cli.volume import VOLUME
 from magnet_cli.errors import DeviceError
 from magnet_cli.system.memory import available_memory, format_bytes, total_memory
 from magnet_cli.system.threads import usable_cores
@@ -84,8 +85,10 @@ def doctor(*, json: Json = False, no_progress: NoProgress = False) -> int:
             "ready": not bad,
             "findings": [asdict(each) for each in findings],
         }
+        lines = finding_lines(findings)
+        VOLUME.record(lines[-1])
         if not json:
-            print_lines(*finding_lines(findings))
+            print_lines(*lines)
         if bad:
             print_message(f"magnet: do this first: {bad[0].command}")
     return DeviceError.exit_code if bad else 0

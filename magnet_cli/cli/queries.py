@@ -16,7 +16,7 @@ from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.shared import BandOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from magnet_cli.images import FoundImage
     from magnet_cli.masks.verification import Verification
@@ -54,8 +54,7 @@ def plan(
                 continue
             row, lines = made
             listing.add(row)
-            if not json:
-                print_lines(*lines)
+            _answer(lines, printed=not json)
     return listing.exit_code
 
 
@@ -92,8 +91,7 @@ def info(inputs: Inputs, *, options: Given[BandOptions], json: Json = False, no_
                 listing.add(_failure("image", image.source, error), error)
                 continue
             listing.add(info_dict(found))
-            if not json:
-                print_lines(*info_lines(found))
+            _answer(info_lines(found), printed=not json)
     return listing.exit_code
 
 
@@ -121,9 +119,18 @@ def verify(
                 error = damaged(found)
                 print_failure(error)
             listing.add(_verification(found), error)
-            if found.ok and not json and not VOLUME.quiet:
-                print_lines(f"{mask}: {found.tiles} tiles on {found.pages} pages, {found.bytes} bytes, all as written")
+            if found.ok:
+                line = f"{mask}: {found.tiles} tiles on {found.pages} pages, {found.bytes} bytes, all as written"
+                _answer([line], printed=not json and not VOLUME.quiet)
     return listing.exit_code
+
+
+def _answer(lines: Sequence[str], *, printed: bool) -> None:
+    """Append the lines of a result to the log, and print them where they are wanted."""
+    for line in lines:
+        VOLUME.record(line)
+    if printed:
+        print_lines(*lines)
 
 
 def damaged(found: Verification) -> OutputError:

@@ -109,6 +109,17 @@ Quiet = Annotated[
         rich_help_panel=MORE,
     ),
 ]
+QuietAnswer = Annotated[
+    bool,
+    typer.Option(
+        "-q",
+        "--quiet",
+        help="Print answers and failures alone, without a progress bar.",
+        envvar="MAGNET_QUIET",
+        rich_help_panel=MORE,
+    ),
+]
+"""The same option of a command whose result goes to standard output."""
 Verbose = Annotated[
     bool,
     typer.Option(
@@ -129,14 +140,16 @@ LogFile = Annotated[
     ),
 ]
 PARAMETERS = {"quiet": (Quiet, False), "verbose": (Verbose, False), "log_file": (LogFile, None)}
+ANSWERING = {"quiet": (QuietAnswer, False)}
 
 
-def speaking(function: Callable[..., None], *, has_more: bool = True) -> Callable[..., None]:
+def speaking(function: Callable[..., None], *, has_more: bool = True, has_answer: bool = False) -> Callable[..., None]:
     """Add the options `--quiet`, `--verbose` and `--log-file` to a command.
 
     Args:
         function: The command.
         has_more: Whether the command has anything more to say with `--verbose`. Otherwise it does not get the option.
+        has_answer: Whether the command prints a result on standard output, which stays with `--quiet`.
     """
     own = inspect.signature(function, eval_str=True)
 
@@ -147,7 +160,7 @@ def speaking(function: Callable[..., None], *, has_more: bool = True) -> Callabl
 
     more = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in PARAMETERS.items()
+        for name, (annotation, default) in {**PARAMETERS, **(ANSWERING if has_answer else {})}.items()
         if has_more or name != "verbose"
     ]
     # Typer makes options from the signature and the annotations of a function.

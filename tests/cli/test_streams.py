@@ -72,6 +72,9 @@ def test_the_package_can_be_run_as_a_module() -> None:
     found = subprocess.run(line, env=environment(), capture_output=True, check=False)
     assert found.returncode == 3
     assert b"magnet: none.tif" in found.stderr
+    line = [sys.executable, "-m", "magnet_cli", "--help"]
+    found = subprocess.run(line, env=environment(), capture_output=True, check=True)
+    assert found.stdout.lstrip().startswith(b"Usage: magnet [OPTIONS]")
 
 
 def screen(data: str) -> list[str]:

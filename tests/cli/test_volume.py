@@ -85,13 +85,25 @@ def test_quiet_prints_nothing_but_failures(image: Path, bundle: Path) -> None:
 def test_quiet_leaves_answers_and_failures_of_every_command_that_reads(image: Path, bundle: Path) -> None:
     assert invoke("segment", image, "--weights", bundle, "-q", "-o", "m.tif").exit_code == 0
     for words in (("info", image), ("plan", image, "--weights", bundle)):
-        loud, quiet = invoke(*words), invoke(*words, "--quiet")
-        # A plan also has the memory that is free at the time.
-        assert quiet.stdout.splitlines()[0] == loud.stdout.splitlines()[0] != ""
+        loud, quiet = invoke(*words), invoke(*words, "--quiet", "--log-file", "answers.log")
+        # The memory that is free at the time is in a plan.
+        answers = [
+            [line for line in each.stdout.splitlines() if not line.startswith("  host memory: ")]
+            for each in (loud, quiet)
+        ]
+        assert answers[0] == answers[1]
+        assert len(answers[0]) > 3
         assert quiet.stderr == ""
+        # What was printed is also in the log.
+        logged = messages("answers.log")
+        assert [line for line in logged if line in quiet.stdout.splitlines()] == quiet.stdout.splitlines()
+        assert "Print answers and failures alone" in " ".join(invoke(words[0], "--help").stdout.split())
+        Path("answers.log").unlink()
     assert invoke("verify", "m.tif").stdout.endswith("all as written\n")
-    silent = invoke("verify", "m.tif", "--quiet")
+    silent = invoke("verify", "m.tif", "--quiet", "--log-file", "verify.log")
     assert (silent.stdout, silent.stderr, silent.exit_code) == ("", "", 0)
+    assert messages("verify.log")[-1].endswith("all as written")
+    assert messages("verify.log")[-1].startswith("m.tif: ")
     data = bytearray(Path("m.tif").read_bytes())
     data[len(data) // 2] ^= 1
     Path("m.tif").write_bytes(data)
@@ -115,8 +127,10 @@ def test_quiet_scenes_and_checks_of_the_machine(here: Path) -> None:
     drawn = invoke("scene", here / "a.tif", "--size", "64x64", "--quiet")
     assert (drawn.stdout, drawn.stderr, drawn.exit_code) == ("", "", 0)
     assert (here / "a.tif").exists()
-    answer = invoke("doctor", "--quiet")
+    answer = invoke("doctor", "--quiet", "--log-file", here / "doctor.log")
     assert "Machine" in answer.stdout
+    assert answer.stderr == ""
+    assert messages("doctor.log")[-1] == answer.stdout.splitlines()[-1]
 
 
 def test_of_several_images_each_is_described_only_when_asked(bundle: Path, here: Path) -> None:
