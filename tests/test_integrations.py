@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -92,7 +91,7 @@ def test_qgis_segments_a_layer_and_loads_the_mask(place: Path) -> None:
 
 @pytest.mark.full
 def test_snakemake_makes_masks_of_a_folder(place: Path) -> None:
-    if importlib.util.find_spec("snakemake") is None and shutil.which("snakemake") is None:
+    if shutil.which("snakemake") is None:
         pytest.skip("Snakemake is not installed")
     (place / "images" / "town.tif.aux.xml").write_text("<PAMDataset/>")  # QGIS leaves one beside an image
     command = ["snakemake", "-s", str(SCRIPTS / "snakemake" / "Snakefile"), "-j", "1", "--config"]

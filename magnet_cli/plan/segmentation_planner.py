@@ -134,7 +134,7 @@ def make_plan(
 
 
 def stretch_notes(scales: Sequence[Size], taken: Size) -> list[str]:
-    """Return a note on each scale whose windows have another shape than the network's input, so that it sees them bent.
+    """Return a note on each scale whose windows have another shape than the network's input, which distorts them.
 
     Args:
         scales: Sides of windows.
@@ -146,8 +146,8 @@ def stretch_notes(scales: Sequence[Size], taken: Size) -> list[str]:
         if abs(across / down - 1) > MOST_STRETCH:
             kept = Size(width=round(taken.width * across), height=round(taken.height * across))
             found.append(
-                f"windows of {scale} are made {float(across):.3g} times as narrow and {float(down):.3g} times as low "
-                f"for the network's input of {taken}: --scales {kept} would keep the shape of things"
+                f"windows of {scale} are resized to {float(1 / across):.3g} of their width and {float(1 / down):.3g} "
+                f"of their height for the network's input of {taken}: --scales {kept} would keep the shape of objects"
             )
     return found
 

@@ -300,6 +300,22 @@ def test_weights_in_double_precision_are_for_openvino(file: Path) -> None:
         assert float((Adapted(network, spec=found.spec)(patches) - wanted).abs().max()) < 1e-5
 
 
+def test_a_graph_in_double_precision_that_fails_for_another_reason_is_not_blamed_on_it(file: Path) -> None:
+    model, helper = onnx_graph(), onnx.helper
+    model.graph.node[0].input[0] = "single"
+    model.graph.node.insert(0, helper.make_node("Cast", ["image"], ["single"], to=1))
+    model.graph.node.append(helper.make_node("Cast", ["scores"], ["double"], to=11))
+    model.graph.input[0].type.tensor_type.elem_type = 11
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("double", 11, None))
+    onnx.save(model, file)
+    found = tried_network(NetworkOptions(network=str(file), input=SIDE, mean="imagenet", std="imagenet"))
+    model.graph.node[1].op_type = "Unknown"
+    onnx.save(model, file)
+    with pytest.raises(WeightsError, match="cannot load the network") as failure:
+        OnnxFile().load(file.parent, found.spec, "onnxruntime")
+    assert "float64" not in str(failure.value)
+
+
 def test_custom_operators_are_refused_also_inside_branches(file: Path) -> None:
     model, helper = onnx_graph(), onnx.helper
     inner = helper.make_graph(
