@@ -3,12 +3,67 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+PRIMARY = ("red", "green", "blue")
+OTHER_COLOURS = ("hue", "saturation", "lightness", "cyan", "magenta", "ycbcr_y", "ycbcr_cb", "ycbcr_cr")
+"""GDAL's names, in small letters, of colours that are neither red, green or blue nor converted to these. Yellow is not
+among them, because some satellites have a band of that name."""
 LETTERS = {"r": "red", "g": "green", "b": "blue"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandNames:
+    """What one file calls bands, in small letters, by the position of the band's sample."""
+
+    descriptions: Mapping[int, str] = field(default_factory=dict)
+    """Free texts, such as `b8` or `near infrared`."""
+    colours: Mapping[int, str] = field(default_factory=dict)
+    """Colours by GDAL's interpretation of the bands: those of `PRIMARY` and of `OTHER_COLOURS`."""
+
+    @classmethod
+    def of(cls, items: Iterable[tuple[int, str, str]]) -> Self:
+        """Sort what a file states by its role.
+
+        Args:
+            items: Position of a sample, the role of the text (`description` or `colorinterp`; others are ignored), and
+                the text in any letters.
+        """
+        descriptions, colours = dict[int, str](), dict[int, str]()
+        for sample, role, text in items:
+            name = text.strip().lower()
+            if role == "description" and name:
+                descriptions[sample] = name
+            elif role == "colorinterp" and name in (*PRIMARY, *OTHER_COLOURS):
+                colours[sample] = name
+        return cls(descriptions=descriptions, colours=colours)
+
+    def under(self, other: BandNames) -> BandNames:
+        """Return the names of both files, where those of the other file have priority over those of the same kind."""
+        return BandNames(
+            descriptions={**self.descriptions, **other.descriptions}, colours={**self.colours, **other.colours}
+        )
+
+    def named(self, bands: Sequence[str], samples: Sequence[int]) -> tuple[str, ...]:
+        """Return the bands by what the files call them.
+
+        That a band is red, green or blue says more than a description, B4 for one: bundles call their bands so. A
+        description replaces a number, and a colour replaces any name.
+
+        Args:
+            bands: Names of the bands by their place, such as `band1`, or `red` where the file says RGB.
+            samples: The sample of each band.
+        """
+        primary = {sample: name for sample, name in self.colours.items() if name in PRIMARY}
+        names = {**self.descriptions, **primary}
+        return tuple(
+            names.get(sample, name) if name.startswith("band") or names.get(sample) in PRIMARY else name
+            for sample, name in zip(samples, bands, strict=True)
+        )
 
 
 def scale_note(scales: Iterable[float], offsets: Iterable[float]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.backends import HEAD_BYTES as MAGIC_BYTES
-from magnet_cli.images.backends import is_other, open_image
+from magnet_cli.images.backends import JPEG_2000_MAGIC, TIFF_MAGIC, is_other, open_image
 from magnet_cli.images.blob_source import open_blob
 from magnet_cli.images.cache import CacheBudget
 from magnet_cli.images.failures import naming
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
+    from magnet_cli.images.channels import BandNames
     from magnet_cli.images.protocol import Image
 
 SMALL_BYTES = 16 << 20
@@ -56,7 +57,7 @@ class InputFiles:
     companions: tuple[Path, ...]
     """Files of which few bytes are hashed."""
     beside: tuple[Path, ...]
-    """Files whose facts about the place of the image and about its missing pixels are hashed."""
+    """Files whose facts about the place of the image, its missing pixels and its bands are hashed."""
 
     @classmethod
     def of(cls, path: Path) -> Self:
@@ -137,13 +138,33 @@ def _reading(path: Path) -> AbstractContextManager[None]:
 
 
 def _placement(path: Path) -> str:
-    """Return what sidecars say of the place and of missing pixels.
+    """Return what sidecars say of the place, of missing pixels and of bands.
 
     The result is empty where they say nothing, whatever else they hold.
     """
     beside = find_sidecars(path, world=world_endings(path.suffix))
-    text = beside.digest_text()
+    text = f"{beside.digest_text()}{_band_names(path, beside.names)}"
     return f"beside\0{text}" if text else ""
+
+
+def _band_names(path: Path, beside: BandNames) -> str:
+    """Return the names that the file .aux.xml gives to bands, where they are not those that the image gives itself.
+
+    GDAL repeats the image's own names where it stores statistics, and these do not make it another image. JPEG 2000 has
+    no names of its own; of other formats the names are not read, or the file .aux.xml is hashed as it is.
+    """
+    if not (beside.descriptions or beside.colours):
+        return ""
+    with regular_files.opened(path) as stream:
+        head = stream.read(MAGIC_BYTES)
+    if head.startswith(JPEG_2000_MAGIC):
+        return repr((sorted(beside.descriptions.items()), sorted(beside.colours.items())))
+    if not head.startswith(TIFF_MAGIC):
+        return ""
+    from magnet_cli.images.tiff_bands import names_from_beside  # noqa: PLC0415 (tifffile loads slowly)
+
+    found = names_from_beside(path, beside)
+    return repr(found) if found else ""
 
 
 def _remote(url: str) -> str:

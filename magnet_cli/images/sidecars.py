@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+from magnet_cli.images.channels import BandNames
 from magnet_cli.images.geotransform import DOUBLE, TIEPOINT, TIEPOINT_VALUES, Geotransform
 from magnet_cli.images.rpc import finite_number, rpc_values, values_of_assignments, values_of_lines
 from magnet_cli.images.sidecar_folder import folder_of
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from magnet_cli.images.sidecar_folder import SidecarFolder
 
 WORLD_LINES = 6
-PRIMARY = ("red", "green", "blue")
+NUMBERED = re.compile(r"(band|layer)[ _]?\d+", re.IGNORECASE)
+"""Descriptions that programs store for bands without one; they say no more than the band's number."""
 RPC_TEXTS = ("_RPC.TXT", "_rpc.txt", "_RPC.txt")
 RPC_TABLES = ("RPB", "rpb")
 
@@ -42,8 +45,8 @@ class Sidecars:
     rpc: tuple[float, ...] = ()
     """Rational polynomial coefficients, as in the tag RPCCoefficientTag."""
     nodata: float | None = None
-    names: tuple[tuple[int, str], ...] = ()
-    """Names that the file .aux.xml gives to bands, in small letters, each with the band's position."""
+    names: BandNames = field(default_factory=BandNames)
+    """Names that the file .aux.xml gives to bands."""
     scales: tuple[float, ...] = ()
     """Factors of stored values by the file .aux.xml, where it states any."""
     offsets: tuple[float, ...] = ()
@@ -60,11 +63,13 @@ class Sidecars:
         return bool(self.crs or self.geotransform or self.world or self.tie_points or self.rpc)
 
     def digest_text(self) -> str:
-        """Return what a run depends on as a text to be hashed; it leaves out statistics that GDAL stores."""
+        """Return the place and the nodata value as a text to be hashed; it leaves out statistics that GDAL stores.
+
+        Names of bands are left out, because GDAL repeats those of the image when it stores statistics.
+        """
         systems = [crs and crs.to_wkt() for crs in (self.crs, self.points_crs)]
         values = (systems, self.geotransform, self.world, self.tie_points, self.rpc, self.nodata)
-        named = repr(self.names) if self.names else ""
-        return repr(values) + named if any((*systems, *values[1:], named)) else ""
+        return repr(values) if any((*systems, *values[1:])) else ""
 
 
 def find_sidecars(path: str | Path, *, world: Iterable[str], placed: bool = False) -> Sidecars:
@@ -93,7 +98,7 @@ def find_sidecars(path: str | Path, *, world: Iterable[str], placed: bool = Fals
         points_crs=found.points_crs if found else None,
         rpc=rpc,
         nodata=found.nodata if found else None,
-        names=found.names if found else (),
+        names=found.names if found else BandNames(),
         scales=found.scales if found else (),
         offsets=found.offsets if found else (),
         mask=_place(folder, names.appended("msk")),
@@ -210,7 +215,7 @@ class _Pam:
     points_crs: CRS | None
     rpc: tuple[float, ...]
     nodata: float | None
-    names: tuple[tuple[int, str], ...]
+    names: BandNames
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
 
@@ -236,7 +241,7 @@ class _Pam:
             points_crs=_system(points.get("Projection"), file, notes) if points is not None else None,
             rpc=_pam_rpc(root),
             nodata=_pam_nodata(root, file, notes),
-            names=tuple(_pam_names(root)),
+            names=BandNames.of(_pam_names(root)),
             scales=_pam_numbers(root, "Scale"),
             offsets=_pam_numbers(root, "Offset"),
         )
@@ -299,14 +304,16 @@ def _pam_nodata(root: ET.Element, file: str, notes: list[str]) -> float | None:
     return next(iter(values), None)
 
 
-def _pam_names(root: ET.Element) -> Iterator[tuple[int, str]]:
-    """Yield positions and names of bands: that a band is red, green or blue says more than its description."""
+def _pam_names(root: ET.Element) -> Iterator[tuple[int, str, str]]:
+    """Yield the position of a band's sample, the role of a text, and the text."""
     for band in root.findall("PAMRasterBand"):
-        colour, described = ((band.findtext(key) or "").strip().lower() for key in ("ColorInterp", "Description"))
-        name = colour if colour in PRIMARY else described
         number = band.get("band", "")
-        if name and number.isdecimal() and int(number) > 0:
-            yield int(number) - 1, name
+        if not number.isdecimal() or int(number) < 1:
+            continue
+        described = band.findtext("Description") or ""
+        if NUMBERED.fullmatch(described.strip()) is None:
+            yield int(number) - 1, "description", described
+        yield int(number) - 1, "colorinterp", band.findtext("ColorInterp") or ""
 
 
 def _pam_numbers(root: ET.Element, key: str) -> tuple[float, ...]:

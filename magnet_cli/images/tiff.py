@@ -14,7 +14,7 @@ import tifffile
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Pitch
 from magnet_cli.images import tiff_geo
-from magnet_cli.images.channels import channel_bands, scale_note
+from magnet_cli.images.channels import scale_note
 from magnet_cli.images.external import (
     CompletedStore,
     ExternalMask,
@@ -34,8 +34,8 @@ from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import Found, microscope, not_positive
 from magnet_cli.images.sidecars import Sidecars, find_sidecars, unread_projection, world_endings
 from magnet_cli.images.store import TRANSPOSED, OrientedStore, Store, oriented
+from magnet_cli.images.tiff_bands import named_bands, refuse_other_colours
 from magnet_cli.images.tiff_colour import (
-    COLOURS,
     JPEG_LIKE,
     OLD_JPEG,
     PALETTE,
@@ -48,7 +48,6 @@ from magnet_cli.images.tiff_colour import (
     understood,
 )
 from magnet_cli.images.tiff_description import (
-    band_names,
     band_scales,
     channel_names,
     described_objective,
@@ -296,6 +295,8 @@ def _facts(image: TiffImage, blob: Blob, alpha: Alpha) -> TiffFacts:
     regional = clear and _regional(image.pages)
     placed = is_url(blob.name) and tiff_geo.page_georeference(page).geotransform is not None
     beside = find_sidecars(blob.name, world=world_endings(PurePath(file_name(blob.name)).suffix), placed=placed)
+    if clear and len(image.pages) == 1:
+        refuse_other_colours(page, beside.names, blob.name)
     reference = tiff_geo.page_georeference(page, beside)
     orientation, said = stored_orientation(page, reference)
     if reference.crs is None and (note := unread_projection(blob.name)):
@@ -358,19 +359,7 @@ def _colour(image: TiffImage, alpha: Alpha, beside: Sidecars) -> Colour:
     if len(pages) > 1:
         described = () if image.ome is None else image.ome.channel_names
         return replace(found, bands=channel_names(pages, described) or found.bands)
-    return replace(found, bands=_described(found, band_names(pages[0]) | dict(beside.names)))
-
-
-def _described(colour: Colour, names: dict[int, str]) -> tuple[str, ...]:
-    """Return the bands by what the file calls them, where that is a colour or they only have a number."""
-    samples = [sample for sample in range(colour.stored_samples) if sample != colour.alpha]
-    if colour.palette is not None or len(samples) != len(colour.bands):
-        return colour.bands
-    found = tuple(
-        names.get(sample, name) if name.startswith("band") or names.get(sample) in COLOURS else name
-        for sample, name in zip(samples, colour.bands, strict=True)
-    )
-    return channel_bands(found)
+    return replace(found, bands=named_bands(pages[0], found, beside.names))
 
 
 def _regional(pages: Sequence[TiffPage]) -> bool:

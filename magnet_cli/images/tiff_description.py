@@ -8,12 +8,12 @@ from fractions import Fraction
 from html import unescape
 from typing import TYPE_CHECKING
 
-from magnet_cli.images.channels import channel_bands
+from magnet_cli.images.channels import BandNames, channel_bands
 from magnet_cli.images.resolution import UM_PER_INCH, decimal, microscope, not_positive, objective, stated
 from magnet_cli.images.units import unit_in_um
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tifffile import TiffPage
 
@@ -26,7 +26,6 @@ APERIO_OBJECTIVE = re.compile(r"\|\s*AppMag\s*=\s*([^|\s]+)")
 IMAGEJ_UNIT = re.compile(r"^(y?)unit=[ \t]*(\S[^\r\n]*?)[ \t]*\r?$", re.MULTILINE)
 GDAL_ITEM = re.compile(r"<Item\b([^<>]*)>([^<]*)</Item>")
 GDAL_ATTRIBUTE = re.compile(r"\b(sample|role)=\"(\w{1,20})\"")
-PRIMARY = ("red", "green", "blue")
 APERIO_PICTURE = re.compile(r"\n\s*(label|macro|thumbnail)\b", re.IGNORECASE)
 APERIO_REDUCED = "->"
 QPI_TYPE = re.compile(r"<ImageType>\s*(\w+)\s*</ImageType>")
@@ -80,25 +79,19 @@ def channel_names(pages: Sequence[TiffPage], described: Sequence[str] = ()) -> t
     return names if len(names) == len(pages) else ()
 
 
-def band_names(page: TiffPage) -> dict[int, str]:
-    """Return the names that GDAL's metadata give to samples, in small letters, by the sample's position.
+def band_names(page: TiffPage) -> BandNames:
+    """Return the names that GDAL's metadata give to samples."""
+    return BandNames.of(_gdal_names(page))
 
-    That a sample is red, green or blue says more than a description, B4 for one: bundles call their bands so.
-    """
+
+def _gdal_names(page: TiffPage) -> Iterator[tuple[int, str, str]]:
+    """Yield the position of a sample, the role of a text, and the text."""
     text = page.tags.valueof(GDAL_METADATA, "")
-    descriptions: dict[int, str] = {}
-    colours: dict[int, str] = {}
     for attributes, value in GDAL_ITEM.findall(text) if isinstance(text, str) else []:
         said = dict(GDAL_ATTRIBUTE.findall(attributes))
-        # GDAL escapes a value before it writes it as XML, which escapes it again.
-        name = unescape(unescape(value)).strip().lower()
-        if not said.get("sample", "").isdecimal() or not name:
-            continue
-        if said.get("role") == "description":
-            descriptions[int(said["sample"])] = name
-        elif said.get("role") == "colorinterp" and name in PRIMARY:
-            colours[int(said["sample"])] = name
-    return descriptions | colours
+        if said.get("sample", "").isdecimal():
+            # GDAL escapes a value before it writes it as XML, which escapes it again.
+            yield int(said["sample"]), said.get("role", ""), unescape(unescape(value))
 
 
 def band_scales(page: TiffPage) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -20,6 +20,7 @@ from rasterio.enums import ColorInterp
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
 from magnet_cli.images import CacheBudget, Region, Request, inspect, open_image
+from magnet_cli.images.fingerprint import fingerprint
 
 Array = NDArray[Any]
 
@@ -803,6 +804,82 @@ def test_names_and_scales_of_bands_in_the_file_aux_xml_count(tmp_path: Path) -> 
     info = inspect(tmp_path / "a.tif")
     assert info.bands == ("blue", "green", "b8")
     assert "a scale of 0.5" in " ".join(info.notes)
+
+
+def named_beside(path: Path, *bands: str) -> None:
+    """Write the file .aux.xml that gives contents to bands in their order."""
+    text = "".join(f'<PAMRasterBand band="{n}">{content}</PAMRasterBand>' for n, content in enumerate(bands, start=1))
+    Path(f"{path}.aux.xml").write_text(f"<PAMDataset>{text}</PAMDataset>")
+
+
+def coloured(path: Path, photometric: str, *colours: str) -> None:
+    """Write a TIFF whose metadata by GDAL name the colours of its bands."""
+    items = "".join(
+        f'<Item name="COLORINTERP" sample="{n}" role="colorinterp">{colour}</Item>' for n, colour in enumerate(colours)
+    )
+    text = f"<GDALMetadata>{items}</GDALMetadata>"
+    options: dict[str, Any] = {"photometric": photometric, "planarconfig": "contig"}
+    tifffile.imwrite(path, noise(20, 30), extratags=[(42112, 2, len(text) + 1, text, True)], **options)
+
+
+def test_statistics_that_gdal_stores_beside_a_file_change_neither_its_bands_nor_its_hash(tmp_path: Path) -> None:
+    """GDAL repeats the descriptions of bands there, and not their colours: blue was read as red."""
+    path = tmp_path / "bgr.tif"
+    with rasterio.open(path, "w", count=3, dtype="uint8", photometric="minisblack", **GEO) as file:
+        file.write(np.moveaxis(noise(50, 70), 2, 0))
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+        file.descriptions = ("B2", "B3", "B4")
+    before = fingerprint(path)
+    assert inspect(path).bands == ("blue", "green", "red")
+    with rasterio.open(path) as file:
+        file.stats()
+    assert "<Description>B2</Description>" in (tmp_path / "bgr.tif.aux.xml").read_text()
+    assert inspect(path).bands == ("blue", "green", "red")
+    assert fingerprint(path) == before
+
+
+def test_a_hash_depends_on_names_beside_a_file_that_change_its_bands(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(20, 30), photometric="minisblack", planarconfig="contig")
+    plain = fingerprint(path)
+    named_beside(path, "<Description>B2</Description>")
+    assert fingerprint(path) != plain
+    named_beside(path, "<ColorInterp>Blue</ColorInterp>", "<ColorInterp>Green</ColorInterp>")
+    assert fingerprint(path) != plain
+    named_beside(path, "<Description>Band_1</Description>", "<ColorInterp>Undefined</ColorInterp>")
+    assert fingerprint(path) == plain
+
+
+@pytest.mark.parametrize("name", ["Band_1", "Band 1", "band1", "Layer_1", "LAYER 12"])
+def test_numbers_of_other_programs_beside_a_file_name_no_band(tmp_path: Path, name: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", noise(20, 30), photometric="minisblack", planarconfig="contig")
+    named_beside(tmp_path / "a.tif", f"<Description>{name}</Description>", "<Description>B8</Description>")
+    assert inspect(tmp_path / "a.tif").bands == ("band1", "b8", "band3")
+
+
+def test_a_colour_beside_a_file_that_another_band_has_does_not_count(tmp_path: Path) -> None:
+    """The bands were called `blue 1`, `green` and `blue 2`."""
+    tifffile.imwrite(tmp_path / "a.tif", noise(20, 30), photometric="rgb")
+    named_beside(tmp_path / "a.tif", "<ColorInterp>Blue</ColorInterp>")
+    assert inspect(tmp_path / "a.tif").bands == ("red", "green", "blue")
+    named_beside(tmp_path / "a.tif", "<ColorInterp>Blue</ColorInterp>", "", "<ColorInterp>Red</ColorInterp>")
+    assert inspect(tmp_path / "a.tif").bands == ("blue", "green", "red")
+
+
+@pytest.mark.parametrize("photometric", ["rgb", "minisblack"])
+@pytest.mark.parametrize("colours", [("YCbCr_Y", "YCbCr_Cb", "YCbCr_Cr"), ("Hue", "Saturation", "Lightness")])
+def test_bands_that_gdal_calls_other_colours_are_refused(
+    tmp_path: Path, photometric: str, colours: tuple[str, ...]
+) -> None:
+    """They were taken for red, green and blue."""
+    coloured(tmp_path / "a.tif", photometric, *colours)
+    with pytest.raises(SourceError, match=f"(?i)colours are not read.*band 1 is {colours[0]}.*gdal_edit"):
+        inspect(tmp_path / "a.tif")
+    coloured(tmp_path / "a.tif", photometric)
+    named_beside(tmp_path / "a.tif", *(f"<ColorInterp>{colour}</ColorInterp>" for colour in colours))
+    with pytest.raises(SourceError, match=f"(?i)colours are not read.*band 1 is {colours[0]}"):
+        inspect(tmp_path / "a.tif")
 
 
 def test_channels_of_colours_are_refused(tmp_path: Path) -> None:
