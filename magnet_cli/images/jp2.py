@@ -43,8 +43,10 @@ END = b"\xff\xd9"
 SYCC = 18
 """Enumerated colour space of a colour box: YCbCr, which GDAL hands out as it is stored."""
 
-OVERVIEW_FILES = (".ovr", ".rrd", ".aux")
+OVERVIEW_FILES = (".ovr", ".rrd")
 """Endings of files beside an image in which GDAL keeps overviews; it reads these in place of the image's own."""
+AUXILIARY = ".aux"
+"""Ending of a file of ERDAS or ArcGIS, which may hold overviews, statistics, or both."""
 
 CM_UM = 10000
 FINEST_UM = 1e-3
@@ -78,8 +80,9 @@ def open_jp2(blob: Blob, *, alpha: Alpha = "mask") -> PyramidImage:
                     close([datasets.pop()])
                     break
             info = _info(path, datasets, codes)
-        # Pixels of overviews in a file beside the image lie in the middle of what they stand for, as in other formats.
-        beside = any(name.lower().endswith(OVERVIEW_FILES) for name in datasets[0][0].files)
+            # Pixels of overviews in a file beside the image lie in the middle of what they stand for, as in other
+            # formats.
+            beside = any(map(_holds_overviews, datasets[0][0].files))
     except SourceError:
         close(datasets)
         raise
@@ -152,6 +155,20 @@ def _dataset(path: str, **options: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(path, driver="JP2OpenJPEG", sharing=False, **options)
+
+
+def _holds_overviews(path: str) -> bool:
+    """Return whether a file of an image holds overviews that take the place of the image's own resolutions."""
+    name = path.lower()
+    if not name.endswith(AUXILIARY):
+        return name.endswith(OVERVIEW_FILES)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path, driver="HFA", sharing=False) as file:
+                return bool(file.overviews(1))
+    except FAILURES:
+        return False
 
 
 def _reductions(dataset: Any, codes: Codes) -> int:

@@ -39,10 +39,13 @@ from magnet_cli.images.tiff_colour import (
     JPEG_LIKE,
     OLD_JPEG,
     PALETTE,
+    TOGETHER,
     YCBCR,
     Colour,
     alpha_sample,
+    chroma_fault,
     colour,
+    has_palette_and_alpha,
     has_whole_chroma,
     palette_fault,
     understood,
@@ -84,6 +87,10 @@ USUAL_STRIP = 32 << 20
 CONVERTED = (0, 1, 2, 3, 5, 8, 32844, 32845, 34892)
 """Photometric interpretations that libvips converts, or hands out as they are stored where that is their meaning:
 grey, RGB, palettes, CMYK, L*a*b*, LogL, LogLuv, and the linear RGB of cameras."""
+UNREAD = {4: "a transparency mask", 9: "ICC L*a*b*", 10: "ITU L*a*b*", 32803: "a colour filter array"}
+"""Photometric interpretations that libvips hands out as they are stored, as if they were grey or RGB."""
+EXTRA = {0: "unspecified", 1: "associated alpha", 2: "unassociated alpha"}
+"""Meanings of samples beside those of the colours, in words."""
 PLAIN = (1, 2)
 """Photometric interpretations whose samples libvips hands out as they are stored."""
 
@@ -445,17 +452,28 @@ def _refuse_colours(page: TiffPage, path: str) -> None:
     Raises:
         SourceError: The page has such colours.
     """
-    stored = f"photometric interpretation {int(page.photometric)}"
-    if page.photometric == PALETTE and page.samplesperpixel > 1:
-        rule = "a palette with further samples beside its indices is not read"
-    elif page.photometric == YCBCR and page.compression not in JPEG_LIKE and has_whole_chroma(page):
+    kind = int(page.photometric)
+    advice = "Convert the image to RGB or grey"
+    if kind == PALETTE and page.samplesperpixel > 1:
+        if has_palette_and_alpha(page):
+            return
+        rule = "beside a palette's indices of 8 bits, one sample of unassociated alpha is read, stored pixel by pixel"
+        extra = ", ".join(EXTRA.get(int(sample), f"kind {int(sample)}") for sample in page.extrasamples)
+        apart = "" if page.planarconfig == TOGETHER else ", stored apart"
+        value = (
+            f"{page.samplesperpixel} samples of {page.bitspersample} bits{apart}, further ones: {extra or 'unnamed'}"
+        )
+    elif kind == YCBCR and page.compression not in JPEG_LIKE and has_whole_chroma(page):
         # libvips converts chroma that is subsampled, and no other.
-        rule = "YCbCr without JPEG is read by JFIF's coefficients in the whole range of 8 bits"
-    elif page.photometric in (*CONVERTED, YCBCR):
+        rule = "YCbCr without JPEG is read as three samples of 8 bits in JFIF's coefficients and the whole range"
+        value = chroma_fault(page) or "a strip or tile that is too large to be read by region"
+    elif kind in (*CONVERTED, YCBCR):
         return
     else:
         rule = "this kind of colours is not read"
-    raise SourceError(rule, value=stored, file=path, advice="Convert the image to RGB or grey")
+        named = f"photometric interpretation {kind}"
+        value = f"{UNREAD[kind]}, {named}" if kind in UNREAD else named
+    raise SourceError(rule, value=value, file=path, advice=advice)
 
 
 def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> PyramidImage:

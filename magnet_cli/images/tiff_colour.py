@@ -25,8 +25,14 @@ APERIO_YCBCR = 33003
 JPEG_2000 = (33003, 33004, 33005, 34712)
 """Compression codes of JPEG 2000; its decoder returns what is stored, YCbCr too."""
 ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
+TOGETHER = 1
+"""Planar configuration in which the samples of a pixel are stored side by side."""
 COEFFICIENTS, CHROMA_SUBSAMPLING, REFERENCES = 529, 530, 532
 """Tags of YCbCr: the weights of red, green and blue, the subsampling, and the values of black and white."""
+RATIONAL = (5, 10)
+"""Data types of tags that hold two whole numbers for each value."""
+MOST_NAMED = 8
+"""Largest count of a tag's numbers in a message."""
 JFIF, FULL_RANGE = (0.299, 0.587, 0.114), (0, 255, 128, 255, 128, 255)
 COLOURS = ("red", "green", "blue")
 
@@ -96,22 +102,28 @@ def understood(page: TiffPage) -> bool:
     if page.dtype is None or page.dtype.kind not in "buif" or page.compression == OLD_JPEG:
         return False
     if page.photometric == YCBCR:
-        plain = page.compression in JPEG_2000 or has_plain_chroma(page)
-        return page.compression in JPEG_LIKE or (plain and page.dtype == np.uint8)
+        if page.compression in JPEG_LIKE:
+            return True
+        return bool(page.dtype == np.uint8) if page.compression in JPEG_2000 else not chroma_fault(page)
     if page.photometric == PALETTE:
         return page.samplesperpixel == 1 and page.colormap is not None and page.dtype.kind in "bu"
     return page.photometric in (MINISWHITE, MINISBLACK, RGB)
 
 
-def has_plain_chroma(page: TiffPage) -> bool:
-    """Return whether YCbCr is stored with as much chroma as luma, and by JFIF's coefficients in the whole range."""
-    if page.samplesperpixel != len(COLOURS) or not has_whole_chroma(page):
-        return False
-    for code, usual in ((COEFFICIENTS, JFIF), (REFERENCES, FULL_RANGE)):
-        stated = page.tags.valueof(code, None)
-        if stated is not None and not np.allclose(_quotients(stated), usual, atol=1e-3):
-            return False
-    return True
+def chroma_fault(page: TiffPage) -> str:
+    """Return what keeps YCbCr from being JFIF's in whole chroma, as words for a message; empty where nothing does."""
+    if page.samplesperpixel != len(COLOURS):
+        return f"{page.samplesperpixel} samples a pixel"
+    if page.dtype != np.uint8:
+        return f"{_bits(page)} bits a sample" if page.dtype is None else f"samples in {page.dtype.name}"
+    if not has_whole_chroma(page):
+        return "subsampled chroma"
+    stated = (("coefficients", COEFFICIENTS, JFIF), ("values of black and white", REFERENCES, FULL_RANGE))
+    for name, code, usual in stated:
+        numbers = _numbers(page, code)
+        if numbers is not None and (numbers.size != len(usual) or not np.allclose(numbers, usual, atol=1e-3)):
+            return f"{name} {', '.join(f'{number:g}' for number in numbers[:MOST_NAMED]) or 'that are no numbers'}"
+    return ""
 
 
 def has_whole_chroma(page: TiffPage) -> bool:
@@ -119,10 +131,20 @@ def has_whole_chroma(page: TiffPage) -> bool:
     return tuple(page.tags.valueof(CHROMA_SUBSAMPLING, ())) == (1, 1)
 
 
-def _quotients(stated: Any) -> NDArray[np.float64]:
-    """Return the numbers of a tag of rationals, whose numerators and denominators take turns."""
-    pairs = np.asarray(stated, np.float64).reshape(-1, 2)
-    found: NDArray[np.float64] = pairs[:, 0] / np.maximum(pairs[:, 1], 1)
+def _numbers(page: TiffPage, code: int) -> NDArray[np.float64] | None:
+    """Return the numbers of a tag, of which writers choose the type; None without the tag, empty without numbers."""
+    tag = page.tags.get(code)
+    if tag is None:
+        return None
+    try:
+        numbers = np.asarray(tag.value, np.float64).ravel()
+    except (TypeError, ValueError):
+        return np.zeros(0)
+    if int(tag.dtype) not in RATIONAL:
+        return numbers
+    # Numerators and denominators take turns.
+    pairs = numbers.reshape(-1, 2)
+    found: NDArray[np.float64] = pairs[:, 0] / np.where(pairs[:, 1] == 0, 1, pairs[:, 1])
     return found
 
 
@@ -181,6 +203,16 @@ def alpha_note(number: int, alpha: Alpha) -> str:
     if alpha == "band":
         return f"band {number} is flagged as alpha and read as a band"
     return f"band {number} is flagged as alpha: where it is 0 there is no data (--alpha band makes it a band)"
+
+
+def has_palette_and_alpha(page: TiffPage) -> bool:
+    """Return whether a page holds indices and alpha that libvips turns into the palette's colours and a mask.
+
+    It divides colours by associated alpha, and takes samples that are stored apart for pixels of other columns.
+    """
+    if page.samplesperpixel != 2 or _bits(page) != 8:  # noqa: PLR2004 (an index and alpha, of 8 bits)
+        return False
+    return tuple(map(int, page.extrasamples)) == (UNASSOCIATED_ALPHA,) and page.planarconfig == TOGETHER
 
 
 def palette_fault(page: TiffPage) -> str | None:

@@ -175,3 +175,30 @@ def test_overviews_beside_the_file_lie_in_the_middle_of_what_they_stand_for(tmp_
         found = read(path, pitch=factor).pixels[3, :, 0]
         middles = 2 * ((np.arange(108 // factor) + 0.5) * factor - 0.5)
         np.testing.assert_allclose(found[: 108 // factor], middles, atol=0.51)
+
+
+@pytest.mark.parametrize("overviews", [False, True])
+def test_resolutions_and_overviews_lie_in_the_middle_whatever_a_file_aux_holds(
+    tmp_path: Path,
+    overviews: bool,  # noqa: FBT001 (pytest)
+) -> None:
+    """ERDAS and ArcGIS keep statistics, overviews or both in it."""
+    across = np.broadcast_to(np.arange(512, dtype=np.uint16)[None, :, None] * 4, (256, 512, 1))
+    path = write_jp2(tmp_path / "a.jp2", np.ascontiguousarray(across), RESOLUTIONS=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        if overviews:
+            # GDAL takes the file of a TIFF that is gone for that of the JPEG 2000 file with its name.
+            shape = {"width": 512, "height": 256, "count": 1, "dtype": "uint16"}
+            with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **shape) as file:
+                file.write(across[:, :, 0], 1)
+            with rasterio.Env(USE_RRD=True), rasterio.open(tmp_path / "a.tif", "r+") as file:
+                file.build_overviews([2, 4], rasterio.enums.Resampling.average)
+            (tmp_path / "a.tif").unlink()
+        else:
+            options = {"width": 512, "height": 256, "count": 1, "dtype": "uint16", "DEPENDENT_FILE": "a.jp2"}
+            rasterio.open(tmp_path / "a.aux", "w", driver="HFA", AUX="YES", STATISTICS="YES", **options).close()
+        with rasterio.open(path) as file:
+            assert str(tmp_path / "a.aux") in file.files
+    middles = 4 * ((np.arange(128) + 0.5) * 4 - 0.5)
+    np.testing.assert_allclose(read(path, pitch=4).pixels[5, 8:-8, 0], middles[8:-8], atol=1)

@@ -776,23 +776,116 @@ def narrow_range(path: Path) -> None:
     stored_ycbcr(path, noise(50, 70), extratags=[(532, 5, 6, references, True)])
 
 
-def palette_and_alpha(path: Path) -> None:
-    table = tuple(int(value) for value in np.tile(np.arange(255, -1, -1) * 257, 3))
-    options: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
-    tifffile.imwrite(path, noise(50, 70, 2), extratags=[(320, 3, 768, table, True)], **options)
+def other_coefficients(path: Path) -> None:
+    stored_ycbcr(path, noise(50, 70), extratags=[(529, 11, 3, (0.2126, 0.7152, 0.0722), True)])
+
+
+def too_few_coefficients(path: Path) -> None:
+    stored_ycbcr(path, noise(50, 70), extratags=[(529, 5, 2, (299, 1000, 587, 1000), True)])
+
+
+def sixteen_bits(path: Path) -> None:
+    tifffile.imwrite(path, noise(50, 70, 3, "uint16"), photometric="ycbcr", subsampling=(1, 1))
+
+
+def four_samples(path: Path) -> None:
+    tifffile.imwrite(path, noise(50, 70, 4), photometric="ycbcr", subsampling=(1, 1), extrasamples=["unassalpha"])
+
+
+def palette_beside(
+    path: Path, extra: str, *, dtype: str = "uint8", samples: int = 2, planarconfig: str = "contig"
+) -> Array:
+    """Write indices of a palette of many colours with further samples beside them, and return the colours."""
+    entries = 1 << 8 * np.dtype(dtype).itemsize
+    table = np.random.default_rng(0).integers(0, 256, (3, entries))
+    stored = noise(50, 70, samples, dtype)
+    stored[:20, :, 1] = 0
+    tags = [(320, 3, table.size, tuple(int(value) * 257 for value in table.ravel()), True)]
+    options: dict[str, Any] = {"photometric": "minisblack", "planarconfig": planarconfig}
+    written = stored if planarconfig == "contig" else np.ascontiguousarray(np.moveaxis(stored, 2, 0))
+    tifffile.imwrite(path, written, extrasamples=[extra] * (samples - 1), extratags=tags, **options)
     changed_tag(path, 262, 3)
+    return table.T[stored[:, :, 0]].astype(np.uint8)
 
 
-def icc_lab(path: Path) -> None:
-    tifffile.imwrite(path, noise(50, 70), photometric="icclab")
+def palette_and_numbers(path: Path) -> None:
+    palette_beside(path, "unspecified")
 
 
-@pytest.mark.parametrize("write", [narrow_range, palette_and_alpha, icc_lab])
-def test_colours_that_no_reader_converts_are_refused(tmp_path: Path, write: Any) -> None:
-    """They would be read as if they were red, green and blue, or grey."""
+def palette_of_16_bits(path: Path) -> None:
+    palette_beside(path, "unassalpha", dtype="uint16")
+
+
+def palette_and_associated_alpha(path: Path) -> None:
+    palette_beside(path, "assocalpha")
+
+
+def palette_apart_from_alpha(path: Path) -> None:
+    palette_beside(path, "unassalpha", planarconfig="separate")
+
+
+def palette_and_two_samples(path: Path) -> None:
+    palette_beside(path, "unassalpha", samples=3)
+
+
+def other_colours(path: Path, photometric: int) -> None:
+    tifffile.imwrite(path, noise(50, 70), photometric="rgb")
+    changed_tag(path, 262, photometric)
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (narrow_range, "YCbCr without JPEG.*black and white 16, 235, 128, 240, 128, 240"),
+        (other_coefficients, "YCbCr without JPEG.*coefficients 0.2126, 0.7152, 0.0722"),
+        (too_few_coefficients, "YCbCr without JPEG.*coefficients 0.299, 0.587"),
+        (sixteen_bits, "YCbCr without JPEG.*samples in uint16"),
+        (four_samples, "YCbCr without JPEG.*4 samples a pixel"),
+        (palette_and_numbers, "palette.*2 samples of 8 bits, further ones: unspecified"),
+        (palette_and_associated_alpha, "palette.*2 samples of 8 bits, further ones: associated alpha"),
+        (palette_apart_from_alpha, "palette.*2 samples of 8 bits, stored apart"),
+        (palette_of_16_bits, "palette.*2 samples of 16 bits"),
+        (palette_and_two_samples, "palette.*3 samples of 8 bits"),
+        (partial(other_colours, photometric=9), r"kind of colours.*ICC L\*a\*b\*"),
+        (partial(other_colours, photometric=10), r"kind of colours.*ITU L\*a\*b\*"),
+        (partial(other_colours, photometric=32803), "kind of colours.*colour filter array"),
+    ],
+)
+def test_colours_that_no_reader_converts_are_refused(tmp_path: Path, write: Any, said: str) -> None:
+    """They would be read as if they were red, green and blue, or grey; the message names what is at fault."""
     write(tmp_path / "a.tif")
-    with pytest.raises(SourceError, match=r"YCbCr without JPEG|palette with further|kind of colours"):
+    with pytest.raises(SourceError, match=f"(?i){said}"):
         inspect(tmp_path / "a.tif")
+
+
+def test_a_palette_with_alpha_gives_colours_and_a_mask(tmp_path: Path) -> None:
+    colours = palette_beside(tmp_path / "a.tif", "unassalpha")
+    found = read(tmp_path / "a.tif")
+    assert inspect(tmp_path / "a.tif").bands == ("red", "green", "blue")
+    assert found.valid is not None
+    assert not found.valid[:20].any()
+    assert found.valid[20:].all()
+    np.testing.assert_array_equal(found.pixels[20:], colours[20:])
+
+
+REFERENCES = (0, 255, 128, 255, 128, 255)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        (532, 4, 6, REFERENCES, True),
+        (529, 11, 3, (0.299, 0.587, 0.114), True),
+        (529, 12, 3, (0.299, 0.587, 0.114), True),
+    ],
+)
+def test_facts_about_ycbcr_may_be_stored_in_any_type_of_number(tmp_path: Path, tag: tuple[Any, ...]) -> None:
+    """Such files were refused, also with JPEG, of which the facts do not matter."""
+    stored_ycbcr(tmp_path / "a.tif", noise(50, 70), extratags=[tag])
+    np.testing.assert_allclose(read(tmp_path / "a.tif").pixels.astype(int), noise(50, 70), atol=3)
+    options: dict[str, Any] = {"photometric": "rgb", "compression": "jpeg", "subsampling": (1, 1), "tile": (64, 64)}
+    tifffile.imwrite(tmp_path / "jpeg.tif", smooth(64, 64), compressionargs={"level": 95}, **options, extratags=[tag])
+    np.testing.assert_allclose(read(tmp_path / "jpeg.tif").pixels.astype(int), smooth(64, 64), atol=12)
 
 
 def test_names_and_scales_of_bands_in_the_file_aux_xml_count(tmp_path: Path) -> None:
