@@ -43,7 +43,7 @@ ROOMS: dict[str, set[str]] = {
     "segmentation": FLOOR
     | {"system", "options", "images", "plan", "areas", "arithmetic", "models", "masks", "exports", "run", "report"}
     | {"refinement"},
-    "evaluation": FLOOR | {"system", "options", "images", "areas", "models", "masks", "report", "segmentation"},
+    "evaluation": FLOOR | {"system", "options", "images", "plan", "areas", "models", "masks", "report", "segmentation"},
     "importing": FLOOR | {"system", "options", "images", "plan", "arithmetic", "models", "masks", "evaluation"},
     "train": FLOOR | {"system", "options", "images", "plan", "areas", "arithmetic", "models", "report", "evaluation"},
     "scene": FLOOR | {"system"},

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from magnet_cli.images.labels import LabelImage
     from magnet_cli.options.evaluate import RadiusRule
 
+    FindValid = Callable[[Box], NDArray[np.bool_] | None]
+
 BLOCK = 2048
 """Side in pixels of the part that is in memory at a time, with its rim, unless the rim alone takes most of it."""
 SMALLEST_BLOCK = 512
@@ -225,27 +227,28 @@ def evaluate(
         UsageError: A class to be left out of the mean is none of the mask's, the region's text has no known form, or
             stored values of a truth that is no raster are given a meaning.
     """
-    return evaluate_segmented(None, mask, truth, options, roi=roi, corrections=corrections)
+    return evaluate_segmented(mask, truth, options, roi=roi, corrections=corrections)
 
 
 def evaluate_segmented(
-    image: images.Image | None,
     mask: str | Path,
     truth: str | Path,
     options: EvaluationOptions | None = None,
     *,
     roi: Box | str | Path | None = None,
     corrections: str | Path | None = None,
+    find_valid: FindValid | None = None,
 ) -> Evaluation:
     """Compare a mask of a whole image with the truth: where the image has no data, nothing is right or wrong.
 
     Args:
-        image: The opened image of the mask; None where it is not known, so that every 255 of the mask counts as wrong.
         mask: See `evaluate`, as for the other arguments and the errors.
         truth: The true classes.
         options: The options that name what counts.
         roi: The region whose pixels count.
         corrections: Polygons whose classes count in place of those of the truth.
+        find_valid: Returns which pixels of a box hold data in the image of the mask, or None where all do; it is called
+            only where the mask has no class. Without it every 255 of the mask counts as wrong.
     """
     options = options or EvaluationOptions()
     refuse_values_of_polygons(options, [truth])
@@ -262,7 +265,7 @@ def evaluate_segmented(
             options=options,
             truth_is_drawn=is_drawn(truth),
             notes=notes,
-            image=image if image is not None and image.info.has_mask else None,
+            find_valid=find_valid,
         )
         options.check_excluded(pair.names)
         found = pair.compare()
@@ -424,8 +427,8 @@ class _Pair:
     """Whether the truth is polygons alone."""
     notes: tuple[str, ...] = ()
     """Notes on the region whose pixels count."""
-    image: images.Image | None = None
-    """The image of the mask, where pixels of it may lack data; else None."""
+    find_valid: FindValid | None = None
+    """Returns which pixels of a box hold data in the image of the mask; None where the image is not known."""
 
     @property
     def names(self) -> tuple[str, ...] | None:
@@ -457,11 +460,11 @@ class _Pair:
         counted = labelled[inner.slices]
         if self.inside is not None:
             counted = counted & self.inside(box)
-        if self.image is not None:
-            # Only these pixels may lack data, and to look costs a decoding of the image.
+        if self.find_valid is not None:
+            # Only these pixels may lack data, and finding out takes a decoding of the image.
             missing = counted & (mask == NODATA)
             if missing.any():
-                valid = self.image.read([images.Request(pitch=LEVEL0, box=box)])[0].valid
+                valid = self.find_valid(box)
                 counted = counted if valid is None else counted & ~(missing & ~valid)
         own = truth[inner.slices]
         confusion.add(own[counted], mask[counted])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,14 +19,17 @@ from magnet_cli.evaluation.mask_scores import (
 )
 from magnet_cli.evaluation.statistics import Distribution, Pooled, paired_difference
 from magnet_cli.events import Events
+from magnet_cli.geometry import LEVEL0
 from magnet_cli.images.dataset import DatasetSample, read_dataset
 from magnet_cli.masks.our_files import mask_files
 from magnet_cli.masks.targets import Target
 from magnet_cli.models.bundle import bundle_files
 from magnet_cli.models.python_network import PythonNetwork
 from magnet_cli.options.evaluate import ScoreOptions
+from magnet_cli.plan.bands import check_bands, inspect_bands
 from magnet_cli.segmentation.image_series import segment_target
 from magnet_cli.segmentation.segment_model import load_model
+from magnet_cli.system.closing import Closing
 from magnet_cli.system.memory import trim
 from magnet_cli.system.scratch import scratch_folder
 from magnet_cli.system.written_files import refuse_collisions
@@ -35,11 +37,15 @@ from magnet_cli.system.written_files import refuse_collisions
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from magnet_cli.evaluation.mask_scores import ClassScore
     from magnet_cli.evaluation.statistics import Difference
     from magnet_cli.events import Step
+    from magnet_cli.geometry import Box
     from magnet_cli.models.python_network import NetworkDescription, PatchFunction
-    from magnet_cli.options.segment import Method
+    from magnet_cli.options.segment import Method, SegmentOptions
     from magnet_cli.segmentation.segment_model import Model
 
 BASELINES: tuple[Method, ...] = ("downsample", "patch")
@@ -458,10 +464,14 @@ def _score(
     try:
         # A list may have rasters, whose stored values have a meaning of their own, and polygons beside them.
         counting = replace(options.evaluation, truth_values=None) if is_drawn(sample.label) else options.evaluation
-        with ExitStack() as stack:
-            where = _opened(sample, options, stack)
+        with _ImageData(target, model, options.segment) as image:
             found = evaluate_segmented(
-                where, target.mask, sample.label, counting, roi=sample.roi, corrections=sample.corrections
+                target.mask,
+                sample.label,
+                counting,
+                roi=sample.roi,
+                corrections=sample.corrections,
+                find_valid=image.find_valid,
             )
     except MagnetError as error:
         events.failed(target.image, error)
@@ -471,8 +481,43 @@ def _score(
     return replace(row, was_done=made.was_done, evaluation=found, cost=cost)
 
 
-def _opened(sample: DatasetSample, options: ScoreOptions, stack: ExitStack) -> images.Image:
-    """Open the image of a sample as its segmentation read it, to know where it has no data."""
-    own = options.segment
-    cache = images.CacheBudget.within(Path(tempfile.gettempdir()))
-    return stack.enter_context(images.open_image(sample.image, cache=cache, series=own.series, alpha=own.alpha))
+class _ImageData(Closing):
+    """The data of a segmented image, read as its segmentation read it; the image is opened once it is needed.
+
+    Args:
+        target: The image and its mask.
+        model: The model that segmented it.
+        options: The options of the segmentation.
+    """
+
+    def __init__(self, target: Target, model: Model, options: SegmentOptions) -> None:
+        self._target = target
+        self._model = model
+        self._options = options
+        self._stack = ExitStack()
+
+    def find_valid(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return which pixels of a box hold data in the bands that the network reads, `(height, width)`; None for all.
+
+        Raises:
+            SourceError: The image cannot be opened or decoded.
+        """
+        if self._opened is None:
+            return None
+        image, bands = self._opened
+        return image.read([images.Request(pitch=LEVEL0, box=box, bands=bands)])[0].valid
+
+    @cached_property
+    def _opened(self) -> tuple[images.Image, tuple[int, ...]] | None:
+        """The image and the positions of the bands that the network reads; None where every pixel holds data."""
+        info = inspect_bands(self._target.image, self._options)
+        if not info.has_mask:
+            return None
+        bands = check_bands(info, self._model.facts, self._options.bands)
+        # The segmentation decoded the image in this folder, too, where it cannot be read by region.
+        cache = images.CacheBudget.within(self._target.mask.parent)
+        return self._stack.enter_context(images.reopen(info, cache=cache)), bands
+
+    def close(self) -> None:
+        """Close the image."""
+        self._stack.close()

@@ -20,6 +20,7 @@ from magnet_cli.images.backends import HEAD_BYTES, JPEG_2000_MAGIC, TIFF_MAGIC, 
 from magnet_cli.images.failures import reporting_bugs
 from magnet_cli.images.labels_png import PALETTE, PNG_MAGIC, read_png_header, write_grey_copy
 from magnet_cli.images.protocol import NODATA
+from magnet_cli.images.tiff_colour import alpha_note
 from magnet_cli.system import regular_files
 from magnet_cli.system.closing import Closing
 from magnet_cli.system.scratch import scratch_folder
@@ -288,7 +289,10 @@ def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> OpenedLab
         image = open_other(text, head, indices=True, labels=values)
         from magnet_cli.images.gdal_image import is_indexed, lossy_raster  # noqa: PLC0415 - an extra
 
-        return OpenedLabels(image=image, indexed=is_indexed(text), lossy=lossy_raster(text), notes=image.info.notes)
+        # Transparent pixels have a note of labels. A band of that name is of no use to them.
+        alpha = {alpha_note(number, "mask") for number in range(1, len(image.info.bands) + 2)}
+        notes = tuple(note for note in image.info.notes if note not in alpha)
+        return OpenedLabels(image=image, indexed=is_indexed(text), lossy=lossy_raster(text), notes=notes)
     image = images.open_image(text, cache=cache)
     return OpenedLabels(
         image=image,

@@ -20,7 +20,7 @@ from magnet_cli.images.external import CompletedStore, StoredLevel, open_externa
 from magnet_cli.images.failures import naming
 from magnet_cli.images.lerc import LERC
 from magnet_cli.images.levels import level_table
-from magnet_cli.images.lossy_codecs import lossy_codec
+from magnet_cli.images.lossy_codecs import is_told_by_header, lossy_codec
 from magnet_cli.images.protocol import ImageInfo
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.sidecars import find_sidecars, world_endings
@@ -164,14 +164,17 @@ def decoded_tiff(path: str) -> DecodedTiff:
         tifffile.TiffFile(path, _multifile=False) as file,
         closing(FileBlob(path)) as blob,
     ):
-        page = full_layer(find_contents(file, path).image(None, path)[1]).pages[0]
+        layer = full_layer(find_contents(file, path).image(None, path)[1])
+        page = layer.pages[0]
         lossy = _lossy(page, blob)
         if page.samplesperpixel != 1 or page.dtype is None:
             return DecodedTiff(lossy=lossy)
         bits = int(np.ravel(page.bitspersample)[0])
         plain = page.photometric in (MINISWHITE, MINISBLACK) and (bits == 1 or bits == 8 * page.dtype.itemsize)
         inverted = page.photometric == MINISWHITE
-        if not plain or (inverted and page.dtype.kind not in "bu"):
+        counts_down = inverted and page.dtype.kind in "bu"
+        # Several pages are the bands of one picture, whose palettes the readers leave alone.
+        if len(layer.pages) == 1 and (not plain or inverted != counts_down):
             raise SourceError(
                 "labels in a palette, in part of a byte, or in an unusual type must lie in small strips or tiles",
                 value=f"one strip of {chunk_bytes(page):,} bytes",
@@ -179,16 +182,19 @@ def decoded_tiff(path: str) -> DecodedTiff:
                 advice="Convert it to a tiled TIFF",
             )
         bilevel = page.dtype.kind == "b"
-        largest = (BILEVEL_STEP if bilevel else 2**bits - 1) if inverted else None
+        largest = (BILEVEL_STEP if bilevel else 2**bits - 1) if counts_down else None
         return DecodedTiff(lossy=lossy, step=BILEVEL_STEP if bilevel else 1, largest=largest)
 
 
 def _lossy(page: TiffPage, blob: Blob) -> str | None:
     """Return the name of a page's compression where it changes values, by the first tile that is stored; else None."""
+    compression = int(page.compression)
+    if not is_told_by_header(compression):
+        return lossy_codec(compression, b"")
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
         if count:
             data = blob.read(int(offset), min(int(count), HEADER_BYTES), place="the first tile")
-            return lossy_codec(int(page.compression), data)
+            return lossy_codec(compression, data)
     return None
 
 

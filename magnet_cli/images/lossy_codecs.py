@@ -21,12 +21,17 @@ IRREVERSIBLE = 0
 JPEG_XL_MARK = b"\xff\x0a"
 
 
+def is_told_by_header(compression: int) -> bool:
+    """Return whether data of a TIFF compression code may be lossy or lossless, as its header says."""
+    return compression in (*JPEG_2000, WEBP, *JPEG_XL)
+
+
 def lossy_codec(compression: int, data: bytes) -> str | None:
     """Return the name of the compression of a TIFF's tile where it changes values, else None.
 
     Args:
         compression: TIFF code of the compression.
-        data: Bytes of the tile.
+        data: Bytes of the tile; they do not matter where `is_told_by_header` is false.
     """
     if compression in JPEG:
         return "JPEG"

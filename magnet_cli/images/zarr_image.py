@@ -303,7 +303,8 @@ def _nodata(array: zarr.Array[Any]) -> float | None:
             with suppress(ValueError, struct.error):
                 # xarray writes the eight bytes of a number, in base 64, into version 3.
                 number = struct.unpack("<d", b64decode(number))[0]
-        if isinstance(number, int | float | np.number):
+        # In Python the values `true` and `false` of JSON are whole numbers.
+        if isinstance(number, int | float | np.number) and not isinstance(number, bool):
             return storable(float(number), array.dtype)
     return None
 

@@ -11,6 +11,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from scipy import stats
 
 from magnet_cli.errors import MagnetError, SourceError, UsageError
@@ -21,6 +22,7 @@ from magnet_cli.evaluation.plot import draw_distributions
 from magnet_cli.evaluation.statistics import Distribution, Pooled, paired_difference
 from magnet_cli.events import Events, Step
 from magnet_cli.geometry import Size
+from magnet_cli.images.cache import CacheBudget
 from magnet_cli.images.dataset import DatasetSample
 from magnet_cli.models.networks import Networks
 from magnet_cli.models.python_network import NetworkDescription
@@ -115,13 +117,20 @@ def test_scores_are_those_of_the_masks_arrays(data: Path, colours: Path, tmp_pat
         assert described["megapixels"] == pytest.approx(sum(h * w for h, w in SIZES) / 1e6)
 
 
-def test_labels_where_the_image_has_no_data_do_not_count(colours: Path, tmp_path: Path) -> None:
-    """No method can find a class there, and a training leaves such pixels out, too."""
+@pytest.mark.parametrize("bands", [3, 4])
+def test_labels_where_the_image_has_no_data_do_not_count(colours: Path, tmp_path: Path, bands: int) -> None:
+    """No method can find a class there, and a training leaves such pixels out, too.
+
+    A fourth band, which the network does not read, has data everywhere.
+    """
     size = SIZES[0]
     write_image(tmp_path / "a.tif", seed=1, size=size)
     pixels = tifffile.imread(tmp_path / "a.tif")
     pixels[:20] = 7
-    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extratags=[(42113, 2, 0, "7", True)])
+    pixels = np.dstack([pixels, *[np.full(size, 100, np.uint8)] * (bands - 3)])
+    more: dict[str, Any] = {} if bands == 3 else {"extrasamples": ["unspecified"], "planarconfig": "contig"}
+    tags = [(42113, 2, 0, "7", True)]
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extratags=tags, **more)
     tifffile.imwrite(tmp_path / "t.tif", expected_labels(size), photometric="minisblack")
     (tmp_path / "data.csv").write_text("image,label\na.tif,t.tif\n", encoding="utf-8")
     found = evaluate_methods(tmp_path / "data.csv", tmp_path / "out", options(colours, ("patch",)))
@@ -131,6 +140,33 @@ def test_labels_where_the_image_has_no_data_do_not_count(colours: Path, tmp_path
     assert confusion.sum() == (size[0] - 20) * size[1]
     # Three classes of the truth; the fourth column counts pixels that were not computed.
     assert confusion[:, 3].tolist() == [0, 0, 0]
+
+
+def test_an_image_that_is_decoded_as_a_whole_is_decoded_beside_its_mask(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder for temporary files may be small; a finished mask would have no score then."""
+    size = SIZES[0]
+    write_image(tmp_path / "a.tif", seed=1, size=size)
+    opacity = np.full(size, 255, np.uint8)
+    opacity[:20] = 0
+    Image.fromarray(np.dstack([tifffile.imread(tmp_path / "a.tif"), opacity])).save(tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "t.tif", expected_labels(size), photometric="minisblack")
+    (tmp_path / "data.csv").write_text("image,label\na.png,t.tif\n", encoding="utf-8")
+    folders = []
+    within = CacheBudget.within
+
+    def noting(folder: Path) -> CacheBudget:
+        folders.append(folder)
+        return within(folder) if tmp_path in folder.parents else CacheBudget(folder=folder, max_bytes=0)
+
+    monkeypatch.setattr("magnet_cli.images.cache.MEMORY_BYTES", 1)
+    monkeypatch.setattr(CacheBudget, "within", noting)
+    (row,) = evaluate_methods(tmp_path / "data.csv", tmp_path / "out", options(colours, ("patch",))).methods[0].rows
+    assert row.error is None
+    assert row.evaluation is not None
+    assert row.evaluation.labelled == (size[0] - 20) * size[1]
+    assert tmp_path / "out" / "patch" in folders
 
 
 def test_a_network_of_the_callers_own_is_scored_as_a_bundle_that_computes_the_same(

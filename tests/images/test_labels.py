@@ -18,6 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box
+from magnet_cli.images.blob import FileBlob
 from magnet_cli.images.labels import open_labels, open_region
 
 if TYPE_CHECKING:
@@ -320,6 +321,52 @@ def test_indices_in_a_huge_strip_with_a_palette_are_refused(tmp_path: Path) -> N
     tifffile.imwrite(tmp_path / "a.tif", labels(), photometric="palette", colormap=grey, compression="zlib")
     with pytest.raises(SourceError, match="labels in a palette"):
         open_labels(tmp_path / "a.tif")
+
+
+def test_pages_with_palettes_that_are_bands_mark_an_area_and_are_no_labels(tmp_path: Path) -> None:
+    said = "ImageJ=1.54f\nimages=2\nchannels=2\nmode=composite\nloop=false\n"
+    pages = np.stack([labels(), labels(2)])
+    how: dict[str, Any] = {"photometric": "palette", "colormap": COLOURS, "description": said, "metadata": None}
+    tifffile.imwrite(tmp_path / "a.tif", pages, **how)
+    with pytest.raises(SourceError, match=r"one band of whole numbers.*2 bands of uint8"):
+        open_labels(tmp_path / "a.tif")
+    with open_region(tmp_path / "a.tif") as found:
+        np.testing.assert_array_equal(found.read_nonzero(Box.whole(found.size)), labels() > 0)
+
+
+def test_tiles_of_exact_codecs_are_not_read_to_find_their_compression(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", labels(), compression="zlib", tile=(16, 16))
+    places = []
+    read = FileBlob.read
+
+    def noting(blob: FileBlob, offset: int, count: int, *, place: str) -> bytes:
+        places.append(place)
+        return read(blob, offset, count, place=place)
+
+    monkeypatch.setattr(FileBlob, "read", noting)
+    with open_labels(tmp_path / "a.tif") as found:
+        assert places == []
+        found.read(Box.whole(found.size))
+    assert places
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_transparent_pixels_of_labels_of_gdal_have_one_note(tmp_path: Path) -> None:
+    source = '<SimpleSource><SourceFilename relativeToVRT="1">s.tif</SourceFilename><SourceBand>{}</SourceBand>'
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{n}"><ColorInterp>{colour}</ColorInterp>{source.format(n)}'
+        "</SimpleSource></VRTRasterBand>"
+        for n, colour in enumerate(("Gray", "Alpha"), start=1)
+    )
+    pixels = np.dstack([labels(), labels(2) * np.uint8(255)])
+    tifffile.imwrite(tmp_path / "s.tif", pixels, photometric="minisblack", planarconfig="contig")
+    size = f'rasterXSize="{SHAPE[1]}" rasterYSize="{SHAPE[0]}"'
+    (tmp_path / "a.vrt").write_text(f"<VRTDataset {size}>{bands}</VRTDataset>")
+    with open_labels(tmp_path / "a.vrt") as found:
+        (note,) = found.notes
+    assert "transparent count as 255" in note
 
 
 @pytest.mark.parametrize("axes", ["pages", "ZYX"])

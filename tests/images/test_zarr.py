@@ -338,6 +338,13 @@ def test_levels_from_the_smallest_to_the_largest_are_refused(tmp_path: Path) -> 
         inspect(path)
 
 
+def test_true_is_no_value_of_missing_pixels(tmp_path: Path) -> None:
+    attributes: dict[str, Any] = {"_FillValue": True}
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(6, 7), chunks=(4, 4), dtype="uint8", attributes=attributes)
+    array[:] = 1
+    assert inspect(tmp_path / "a.zarr").nodata is None
+
+
 @pytest.mark.parametrize("how", ["_FillValue", "missing_value", "base64", "version 2"])
 def test_values_that_netcdf_calls_missing_hold_no_data(tmp_path: Path, how: str) -> None:
     values = np.arange(6 * 7).reshape(6, 7).astype(np.float32 if how == "base64" else np.int16)
