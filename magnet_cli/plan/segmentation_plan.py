@@ -228,8 +228,8 @@ class Plan:
     def keeps_change(self, step: Pass) -> bool:
         """Return whether a pass hands the change of the probabilities in its last stage to the next pass.
 
-        A count or a share of a single window in a block's first stage is that window, a budget has its own scores, and
-        the first stage of a run changes nothing.
+        A count or a share selects the single window of a block's first stage whatever its score, a budget has its own
+        scores, and the first stage of a run changes nothing.
         """
         if self.settings.select not in ("change", "both") or self.is_first(step, step.stages[-1]):
             return False

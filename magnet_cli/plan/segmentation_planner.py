@@ -16,7 +16,14 @@ from magnet_cli.plan.domains import check_domain
 from magnet_cli.plan.footprint import no_memory, with_memory
 from magnet_cli.plan.grid import with_pixel_size, working_grid
 from magnet_cli.plan.grnet_defaults import as_one_block
-from magnet_cli.plan.segmentation_plan import AreaSpec, Machine, ModelFacts, Plan, budget_share
+from magnet_cli.plan.segmentation_plan import (
+    AreaSpec,
+    Machine,
+    ModelFacts,
+    Plan,
+    budget_share,
+    windows_selected,
+)
 from magnet_cli.plan.windows import Pass, Stage, group_scales, needed_margin, nests
 
 if TYPE_CHECKING:
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Pitch
     from magnet_cli.images.protocol import ImageInfo
     from magnet_cli.options.method_settings import MethodSettings
+    from magnet_cli.options.rules import Rule
     from magnet_cli.options.segment import SegmentOptions
     from magnet_cli.plan.bands import Span
 
@@ -230,13 +238,11 @@ def _passes(
 
 
 def _joined_by_stage(passes: Sequence[Pass], settings: MethodSettings) -> tuple[Pass, ...]:
-    """Give each stage a pass of its own, of the same blocks, where a rule leaves out windows of several blocks.
+    """Begin a pass, of the same blocks, before each stage that leaves out windows of several blocks.
 
-    Where all windows are computed, the finest hide that neighbouring blocks have blended nothing but the last canvas.
-    Where most are left out, coarse results remain, and a blend of their width needs the neighbour's after each stage.
+    Windows of a stage that are all computed hide that neighbouring blocks were not blended before it. Where windows are
+    left out, coarse results remain, and a blend of their width needs the neighbour's result of the stage before.
     """
-    if settings.patches.kind not in ("count", "share", "threshold"):
-        return tuple(passes)
     found: list[Pass] = []
     for step in passes:
         spans = [step.ratio(stage) for stage in step.stages]
@@ -244,9 +250,19 @@ def _joined_by_stage(passes: Sequence[Pass], settings: MethodSettings) -> tuple[
         if is_whole or any(span.width != span.height for span in spans):
             found.append(replace(step, number=len(found)))
             continue
-        for stage, span in zip(step.stages, spans, strict=True):
-            found.append(Pass(number=len(found), stages=(stage,), span=span.width))
+        later = list(enumerate(zip(step.stages, spans, strict=True)))[1:]
+        begins = [0, *(index for index, (stage, among) in later if _leaves_out(settings.patches, stage, among))]
+        for begin, end in pairwise([*begins, len(spans)]):
+            found.append(Pass(number=len(found), stages=step.stages[begin:end], span=spans[begin].width))
     return tuple(found)
+
+
+def _leaves_out(rule: Rule, stage: Stage, among: Size) -> bool:
+    """Return whether a rule may leave out windows of a refining stage, of which a block has `among`."""
+    if rule.kind not in ("count", "share"):
+        return rule.kind == "threshold"
+    # A rule that lists one value a stage begins with the second stage.
+    return windows_selected(rule, total=among.pixels, full=among.pixels, step=stage.number - 2) < among.pixels
 
 
 def _span(stages: Sequence[Stage], facts: ModelFacts, *, is_only: bool) -> int:

@@ -252,7 +252,7 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """Consecutive stages whose cells nest; its blocks are the cells of the coarsest."""
+    """Consecutive stages whose cells nest; its blocks are `span` by `span` cells of the coarsest."""
 
     number: int
     """Number of the pass, 0 being the first (coarsest) of the run."""

@@ -141,10 +141,15 @@ class Engine:
         while True:
             try:
                 self._try(job, first)
-            except MemoryShortageError:
-                smaller = None if self._has_finished_any(job) else job.smaller()
+            except MemoryShortageError as exc:
+                smaller = job.smaller()
                 if smaller is None:
                     raise
+                if self._has_finished_any(job):
+                    # What is finished was computed with these batches, and others may give another last bit.
+                    begin = "begin again with a smaller --batch-size and --no-resume"
+                    advice = f"{exc.advice}; or {begin}" if exc.advice else f"{begin[0].upper()}{begin[1:]}"
+                    raise type(exc)(exc.rule, value=exc.value, file=exc.file, advice=advice) from exc
                 job, note = smaller
                 first = None
                 self.on_note(note)

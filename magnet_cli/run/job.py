@@ -180,7 +180,7 @@ class Job(ABC):
     def smaller(self) -> tuple[Self, str] | None:
         """Return the job with smaller batches, and a note that says so. None if its batches cannot be smaller.
 
-        The engine calls this only while no group is finished: another batch may change the last bits of a result.
+        The engine takes that job only while no group is finished: another batch may change the last bits of a result.
         """
         return None
 

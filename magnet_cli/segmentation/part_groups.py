@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def groups_of_part(plan: Plan, part: JobPart) -> dict[int, list[int]]:
     """Return the groups that a part of an image computes, by the number of their pass.
 
-    The groups of the last pass are shared out. Those of earlier passes, which are few, are computed by every part that
-    reads them: so no part waits for another.
+    The groups of the last pass are shared out. Those of earlier passes are computed by every part that reads them, so
+    that no part waits for another. They are few where a later pass has blocks of its own, and many where its blocks are
+    the same.
 
     Args:
         plan: The plan of the image.

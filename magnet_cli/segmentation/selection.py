@@ -196,8 +196,9 @@ class BeyondBlock:
     """What a block expects of the cells beyond its border, whose windows other blocks select.
 
     A block never waits for another one, but its canvas reaches a margin beyond its border. A cell there counts as left
-    out if the score of this strip is not above the lowest score with which the block selects a window. Where that is
-    wrong, a border is blended as between computed windows, or less is refined beside it than could be.
+    out if the score of this strip is not above the lowest score with which the block selects a window. If such a cell
+    is computed after all, less is refined beside it than could be; if a cell is left out that was expected to be
+    computed, the border is blended as between computed windows.
     """
 
     among: Candidates

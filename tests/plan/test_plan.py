@@ -429,11 +429,13 @@ def test_passes_span_a_factor_of_eight() -> None:
         ("3", (5000, 4000), [1, 1, 1, 1]),
         ("25%", (5000, 4000), [1, 1, 1, 1]),
         ("u>0.2", (5000, 4000), [1, 1, 1, 1]),
+        ("4,16,1", (5000, 4000), [3, 1]),
+        ("100%", (5000, 4000), [4]),
         ("all", (5000, 4000), [4]),
         ("3", (900, 700), [4]),
     ],
 )
-def test_each_stage_is_a_pass_where_windows_of_several_blocks_are_left_out(
+def test_a_stage_that_leaves_out_windows_of_several_blocks_begins_a_pass(
     patches: str, size: tuple[int, int], stages: list[int]
 ) -> None:
     """The blocks, in which windows are ranked, are the same as those of one pass."""
