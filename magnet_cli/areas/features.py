@@ -367,7 +367,7 @@ def _label(feature: Any, names: Sequence[str] | None, which: str, path: str) -> 
     properties = feature.get("properties") if isinstance(feature, dict) else None
     properties = properties if isinstance(properties, dict) else {}
     said = properties.get("classification")
-    words = (properties.get("class"), said.get("name") if isinstance(said, dict) else said)
+    words = (properties.get("class"), said.get("name") if isinstance(said, dict) else said, _derived_class(said))
     word = next((found for found in words if isinstance(found, str) and found.strip()), None)
     label = properties.get("label")
     if names is not None and word is not None:
@@ -387,6 +387,12 @@ def _label(feature: Any, names: Sequence[str] | None, which: str, path: str) -> 
             advice="A class is the property `class`, `classification` (QuPath) or `label`, its index",
         )
     return label
+
+
+def _derived_class(said: Any) -> str | None:
+    """Return the name of a class that QuPath writes as the list of the names that it was derived from, or None."""
+    names = said.get("names") if isinstance(said, dict) else None
+    return ": ".join(map(str, names)) if isinstance(names, list) and names else None
 
 
 def _feature_name(feature: Any, number: int) -> str:

@@ -108,6 +108,15 @@ def test_features_without_a_known_class_are_refused(
         DrawnLabels(path, INFO, names)
 
 
+def test_derived_classes_of_qupath_have_the_names_that_it_shows(tmp_path: Path) -> None:
+    feature = annotation("", square(0, 0, 10, 10))
+    feature["properties"] |= {"classification": {"names": ["Tumor", "Positive"]}, "label": 0}
+    path = write_drawn(tmp_path / "a.geojson", feature)
+    assert (DrawnLabels(path, INFO, ["Tumor", "Tumor: Positive"]).read(WHOLE)[:10, :10] == 1).all()
+    with pytest.raises(SourceError, match=r"feature 1 is none of land, water, road.*got Tumor: Positive"):
+        DrawnLabels(path, INFO, NAMES)
+
+
 def test_a_file_of_another_image_is_refused_by_its_size(tmp_path: Path) -> None:
     path = write_drawn(tmp_path / "a.geojson", annotation("road", square(0, 0, 9, 9)), magnet={"size": [800, 601]})
     with pytest.raises(SourceError, match=r"another size than s\.tif, 800x600"):
