@@ -22,15 +22,20 @@ from tests.forked import run_forked
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = ROOT / "docs" / "tutorials"
-SMALL = "700x500"
-"""Replacements that make the pages' scenes smaller, so that the tests end soon."""
+SMALL = {r"\d+x\d+": "700x500", r"\d+,\d+,512,384": "0,0,512,384"}
+"""Words that make the pages' scenes smaller, so that the tests end soon, and put a region into them."""
 MOST_BYTES = 150_000
 """Largest size of a picture in the documents."""
 BLOCK = re.compile(r"```(python|sh)\n(.*?)```", re.DOTALL)
 
 
+def smaller(word: str) -> str:
+    """Return what a word of a command is replaced by where scenes are small."""
+    return next((small for pattern, small in SMALL.items() if re.fullmatch(pattern, word)), word)
+
+
 def follow(name: str, folder: Path, *, small: bool = True) -> list[str]:
-    """Do what a tutorial says, and return its commands. Scenes are `SMALL`, unless the page's own are wanted."""
+    """Do what a tutorial says, and return its commands. Scenes are small (`SMALL`), or else the page's own."""
     text = (TUTORIALS / f"{name}.md").read_text(encoding="utf-8")
     commands = []
     for kind, block in BLOCK.findall(text):
@@ -41,7 +46,7 @@ def follow(name: str, folder: Path, *, small: bool = True) -> list[str]:
             (folder / named[1]).write_text(block, encoding="utf-8")
             continue
         for line in block.splitlines():
-            words = [SMALL if small and re.fullmatch(r"\d+x\d+", word) else word for word in shlex.split(line)]
+            words = [smaller(word) if small else word for word in shlex.split(line)]
             if words[0] == "python":
                 script = [sys.executable, *words[1:]]
                 done = subprocess.run(

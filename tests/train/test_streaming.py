@@ -320,9 +320,11 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
     asked: list[Request] = []
     read = streaming.Shelf.read
 
-    def spied(shelf: streaming.Shelf, path: Path, request: Request) -> NDArray[np.uint8]:
+    def spied(
+        shelf: streaming.Shelf, path: Path, request: Request, filling: tuple[int, ...] | None = None
+    ) -> NDArray[np.uint8]:
         asked.append(request)
-        return read(shelf, path, request)
+        return read(shelf, path, request, filling)
 
     monkeypatch.setattr(streaming.Shelf, "read", spied)
     return asked
