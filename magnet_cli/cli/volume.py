@@ -104,22 +104,11 @@ Quiet = Annotated[
     typer.Option(
         "-q",
         "--quiet",
-        help="Print failures alone, without a progress bar.",
+        help="Print failures alone, and answers that were asked for, without a progress bar.",
         envvar="MAGNET_QUIET",
         rich_help_panel=MORE,
     ),
 ]
-QuietAnswer = Annotated[
-    bool,
-    typer.Option(
-        "-q",
-        "--quiet",
-        help="Print answers and failures alone, without a progress bar.",
-        envvar="MAGNET_QUIET",
-        rich_help_panel=MORE,
-    ),
-]
-"""The same option of a command whose result goes to standard output."""
 Verbose = Annotated[
     bool,
     typer.Option(
@@ -140,16 +129,14 @@ LogFile = Annotated[
     ),
 ]
 PARAMETERS = {"quiet": (Quiet, False), "verbose": (Verbose, False), "log_file": (LogFile, None)}
-ANSWERING = {"quiet": (QuietAnswer, False)}
 
 
-def speaking(function: Callable[..., None], *, has_more: bool = True, has_answer: bool = False) -> Callable[..., None]:
+def speaking(function: Callable[..., None], *, has_more: bool = True) -> Callable[..., None]:
     """Add the options `--quiet`, `--verbose` and `--log-file` to a command.
 
     Args:
         function: The command.
         has_more: Whether the command has anything more to say with `--verbose`. Otherwise it does not get the option.
-        has_answer: Whether the command prints a result on standard output, which stays with `--quiet`.
     """
     own = inspect.signature(function, eval_str=True)
 
@@ -160,7 +147,7 @@ def speaking(function: Callable[..., None], *, has_more: bool = True, has_answer
 
     more = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in {**PARAMETERS, **(ANSWERING if has_answer else {})}.items()
+        for name, (annotation, default) in PARAMETERS.items()
         if has_more or name != "verbose"
     ]
     # Typer makes options from the signature and the annotations of a function.
