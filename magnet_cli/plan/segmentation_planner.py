@@ -107,7 +107,7 @@ def make_plan(
     if settings.compat == "paper":
         _check_blocks(passes, settings)
         _check_selector(passes, settings, facts)
-        passes = _joined_by_stage(passes, settings)
+        passes = _split_at_selection(passes, settings)
     batch = options.batch_size or default_batch(facts, machine)
     least = min(GROUP[machine.kind], batch)
     draft = Plan(
@@ -237,7 +237,7 @@ def _passes(
     return tuple(passes)
 
 
-def _joined_by_stage(passes: Sequence[Pass], settings: MethodSettings) -> tuple[Pass, ...]:
+def _split_at_selection(passes: Sequence[Pass], settings: MethodSettings) -> tuple[Pass, ...]:
     """Begin a pass, of the same blocks, before each stage that leaves out windows of several blocks.
 
     Windows of a stage that are all computed hide that neighbouring blocks were not blended before it. Where windows are

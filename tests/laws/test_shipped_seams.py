@@ -115,7 +115,7 @@ def test_stages_that_block_by_block_share_a_pass_show_where_windows_are_left_out
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This shows that the check above can fail: coarse results are blended over the overlap of fine windows alone."""
-    monkeypatch.setattr(segmentation_planner, "_joined_by_stage", lambda passes, _: tuple(passes))
+    monkeypatch.setattr(segmentation_planner, "_split_at_selection", lambda passes, _: tuple(passes))
     monkeypatch.setattr(BeyondBlock, "of", lambda *_: None)
     options = SegmentOptions(weights="aerial", tissue="none", method="magnet-fast", scales="1024,512,256", patches="3")
     found = measure_slopes(scene_of(2100, 5), options, tmp_path)["blocks"]

@@ -258,16 +258,21 @@ def test_numbers_of_classes_among_floating_point_numbers_are_refused(file: Path,
         tried_network(options, engine=engine)
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_a_graph_in_double_precision_gives_what_it_gives_in_single_precision(file: Path, engine: EngineName) -> None:
-    pytest.importorskip(engine, reason="the engine is not installed")
+def double_graph() -> Any:
+    """Return the graph with an input and an output in float64; it computes in float32."""
     model, helper = onnx_graph(), onnx.helper
     model.graph.node[0].input[0] = "single"
     model.graph.node.insert(0, helper.make_node("Cast", ["image"], ["single"], to=1))
     model.graph.node.append(helper.make_node("Cast", ["scores"], ["double"], to=11))
     model.graph.input[0].type.tensor_type.elem_type = 11
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("double", 11, None))
-    onnx.save(model, file)
+    return model
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_graph_in_double_precision_gives_what_it_gives_in_single_precision(file: Path, engine: EngineName) -> None:
+    pytest.importorskip(engine, reason="the engine is not installed")
+    onnx.save(double_graph(), file)
     options = NetworkOptions(network=str(file), input=SIDE, mean="imagenet", std="imagenet")
     found = tried_network(options, engine=engine)
     assert found.spec.input_type == "float64"
@@ -301,12 +306,7 @@ def test_weights_in_double_precision_are_for_openvino(file: Path) -> None:
 
 
 def test_a_graph_in_double_precision_that_fails_for_another_reason_is_not_blamed_on_it(file: Path) -> None:
-    model, helper = onnx_graph(), onnx.helper
-    model.graph.node[0].input[0] = "single"
-    model.graph.node.insert(0, helper.make_node("Cast", ["image"], ["single"], to=1))
-    model.graph.node.append(helper.make_node("Cast", ["scores"], ["double"], to=11))
-    model.graph.input[0].type.tensor_type.elem_type = 11
-    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("double", 11, None))
+    model = double_graph()
     onnx.save(model, file)
     found = tried_network(NetworkOptions(network=str(file), input=SIDE, mean="imagenet", std="imagenet"))
     model.graph.node[1].op_type = "Unknown"
