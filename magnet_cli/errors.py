@@ -49,7 +49,8 @@ def redacted(text: str) -> str:
 
     A question mark in an `s3://` address is a character of its key, and stays.
     """
-    return ADDRESS.sub(_without_secrets, text)
+    # The maps of a report are long texts, in which the pattern would be tried at each word.
+    return ADDRESS.sub(_without_secrets, text) if "://" in text else text
 
 
 def redacted_report(report: Mapping[str, object]) -> dict[str, object]:
@@ -222,10 +223,13 @@ def trace_of(error: BaseException) -> str:
 def foreseen(error: BaseException | None) -> MagnetError | None:
     """Return the expected failure that an exception stands for, or None where it is a bug.
 
-    Besides `MagnetError`, these are file names that the system finds too long and files that it denies access to.
+    Besides `MagnetError`, these are memory that ran out, file names that the system finds too long, and files that it
+    denies access to.
     """
     if isinstance(error, MagnetError):
         return error
+    if isinstance(error, MemoryError):
+        return DeviceError("out of memory", advice="Run the same command with more memory, or with fewer --num-workers")
     if not isinstance(error, OSError) or error.filename is None:
         return None
     if error.errno == errno.ENAMETOOLONG:

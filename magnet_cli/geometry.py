@@ -29,6 +29,11 @@ class Size:
         return f"{self.width}x{self.height}"
 
     @property
+    def brief(self) -> str:
+        """The side of a square, and both sides of another rectangle, as `--scales` takes them: `64`, `64x32`."""
+        return str(self.width) if self.width == self.height else str(self)
+
+    @property
     def pixels(self) -> int:
         """Width times height."""
         return self.width * self.height

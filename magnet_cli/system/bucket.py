@@ -52,11 +52,11 @@ class StoredObject:
 
 
 class ChangedObjectError(OutputError):
-    """An object that another program has written or removed between the look at it and the writing."""
+    """Another program has changed or removed an object since this program read its state to replace it."""
 
 
 def unchecked() -> None:
-    """Let every object appear."""
+    """Allow each object to be written: the check of a caller that has none."""
 
 
 class Bucket:

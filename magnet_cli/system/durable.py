@@ -77,8 +77,24 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError("the output cannot be written", value=exc.strerror, file=path, advice=advice) from exc
 
 
+@contextmanager
+def looking_at(path: Path) -> Iterator[None]:
+    """Turn the refusal of access to an output into the error of an output; other errors of the system pass.
+
+    Raises:
+        OutputError: The system denies access to `path`, or to a folder above it.
+    """
+    try:
+        yield
+    except PermissionError as exc:
+        advice = ADVICE[errno.EACCES]
+        raise OutputError("the output cannot be reached", value=exc.strerror, file=path, advice=advice) from exc
+
+
 def open_for_append(path: Path) -> int:
-    """Return a descriptor of `path` for reading and writing; the file is created where it is missing, never cut.
+    """Open a file for reading and writing, and return its descriptor.
+
+    A missing file is created, and a file that exists keeps its content.
 
     Raises:
         OSError: The file cannot be opened, is a symbolic link, or is no regular file.
@@ -103,7 +119,10 @@ def append_text(path: Path, text: str) -> None:
 
 
 def working_path(target: Path, ending: str = WORKING) -> Path:
-    """Return the name under which `target` is written until it is complete; short also where the target's is not."""
+    """Return the temporary name under which `target` is written until it is complete.
+
+    Where that name is too long for a file system, a hash takes the place of the target's name in it.
+    """
     name = f"{target.name}{ending}"
     if len(os.fsencode(name)) > LONGEST_NAME:
         name = f"{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:40]}{ending}"
@@ -202,7 +221,10 @@ def _make_folder(path: Path) -> bool:
 
 
 def owned(descriptor: int) -> bool:
-    """Lock a working file; also true where the file system has no locks."""
+    """Lock a working file, and return whether this process may write it.
+
+    It may write the file also where the file system has no locks, so that nothing can be locked.
+    """
     try:
         return lock(descriptor)
     except OSError as exc:
@@ -212,7 +234,10 @@ def owned(descriptor: int) -> bool:
 
 
 def lock(descriptor: int) -> bool:
-    """Become the one owner of an open file until it is closed, the process killed included; False if another is."""
+    """Lock an open file for this process alone, and return whether that succeeded.
+
+    It fails while another process holds the lock. The lock ends when the file is closed or the process dies.
+    """
     try:
         if sys.platform == "win32":
             os.lseek(descriptor, LOCK_OFFSET, os.SEEK_SET)
@@ -324,17 +349,25 @@ def sync_tree(path: Path) -> None:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Give `source`, a file already on the disk, the name `target`, at once and durably."""
+    """Rename a flushed file or folder to `target`: atomically, and so that the new name survives a power cut."""
     os.replace(source, target)  # noqa: PTH105
     sync_folder(target.parent)
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Give the folder `source` the name `target`; a folder that bears it already is removed."""
+    """Rename the folder `source` to `target`, and delete the folder that had this name before.
+
+    Where `target` is a symbolic link, the link is replaced, and the folder that it points to is kept.
+    """
+    # rename(2) gives no folder the name of a link.
+    if target.is_symlink():
+        target.unlink()
     if target.is_dir():
         # rename(2) replaces a folder only where it is empty, so the old one is moved aside first.
         old = working_path(target, REPLACED)
-        if old.is_dir() and not old.is_symlink():
+        if old.is_symlink():
+            old.unlink()
+        elif old.is_dir():
             shutil.rmtree(old)
         os.replace(target, old)  # noqa: PTH105
         replace(source, target)
@@ -344,7 +377,7 @@ def replace_folder(source: Path, target: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Make `path` hold `data`: complete or as before, never in part.
+    """Write `data` to a file, so that at any moment the file has either its old or its new content, never a part.
 
     Raises:
         OutputError: The folder refuses it.
@@ -359,7 +392,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def rename_owned(path: Path, target: Path, close: Callable[[], None]) -> None:
-    """Rename a locked file and let go of it: in this order, except on Windows, which keeps open files."""
+    """Rename a locked file, then close and unlock it. Windows renames no open file, so there it is closed first."""
     if sys.platform == "win32":
         close()
         replace(path, target)
@@ -369,7 +402,7 @@ def rename_owned(path: Path, target: Path, close: Callable[[], None]) -> None:
 
 
 def remove_owned(path: Path, close: Callable[[], None]) -> None:
-    """Remove a locked file and let go of it: in this order, except on Windows, which keeps open files."""
+    """Delete a locked file, then close and unlock it. Windows deletes no open file, so there it is closed first."""
     if sys.platform == "win32":
         close()
         path.unlink()

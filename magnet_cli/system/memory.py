@@ -115,7 +115,7 @@ def resident_peak() -> int | None:
 
 
 def trim() -> bool:
-    """Give freed memory back to the system; whether the C library can (glibc)."""
+    """Give freed memory back to the system, and return whether the C library is able to, as glibc is."""
     return _glibc("malloc_trim", 0)
 
 
@@ -124,7 +124,9 @@ LARGE_TENSOR: Final = 16 << 20
 
 
 def keep_heap_steady() -> bool:
-    """Let the C library keep two heaps and map every block of 16 MiB or more by itself; whether it can (glibc).
+    """Let the C library use two heaps, and a mapping of its own for each block of 16 MiB or more.
+
+    The result is whether the C library has these settings, as glibc has.
 
     By default glibc raises its threshold for separate mappings as large blocks are freed and keeps eight heaps a core,
     and a steady pipeline of image-sized blocks then grows for hours: measured with blocks of 2,048 pixels, 590 MiB and
@@ -136,7 +138,9 @@ def keep_heap_steady() -> bool:
 
 
 def reuse_large_tensors() -> bool:
-    """Let the C library keep the memory of freed tensors of any size for the next ones; whether it can (glibc).
+    """Let the C library keep the memory of freed tensors of any size, and use it for the next ones.
+
+    The result is whether the C library has these settings, as glibc has.
 
     For networks whose tensors are large: the system zeroes the pages of each that is mapped anew, which made a pass of
     the paper's refiner at 508 pixels 3.6 times as slow in float32. Others only lose by it: with a network of one
@@ -150,9 +154,9 @@ class HostPeak:
     """The peak of the memory in use."""
 
     pss: int | None
-    """Bytes, summed over processes, at the worst sample; None where it cannot be measured."""
+    """Largest PSS of any sample in bytes, summed over all processes; None where it cannot be measured."""
     resident: int | None
-    """Bytes, as `resident_peak`: nothing between two samples escapes it, but it counts this process alone."""
+    """Largest resident size of this process alone in bytes. The system records it at any time, not only at samples."""
     samples: int
     """Number of readings of PSS. The last reading of the sampler before counts where this one has begun with it."""
 
@@ -286,7 +290,10 @@ class _Latest:
 
 
 def _glibc(function: str, *arguments: int) -> bool:
-    """Call a function of the C library that returns 1 on success; False where there is none of that name."""
+    """Call a function of the C library, and return whether it succeeded, which it says by returning 1.
+
+    The result is False where the C library has no function of that name.
+    """
     if not sys.platform.startswith("linux"):
         return False
     # musl and other C libraries lack these functions.

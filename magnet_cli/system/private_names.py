@@ -20,7 +20,7 @@ BEFORE, AFTER = r"(?<![\w/\\.-])", r"(?![\w-])"
 
 
 class PrivateNames:
-    """Takes folders and foreign names out of texts.
+    """Removes names of folders, and names of files other than images and masks, from texts.
 
     Args:
         own: Paths and addresses whose last part may stay, such as that of the image and of its mask.
@@ -59,13 +59,13 @@ class PrivateNames:
         return cls(own, other)
 
     def text(self, text: str) -> str:
-        """Return a text without the folders and the foreign names."""
+        """Return a text without these names."""
         if self._pattern is None:
             return text
         return self._pattern.sub(lambda found: self._names[found[0]], text)
 
     def value(self, value: object) -> object:
-        """Return JSON values whose texts are without them, at any depth."""
+        """Return JSON values with these names removed from all texts, at any depth."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
@@ -75,11 +75,11 @@ class PrivateNames:
         return value
 
     def table(self, table: Mapping[str, object]) -> dict[str, object]:
-        """Return a table of JSON values whose texts are without them, at any depth."""
+        """Return a table of JSON values with these names removed from all texts, at any depth."""
         return {key: self.value(item) for key, item in table.items()}
 
     def error(self, error: MagnetError) -> MagnetError:
-        """Return the same failure without them."""
+        """Return the same failure with these names removed from its texts."""
         value, file, advice = (None if part is None else self.text(str(part)) for part in error.parts)
         found = type(error)(self.text(error.rule), value=value, file=file, advice=advice)
         found.trace = None if error.details is None else self.text(error.details)

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from magnet_cli.errors import OutputError
 from magnet_cli.system import durable
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def scratch_folder(purpose: str, *, parent: Path | None = None) -> Iterator[Path
     Raises:
         OutputError: The folder cannot be made.
     """
-    place = Path(tempfile.gettempdir()) if parent is None else parent
+    place = _temporary() if parent is None else parent
     with durable.writing(place):
         _remove_left(place)
         folder, descriptor = _made(place, purpose)
@@ -44,6 +45,15 @@ def scratch_folder(purpose: str, *, parent: Path | None = None) -> Iterator[Path
         shutil.rmtree(folder, ignore_errors=True)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _temporary() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as exc:
+        raise OutputError(
+            "no folder for temporary files can be written", advice="Name one that can in the variable TMPDIR"
+        ) from exc
 
 
 def _made(place: Path, purpose: str) -> tuple[Path, int | None]:
@@ -58,7 +68,7 @@ def _made(place: Path, purpose: str) -> tuple[Path, int | None]:
 
 
 def _remove_left(place: Path) -> None:
-    """Remove the folders of processes that were killed; nothing on systems without locks of folders."""
+    """Delete the folders of killed processes. Where folders cannot be locked, none is deleted: it may be in use."""
     with os.scandir(place) as entries:
         left = [Path(entry.path) for entry in entries if NAME.fullmatch(entry.name)]
     for folder in left:

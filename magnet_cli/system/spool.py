@@ -25,7 +25,7 @@ TILE = 256
 
 
 class Spool(Closing):
-    """A file without a name: it goes with the last reference to it, also after `kill -9`.
+    """A temporary file without a name. It is deleted with its last reference, and when the process dies.
 
     Reading and writing at a place is safe from several threads; appending is for one thread at a time.
 
@@ -48,7 +48,7 @@ class Spool(Closing):
         self._end = 0
 
     def reserve(self, length: int) -> int:
-        """Set bytes aside at the end, all zero, and return their place. Zeros take no disk on most file systems."""
+        """Append zeros to the file, and return their offset. On most file systems zeros take no disk."""
         start = self._end
         self._end += length
         return start

@@ -55,9 +55,10 @@ def working_folder(target: Path) -> Iterator[Path]:
 
 
 def publish(own: Path, target: Path) -> None:
-    """Give a whole file its name. Where another process was faster, its file stays and the own one is deleted.
+    """Rename a complete file to `target`, or delete it where another process has made that file meanwhile.
 
-    A file that others may have opened is never replaced: offsets of its records are not the same in every run.
+    The file of the other process is not replaced, because processes may have opened it: two such files hold the same
+    records at different offsets.
     """
     try:
         os.link(own, target)

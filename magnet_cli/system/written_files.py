@@ -43,24 +43,24 @@ class WrittenFile:
 
 
 class PathIndex:
-    """Resolves paths, so that two paths to one file, or two names that would be one, give the same answer."""
+    """Resolves folders and names of paths, to find paths to the same file, also where the file does not exist yet."""
 
     def __init__(self) -> None:
         self._parents: dict[Path, str] = {}
         self._blind: dict[str, bool] = {}
 
     def place(self, path: Path) -> tuple[str, str]:
-        """Return the folder that a path lies in, its links followed, and the path's name there."""
+        """Return the folder of a path, without symbolic links, and the name in that folder."""
         # macOS takes a letter with an accent and the letter followed by the accent for the same name.
         return self._folder(path.parent), unicodedata.normalize("NFC", path.name)
 
     def folded(self, path: Path) -> tuple[str, str]:
-        """Return the place of a path with a name that is the same in capital and small letters."""
+        """Return the folder and the name of a path in a spelling that does not depend on capital letters."""
         folder, name = self.place(path)
         return folder.casefold(), name.casefold()
 
     def is_case_blind(self, path: Path) -> bool:
-        """Return whether two spellings of a path that differ in capital letters alone are one file."""
+        """Return whether the folder of a path ignores case, so that `A.tif` and `a.tif` in it are one file."""
         folder = self._folder(path.parent)
         if folder not in self._blind:
             there = next(place for place in (Path(folder), *Path(folder).parents) if place.is_dir())
@@ -74,9 +74,9 @@ class PathIndex:
 
 
 def is_case_blind(folder: Path) -> bool:
-    """Return whether a folder takes two names that differ in capital letters alone for one.
+    """Return whether a folder ignores case, so that `A.tif` and `a.tif` in it are one file.
 
-    Entries that exist answer it; where none has a letter, an empty file is made for a moment.
+    An entry of the folder is looked up in the other case. Where no entry has a letter, a temporary file is made for it.
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry, _ in zip(entries, range(FEW), strict=False):
@@ -135,7 +135,7 @@ class ReadFiles:
 
 
 def refuse_collisions(written: Iterable[WrittenFile], read: Iterable[str | Path]) -> None:
-    """Check that no file that may be written is read, or is written twice.
+    """Check that no output is also an input, and that no two outputs are the same file.
 
     Files are compared by what they are and not by name: links are followed, and capital letters do not count in folders
     that do not tell them apart.
@@ -198,11 +198,15 @@ def refuse_foreign(written: Iterable[WrittenFile]) -> None:
     """Check that each file that is there already was written by this program; empty files count as such.
 
     Raises:
-        OutputError: Another program's file is in the way, or a name is longer than the file system allows.
+        OutputError: Another program's file is in the way, or one that the system denies access to.
     """
     for file in written:
         refuse_link_loop(file.path.parent)
-        if not _is_free(file.path) and not file.is_ours(file.path):
+        if _is_free(file.path):
+            continue
+        with durable.looking_at(file.path):
+            is_ours = file.is_ours(file.path)
+        if not is_ours:
             article = "an" if file.kind[0] in "aeiou" else "a"
             raise OutputError(
                 f"this file is in the way of {article} {file.kind}, and magnet has not written it: it is not replaced, "

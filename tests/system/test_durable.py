@@ -158,6 +158,23 @@ def test_a_link_under_the_final_name_is_replaced_and_not_followed(tmp_path: Path
     assert not target.is_symlink()
 
 
+def test_a_link_to_a_folder_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    """A kept field is large, and its user may have moved it to another disk and left a link."""
+    precious, target = tmp_path / "disk", tmp_path / "x.zarr"
+    precious.mkdir()
+    (precious / "old").write_text("mine")
+    target.symlink_to(precious)
+    # An earlier version left its link under this name.
+    (tmp_path / "x.zarr.magnet.old").symlink_to(precious)
+    for content in ("new", "newer"):
+        with working_folder(target) as folder:
+            (folder / "chunk").write_text(content)
+        assert (target / "chunk").read_text() == content
+        assert not target.is_symlink()
+    assert (precious / "old").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "x.zarr"]
+
+
 @pytest.mark.parametrize("mask", [0o022, 0o027])
 def test_finished_files_have_the_permissions_of_the_umask(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
