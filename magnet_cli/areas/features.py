@@ -7,20 +7,24 @@ import json
 import re
 import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 
 from magnet_cli.errors import SourceError
+from magnet_cli.images.antimeridian import across, crosses, longest_step, parts
 from magnet_cli.images.geotransform import Geotransform
+from magnet_cli.options.regions import POLYGONS
 from magnet_cli.system import regular_files
+from magnet_cli.system.addresses import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from magnet_cli.images import ImageInfo
+    from magnet_cli.images.antimeridian import Across
 
 ADVICE = "Correct the file, or export the polygons again"
 
@@ -57,6 +61,10 @@ LONGITUDE_LATITUDE = "OGC:CRS84"
 """Reference system of coordinates where a file names none (RFC 7946, section 4)."""
 TURN = 360
 """Degrees between two names of one meridian."""
+ALONG = 65
+"""Points along each edge of an image by which it is found to lie across the meridian of 180 degrees."""
+FAR_BESIDE = -90
+"""Polygons in pixels may go on beyond the left edge of their image, but not as far as this."""
 FORM = "Give a FeatureCollection, Features, or geometries with Polygons or MultiPolygons"
 
 
@@ -443,7 +451,7 @@ def _content(file: Path) -> bytes:
 
 
 def _load(path: str) -> Any:
-    file = Path(path)
+    file = local_path(path, rule=POLYGONS)
     try:
         regular_files.check_regular(file)
         if file.stat().st_size > LARGEST_FILE:
@@ -451,7 +459,7 @@ def _load(path: str) -> Any:
                 "a file of polygons is read whole, so it has a limit",
                 value=f"{file.stat().st_size:,} bytes, at most {LARGEST_FILE:,}",
                 file=path,
-                advice="Simplify the polygons, or give them as a raster with --mask",
+                advice="Simplify the polygons, or draw them into a raster with gdal_rasterize, and give that",
             )
         return json.loads(_content(file))
     except OSError as exc:
@@ -558,7 +566,7 @@ def refuse_tangles(geometry: Any, path: str) -> None:
             "the polygons cross themselves or each other so often that they cannot be mended and joined",
             value=f"{shapely.get_num_coordinates(geometry).sum():,} corners",
             file=path,
-            advice="Simplify the polygons, or give the region as a raster with --mask",
+            advice="Simplify the polygons, or draw them into a raster with gdal_rasterize, and give that",
         )
 
 
@@ -627,7 +635,8 @@ def _from_crs(polygons: list[Any], crs: str, info: ImageInfo, path: str) -> tupl
             file=info.path,
             advice="Warp it first, with gdalwarp, or give the polygons in pixels",
         )
-    on_map = _on_map(polygons, crs, info.crs, placed, info)
+    _refuse_wide_steps(np.array(polygons), crs, info.crs, placed, info, path)
+    on_map = _on_map(polygons, crs, info.crs, placed, info, path)
     if on_map is None:
         raise SourceError(
             f"PROJ has no transformation from {label(crs)} to the CRS of the image, {label(info.crs)}",
@@ -661,7 +670,89 @@ def _inexact(polygons: Sequence[Any], crs: str, info: ImageInfo, path: str) -> t
     return (f"{path}: {said}; reproject the file in a GIS that has the grids of the datums, and compare",)
 
 
-def _on_map(polygons: list[Any], crs: str, own: str, placed: Geotransform, info: ImageInfo) -> tuple[Any, float] | None:
+def _within_turn(geometry: Any, turn: float, path: str) -> tuple[Any, list[int]]:
+    """Return polygons in longitude and latitude, cut where they go on beyond 180 degrees, and which each is a part of.
+
+    Raises:
+        SourceError: Such a polygon crosses itself too often to be mended and cut.
+    """
+    found: list[Any] = []
+    owners: list[int] = []
+    for index, polygon in enumerate(geometry):
+        cut = []
+        if crosses(shapely.get_coordinates(polygon), turn):
+            refuse_tangles(np.array([polygon]), path)
+            cut = [part for valid in shapely.get_parts(shapely.make_valid(polygon)) for part in parts(valid, turn)]
+        found += cut or [polygon]
+        owners += [index] * len(cut or [polygon])
+    return np.array(found), owners
+
+
+def _refuse_wide_steps(  # noqa: PLR0917
+    geometry: Any, crs: str, own: str, placed: Geotransform, info: ImageInfo, path: str
+) -> None:
+    """Refuse polygons of which an edge goes around more than half of the earth, on an image across 180 degrees.
+
+    A program that does not cut polygons there writes such an edge for one that crosses the meridian the short way. One
+    that goes on counting beyond 180 degrees does not.
+
+    Raises:
+        SourceError: Such a polygon may lie on either side of the earth.
+    """
+    from magnet_cli.images.crs import turn  # noqa: PLC0415 (PROJ takes long to load)
+
+    around = turn(crs)
+    if around is None or crosses(shapely.get_coordinates(geometry), around):
+        return
+    steps = np.array([longest_step(polygon, around) for polygon in geometry])
+    # The place of the image takes some time to find, and hardly any file has such edges.
+    where = _across(crs, own, placed, info) if steps.max() > around / 2 else None
+    if where is None:
+        return
+    _, south, _, north = shapely.bounds(geometry).T
+    step = float(steps[(south < where.north) & (north > where.south)].max(initial=0))
+    if step <= around / 2:
+        return
+    raise SourceError(
+        f"an edge of a polygon goes over more than 180 degrees of longitude, and the image {info.path} lies across the "
+        "meridian of 180 degrees, so that the polygon may lie on either side",
+        value=f"{step * TURN / around:.6g} degrees",
+        file=path,
+        advice="Cut the polygons that cross that meridian (ogr2ogr -f GeoJSON -wrapdateline -datelineoffset 179.9 "
+        "OUT.geojson IN.geojson), or add corners along the edges of polygons that do not cross it (ogr2ogr -f GeoJSON "
+        "-segmentize 90 OUT.geojson IN.geojson)",
+    )
+
+
+def _across(crs: str, own: str, placed: Geotransform, info: ImageInfo) -> Across | None:
+    """Return where an image lies in longitude and latitude, if the meridian of 180 degrees parts it in two.
+
+    Args:
+        crs: Reference system of the longitudes and latitudes.
+        own: Reference system of the image.
+        placed: Geotransform of the image, from level-0 pixels to coordinates of `own`.
+        info: Facts about the image.
+    """
+    from magnet_cli.images.crs import converter, same_crs, turn  # noqa: PLC0415 (PROJ takes long to load)
+
+    around = turn(crs)
+    if around is None:
+        return None
+    there, back = np.linspace(0, 1, ALONG), np.linspace(1, 0, ALONG)
+    x = np.concatenate((there, np.ones(ALONG), back, np.zeros(ALONG)))
+    y = np.concatenate((np.zeros(ALONG), there, np.ones(ALONG), back))
+    outline = placed.coordinates(np.column_stack((x * info.size.width, y * info.size.height)))
+    if not same_crs(crs, own):
+        convert = converter(own, crs)
+        if convert is None:
+            return None
+        outline = convert(outline)
+    return across(outline, around, info.size.width, info.size.height)
+
+
+def _on_map(  # noqa: PLR0917
+    polygons: list[Any], crs: str, own: str, placed: Geotransform, info: ImageInfo, path: str
+) -> tuple[Any, float] | None:
     """Return polygons in pixels of level 0, and the pixels by which edges lie beside the curves that they become.
 
     The result is None where the reference system of the polygons cannot be converted to the image's.
@@ -672,11 +763,19 @@ def _on_map(polygons: list[Any], crs: str, own: str, placed: Geotransform, info:
         own: Reference system of the image.
         placed: Geotransform of the image, from level-0 pixels to coordinates of `own`.
         info: Facts about the image.
+        path: Path of the file of the polygons.
+
+    Raises:
+        SourceError: A polygon that goes on beyond 180 degrees crosses itself too often to be mended and cut there.
     """
     from magnet_cli.images.crs import converter, same_crs, turn  # noqa: PLC0415 (PROJ takes long to load)
 
     geometry, beside = np.array(polygons), 0.0
+    owners = list(range(len(geometry)))
+    around = turn(crs)
     if not same_crs(crs, own):
+        if around is not None:
+            geometry, owners = _within_turn(geometry, around, path)
         convert = converter(crs, own)
         if convert is None:
             return None
@@ -687,15 +786,43 @@ def _on_map(polygons: list[Any], crs: str, own: str, placed: Geotransform, info:
             return None
     full = turn(own)
     if full is None:
-        return shapely.transform(geometry, placed.pixels), beside
+        return _together(shapely.transform(geometry, placed.pixels), owners), beside
     # An image that crosses the meridian of 180 degrees goes on counting; polygons begin again at -180.
-    whole = shapely.box(0, 0, info.size.width, info.size.height)
     shifted = [
         shapely.transform(geometry, lambda xy, by=by: placed.pixels(xy + np.array((by, 0.0))))
         for by in (0, full, -full)
     ]
-    hits = [shapely.intersects(each, whole) for each in shifted]
-    return np.where(~hits[0] & hits[1], shifted[1], np.where(~hits[0] & hits[2], shifted[2], shifted[0])), beside
+    hits = [_overlaps_image(each, info) for each in shifted]
+    copies, copied = [], []
+    for index, owner in enumerate(owners):
+        # There is one in each turn around the earth.
+        found = [each[index] for each, hit in zip(shifted, hits, strict=True) if hit[index]] or [shifted[0][index]]
+        copies += found
+        copied += [owner] * len(found)
+    return _together(copies, copied), beside
+
+
+def _overlaps_image(geometry: Any, info: ImageInfo) -> Any:
+    """Return which polygons, in pixels of level 0, may cover a part of the image, by their bounds."""
+    left, top, right, bottom = shapely.bounds(geometry).T
+    found: Any = (left < info.size.width) & (right > 0) & (top < info.size.height) & (bottom > 0)
+    return found
+
+
+def _together(polygons: Sequence[Any], owners: Sequence[int]) -> Any:
+    """Return one geometry for each owner, of all polygons that are parts of it. Owners are numbers in their order."""
+    several: list[list[Any]] = [[] for _ in range(owners[-1] + 1)]
+    for polygon, owner in zip(polygons, owners, strict=True):
+        several[owner].append(polygon)
+    return np.array([each[0] if len(each) == 1 else _one(np.array(each)) for each in several])
+
+
+def _one(polygons: Any) -> Any:
+    """Return one geometry of several polygons."""
+    if shapely.is_valid(polygons).all():
+        # Parts with a common edge make a MultiPolygon that is not valid, although no polygon crosses itself.
+        return shapely.union_all(polygons)
+    return shapely.multipolygons(shapely.get_parts(polygons))
 
 
 def _straight(beside: float, path: str) -> tuple[str, ...]:
@@ -758,12 +885,12 @@ def _bent(geometry: Any, pixels: Callable[[Any], Any], *, near: tuple[int, int] 
 def _from_either(polygons: list[Any], info: ImageInfo, path: str) -> tuple[Any, tuple[str, ...]]:
     """Place polygons without a CRS: as longitude and latitude if they lie on the image so, else as pixels."""
     placed = Geotransform.of({code: value for code, _, _, value in info.geo_tags})
-    coordinates = shapely.get_coordinates(np.array(polygons))
-    west, east = (-TURN / 2, TURN / 2) if placed is None else _longitudes(placed, info)
-    in_range = bool(((coordinates >= (west, -TURN / 4)) & (coordinates <= (east, TURN / 4))).all())
+    geometry = np.array(polygons)
     whole = shapely.box(0, 0, info.size.width, info.size.height)
-    if in_range and placed is not None and info.crs is not None:
-        on_map = _on_map(polygons, LONGITUDE_LATITUDE, info.crs, placed, info)
+    if placed is not None and info.crs is not None and _may_be_degrees(geometry, info.crs, placed, info):
+        if shapely.get_coordinates(geometry)[:, 0].min() < FAR_BESIDE:
+            _refuse_wide_steps(geometry, LONGITUDE_LATITUDE, info.crs, placed, info, path)
+        on_map = _on_map(polygons, LONGITUDE_LATITUDE, info.crs, placed, info, path)
         if on_map is not None and shapely.intersects(on_map[0], whole).any():
             found, beside = on_map
             note = f"{path}: coordinates are longitude and latitude, because the file names no crs (RFC 7946)"
@@ -771,20 +898,33 @@ def _from_either(polygons: list[Any], info: ImageInfo, path: str) -> tuple[Any, 
     return _from_bounds(polygons, info)
 
 
-def _longitudes(placed: Geotransform, info: ImageInfo) -> tuple[float, float]:
-    """Return the least and the greatest longitude that a polygon on the image may have, in degrees.
+def _may_be_degrees(geometry: Any, own: str, placed: Geotransform, info: ImageInfo) -> bool:
+    """Return whether coordinates without a reference system may be longitude and latitude, by their ranges.
 
-    Longitudes of an image that crosses the meridian of 180 degrees go on counting, as do those of polygons that were
-    exported from its mask.
+    Longitudes lie between -180 and 180 degrees, or those of the image's corners. On an image across the meridian of 180
+    degrees they may go on counting, as those of polygons do that were drawn on it, which are about as large as it.
+    Pixels are numbers beyond 180, too.
     """
     from magnet_cli.images.crs import turn  # noqa: PLC0415 (PROJ takes long to load)
 
-    west, east = -TURN / 2, TURN / 2
-    if info.crs is not None and turn(info.crs) == TURN:
+    west, south, east, north = shapely.bounds(geometry).T
+    if south.min() < -TURN / 4 or north.max() > TURN / 4:
+        return False
+    least, greatest = -TURN / 2, TURN / 2
+    if turn(own) == TURN:
         width, height = info.size.width, info.size.height
         corners = placed.coordinates(np.array([(0, 0), (width, 0), (0, height), (width, height)], np.float64))
-        return min(west, corners[:, 0].min()), max(east, corners[:, 0].max())
-    return west, east
+        least, greatest = min(least, corners[:, 0].min()), max(greatest, corners[:, 0].max())
+    beyond = (west < least) | (east > greatest)
+    if not beyond.any():
+        return True
+    where = _across(LONGITUDE_LATITUDE, own, placed, info)
+    if where is None or (east - west)[beyond].max() > TURN / 2:
+        return False
+    size, near = where.east - where.west, np.zeros(len(beyond), bool)
+    for by in (0, -TURN):
+        near |= (west >= where.west + by - size) & (east <= where.east + by + size)
+    return bool(near[beyond].all())
 
 
 def _from_bounds(polygons: list[Any], info: ImageInfo) -> tuple[Any, tuple[str, ...]]:

@@ -186,7 +186,7 @@ def _rectangle(box: Box) -> Any:
     return shapely.box(box.x, box.y, box.right, box.bottom)
 
 
-def _mask_spec(path: Path, info: ImageInfo) -> AreaSpec:
+def _mask_spec(path: Path | str, info: ImageInfo) -> AreaSpec:
     found = inspect(path)
     if not _has_shape(found.size, info.size):
         raise SourceError(

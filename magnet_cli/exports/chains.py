@@ -42,7 +42,11 @@ class Chains:
         return len(self._awaiting_exit) + len(self._awaiting_entry)
 
     def add(self, path: Path) -> NDArray[np.int32] | None:
-        """Join a path to the chains that it touches, and return the ring, `(n, 2)` int32, where that closes one."""
+        """Join a path to the chains whose ends it meets.
+
+        Returns:
+            The corners of a ring, `(n, 2)` int32, where the path closes one; else None.
+        """
         chain = Chain(entry=path.entry, exit=path.exit)
         if len(path.points):
             chain.pieces.append(self._spool.put(path.points))

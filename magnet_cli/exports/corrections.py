@@ -111,8 +111,9 @@ def corrections_document(
             for rings in correction.polygons
         ]
         coordinates = [
-            [[*(points := places.points(ring).tolist()), points[0]] for ring in (polygon.exterior, *polygon.holes)]
+            [[*(points := ring.tolist()), points[0]] for ring in rings]
             for polygon in polygons
+            for rings in places.polygons(polygon)
         ]
         several = len(coordinates) > 1
         features.append(

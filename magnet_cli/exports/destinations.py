@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError
@@ -13,6 +12,7 @@ from magnet_cli.options.export import EXPORT_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from magnet_cli.options.export import ExportFormat, ExportOptions
 
@@ -50,7 +50,7 @@ def plan_exports(masks: Sequence[str], output: Path | None, formats: Sequence[Ex
     if not formats:
         raise UsageError("an export needs a format", advice=f"Give --format one or more of {', '.join(ENDINGS)}")
     # Masks are compared by resolved paths, so that one which is named and also lies in a named folder is exported once.
-    found = {mask.resolve(): (mask, root) for text in masks for mask, root in masks_under(Path(text))}
+    found = {mask.resolve(): (mask, root) for text in masks for mask, root in masks_under(text)}
     if output is not None and _is_file_name(output):
         targets = [_single([mask for mask, _ in found.values()], output, formats)]
     else:

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import shapely
 
 from magnet_cli.exports.polygon import simplified
 from magnet_cli.exports.sweep import Sweep
+from magnet_cli.images.antimeridian import crosses, parts, snapped
 from magnet_cli.images.crs import GEOJSON_SYSTEMS, has_code, label
 from magnet_cli.system.working_files import working_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from magnet_cli.masks.mask_file import MaskFacts, MaskFile
     from magnet_cli.masks.spec import MaskClass
 
+TURN = 360.0
+"""Degrees of longitude around the earth."""
 HEAD = 4096
 """Number of bytes at the beginning of a file that hold its identity."""
 
@@ -36,8 +40,11 @@ HEAD = 4096
 class Places(Protocol):
     """The coordinates of polygons in a file, and the properties beside them."""
 
-    def points(self, ring: NDArray[Any]) -> NDArray[Any]:
-        """Return a ring's corners in the file's coordinates, exteriors counterclockwise."""
+    def polygons(self, polygon: Polygon) -> Iterable[Sequence[NDArray[Any]]]:
+        """Return the polygons that a polygon becomes, as rings in the file's coordinates, exteriors counterclockwise.
+
+        There are several where it crosses the meridian of 180 degrees. No ring repeats its first corner.
+        """
 
     def properties(self, polygon: Polygon) -> dict[str, object]:
         """Return the properties of a polygon's feature."""
@@ -53,8 +60,11 @@ class PixelPlaces:
     classes: Sequence[MaskClass]
     bounds: Box | None
 
-    def points(self, ring: NDArray[Any]) -> NDArray[Any]:
-        """Return corners in pixels."""
+    def polygons(self, polygon: Polygon) -> Iterable[Sequence[NDArray[Any]]]:
+        """Return the polygon in pixels."""
+        return ([self._points(ring) for ring in polygon.rings],)
+
+    def _points(self, ring: NDArray[Any]) -> NDArray[Any]:
         return ring if self.bounds is None else ring - np.array((self.bounds.x, self.bounds.y), dtype=ring.dtype)
 
     def properties(self, polygon: Polygon) -> dict[str, object]:
@@ -80,8 +90,24 @@ class MapPlaces:
     crs: str
     resolution: Resolution | None
 
-    def points(self, ring: NDArray[Any]) -> NDArray[Any]:
-        """Return corners in the reference system."""
+    def polygons(self, polygon: Polygon) -> Iterable[Sequence[NDArray[Any]]]:
+        """Return the polygon in the reference system.
+
+        Where the file names none, its longitudes end at 180 degrees, and a polygon that goes on is cut there.
+        """
+        rings = [self._points(ring) for ring in polygon.rings]
+        if self.crs not in GEOJSON_SYSTEMS:
+            return (rings,)
+        rings = [snapped(ring, TURN) for ring in rings]
+        if not crosses(rings[0], TURN):
+            return (rings,)
+        cut = parts(shapely.Polygon(rings[0], rings[1:]), TURN)
+        return [
+            [shapely.get_coordinates(ring)[:-1] for ring in shapely.get_rings(part)]
+            for part in shapely.orient_polygons(list(cut))
+        ]
+
+    def _points(self, ring: NDArray[Any]) -> NDArray[Any]:
         placed = self.geotransform.coordinates(ring)
         # A geotransform with y upward mirrors the image, and with it the direction of rings: RFC 7946 wants exteriors
         # counterclockwise.
@@ -192,13 +218,17 @@ class _FeatureWriter:
             "id": str(uuid.uuid5(self._namespace, str(number))),
             "properties": self._output.places.properties(polygon),
         }
-        self._write(
-            ("," if number else "") + "\n" + _compact(head)[:-1] + ',"geometry":{"type":"Polygon","coordinates":['
-        )
-        for position, ring in enumerate((polygon.exterior, *polygon.holes)):
-            points = self._output.places.points(ring).tolist()
-            # RFC 7946 closes each ring with its first point.
-            self._write(("," if position else "") + _compact([*points, points[0]]))
+        polygons = list(self._output.places.polygons(polygon))
+        several = len(polygons) > 1
+        kind = "MultiPolygon" if several else "Polygon"
+        self._write(f'{"," if number else ""}\n{_compact(head)[:-1]},"geometry":{{"type":"{kind}","coordinates":[')
+        for part, rings in enumerate(polygons):
+            self._write(("," if part else "") + ("[" if several else ""))
+            for position, ring in enumerate(rings):
+                points = ring.tolist()
+                # RFC 7946 closes each ring with its first point.
+                self._write(("," if position else "") + _compact([*points, points[0]]))
+            self._write("]" if several else "")
         self._write("]}}")
 
     def end(self) -> None:

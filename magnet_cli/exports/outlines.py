@@ -48,9 +48,15 @@ class _Runs:
 
     direction: int
     starts: tuple[NDArray[np.intp], NDArray[np.intp]]
-    """Rows and columns of lattice points; -1 as the coordinate along the run where it comes in through the border."""
+    """Row and column of the lattice point where each run begins.
+
+    Of a run that enters the tile through its border, the coordinate along the run is -1.
+    """
     ends: tuple[NDArray[np.intp], NDArray[np.intp]]
-    """Rows and columns of lattice points; -1 as the coordinate along the run where it leaves through the border."""
+    """Row and column of the lattice point where each run ends.
+
+    Of a run that leaves the tile through its border, the coordinate along the run is -1.
+    """
 
     @property
     def along(self) -> int:
@@ -93,7 +99,12 @@ class _Around:
         ]
 
     def turns(self, direction: int) -> tuple[NDArray[np.bool_], int, int]:
-        """Return, for the ends of runs, where they turn to one side, that direction, and the opposite direction."""
+        """Return how a path turns where a run of a direction ends.
+
+        Returns:
+            The lattice points at which it turns to one side, the direction to that side, and the direction to the other
+            side, to which it turns at all other points.
+        """
         return (
             (self.cd, DOWN, UP),
             (self.ac, LEFT, RIGHT),
@@ -181,7 +192,7 @@ def _following(around: _Around, runs: list[_Runs], tile: Box) -> NDArray[np.int6
 
 
 def _owners(runs: _Runs, components: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the component of each run's own pixels, found at its first edge inside the tile's reach."""
+    """Return the component of the pixels on the right-hand side of each run, read at the beginning of the run."""
     rows, columns = runs.starts
     height, width = components.shape
     own = {RIGHT: (1, 1), DOWN: (1, 0), LEFT: (0, 0), UP: (0, 1)}[runs.direction]

@@ -30,9 +30,20 @@ class Polygon:
     holes: tuple[NDArray[np.generic], ...] = ()
     """Rings of holes, with negative area; each may touch another or the exterior at single points."""
 
+    @property
+    def rings(self) -> tuple[NDArray[np.generic], ...]:
+        """The exterior and the holes."""
+        return self.exterior, *self.holes
+
 
 def make_polygon(label: int, rings: Iterable[NDArray[np.int32]]) -> Polygon:
-    """Return the polygon whose outlines are these; where one visits a point twice it is cut there into two."""
+    """Return the polygon of an area from all its outlines.
+
+    Args:
+        label: The label of the area.
+        rings: The outlines, the outer one and those of holes in any order. An outline that visits a point twice is cut
+            there into two, because a ring that touches itself is invalid.
+    """
     simple = [loop for ring in rings for loop in _loops(ring)]
     areas = [_twice_area(loop) for loop in simple]
     # Of the loops of one component exactly one encloses the others, and only its area is positive.

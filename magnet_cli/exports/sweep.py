@@ -94,7 +94,10 @@ class Sweep:
         return self._components.most_on_edge
 
     def polygons(self) -> Iterator[Polygon]:
-        """Yield every 4-connected area of equal labels but 255 once, in an order that mask and side decide."""
+        """Yield a polygon for each 4-connected area of equal labels, except for the label 255.
+
+        The order of the polygons depends only on the mask and the side of the tiles.
+        """
         # One row and one column more than the mask has: the outlines of its last pixels lie on their upper left.
         padded = Size(width=self._size.width + 1, height=self._size.height + 1)
         with CornerSpool(self._folder) as spool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from magnet_cli.system.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -176,7 +175,7 @@ def open_arrays(source: str | Path, *, series: str | int | None = None, alpha: A
     Raises:
         SourceError: It is missing, no image, damaged, or needs more than half of the free disk to be decoded.
     """
-    cache = CacheBudget.within(Path(tempfile.gettempdir()))
+    cache = CacheBudget.temporary()
     return OpenImage(open_image(source, cache=cache, series=series, alpha=alpha))
 
 

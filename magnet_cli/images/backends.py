@@ -11,6 +11,7 @@ from magnet_cli.images.contents import Content, choose
 from magnet_cli.images.failures import naming, needing, reporting_bugs
 from magnet_cli.images.inputs import GDAL_SUFFIXES, REASONS, UNREAD_PICTURES, UNREAD_SUFFIXES, ZARR_MARKS
 from magnet_cli.images.urls import file_name, is_url, url_name
+from magnet_cli.images.vector_files import refuse_vectors
 from magnet_cli.system.closing import undone_on_failure
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ def open_other(path: str, head: bytes = b"", **how: Any) -> Image:
     Raises:
         SourceError: GDAL does not know it either, or is not installed.
     """
+    refuse_vectors(path, head)
     rule, advice = "this file is not an image that can be read", f"Give a {KINDS}"
     if path.lower().endswith(UNREAD_SUFFIXES):
         rule, advice = "this format is not read", REASONS["format"][1]

@@ -106,6 +106,34 @@ class FileBlob(Blob):
         return durable.read_at(self._file.fileno(), count, offset)
 
 
+class ChangedBlob(Blob):
+    """Another blob, some bytes of which are read as others; closing it closes the other.
+
+    Args:
+        blob: The other one.
+        offset: Position of the first of these bytes.
+        data: What is read there.
+    """
+
+    def __init__(self, blob: Blob, *, offset: int, data: bytes) -> None:
+        super().__init__(blob.name, blob.size)
+        self._blob, self._offset, self._data = blob, offset, data
+        self.resident_bytes = blob.resident_bytes
+        self.version = blob.version
+
+    def close(self) -> None:
+        """Close the other blob."""
+        self._blob.close()
+
+    def _bytes(self, offset: int, count: int) -> bytes:
+        found = self._blob.read(offset, count, place=f"byte {offset} and what follows")
+        first, last = max(offset, self._offset), min(offset + count, self._offset + len(self._data))
+        if first >= last:
+            return found
+        changed = self._data[first - self._offset : last - self._offset]
+        return found[: first - offset] + changed + found[last - offset :]
+
+
 class BlobStream(io.RawIOBase):
     """A seekable stream over a blob; closing it leaves the blob open.
 

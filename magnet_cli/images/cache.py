@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from magnet_cli.errors import SourceError
@@ -12,8 +14,6 @@ from magnet_cli.images.failures import naming
 from magnet_cli.system.spool import Spool, SpooledRaster, raster_bytes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
 
     from magnet_cli.geometry import Size
@@ -38,6 +38,19 @@ class CacheBudget:
         # The folder may not exist yet. Its nearest ancestor that does is on the same disk.
         there = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.is_dir())
         return cls(folder=there, max_bytes=int(shutil.disk_usage(there).free * cls.SHARE))
+
+    @classmethod
+    def temporary(cls) -> Self | None:
+        """Return the budget in the system's folder for temporary files.
+
+        None where no such folder can be written, as in a container whose file system is read-only. Images that are read
+        by region need none.
+        """
+        try:
+            folder = tempfile.gettempdir()
+        except FileNotFoundError:
+            return None
+        return cls.within(Path(folder))
 
 
 def cache_bytes(size: Size, *, bands: int, dtype: np.dtype[Any]) -> int:

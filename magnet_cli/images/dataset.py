@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.system import regular_files
+from magnet_cli.system.addresses import is_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -150,6 +151,14 @@ def _sample(row: Mapping[str, str], line: int, path: Path) -> DatasetSample:
             file=path,
             advice="Fill the column in, or delete the line",
         )
+    for name in FILES:
+        if is_address(row[name]):
+            raise SourceError(
+                f"the {name} of line {line} is an address, and a list of labelled images names files",
+                value=row[name],
+                file=path,
+                advice="Download the file, and write its path, which is relative to the folder of the list",
+            )
     places = {name: path.parent / row[name] for name in FILES if row[name]}
     name = row["name"] or places["image"].stem
     if UNFIT & set(name) or name.strip(".") != name:

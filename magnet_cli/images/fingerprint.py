@@ -108,8 +108,8 @@ def fingerprint(path: str | Path, files: InputFiles | None = None) -> str:
             digest.update(f"{file.name}\0{size}\0".encode())
             with regular_files.opened(file) as stream:
                 _hash_briefly(digest, stream, size)
-    if path.is_file():
-        digest.update(_placement(path).encode())
+        if path.is_file():
+            digest.update(_placement(path).encode())
     return digest.hexdigest()
 
 
@@ -140,10 +140,17 @@ def _reading(path: Path) -> AbstractContextManager[None]:
 def _placement(path: Path) -> str:
     """Return what sidecars say of the place, of missing pixels and of bands.
 
-    The result is empty where they say nothing, whatever else they hold.
+    The result is empty where nothing is said. Statistics are left out.
     """
-    beside = find_sidecars(path, world=world_endings(path.suffix))
-    text = f"{beside.digest_text()}{_band_names(path, beside.names)}"
+    if _is_gdals(path):
+        try:
+            from magnet_cli.images.gdal_image import facts_text  # noqa: PLC0415 (an extra)
+        except ImportError:
+            return ""
+        text = facts_text(path)
+    else:
+        beside = find_sidecars(path, world=world_endings(path.suffix))
+        text = f"{beside.digest_text()}{_band_names(path, beside.names)}"
     return f"beside\0{text}" if text else ""
 
 
@@ -151,7 +158,7 @@ def _band_names(path: Path, beside: BandNames) -> str:
     """Return the names that the file .aux.xml gives to bands, where they are not those that the image gives itself.
 
     GDAL repeats the image's own names where it stores statistics, and these do not make it another image. JPEG 2000 has
-    no names of its own; of other formats the names are not read, or the file .aux.xml is hashed as it is.
+    no names of its own; of other pictures the names are not read.
     """
     if not (beside.descriptions or beside.colours):
         return ""
@@ -225,17 +232,21 @@ def _hash_briefly(digest: hashlib._Hash, stream: BinaryIO, size: int) -> None:
 
 def _companions(path: Path) -> list[Path]:
     """Return the header files of a GDAL raster, and the files from which a mosaic is made."""
-    if path.is_dir():
-        return []
-    with regular_files.opened(path) as stream:
-        head = stream.read(MAGIC_BYTES)
-    if not is_other(head):
+    if not _is_gdals(path):
         return []
     try:
         from magnet_cli.images.gdal_image import companions  # noqa: PLC0415 (an extra)
     except ImportError:
         return []
     return companions(path)
+
+
+def _is_gdals(path: Path) -> bool:
+    """Return whether an input is a file that no reader but GDAL knows, if any."""
+    if path.is_dir():
+        return False
+    with regular_files.opened(path) as stream:
+        return is_other(stream.read(MAGIC_BYTES))
 
 
 def _files(path: Path) -> list[tuple[Path, str]]:

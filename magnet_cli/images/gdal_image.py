@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import warnings
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from html import unescape
 from pathlib import Path
@@ -30,10 +31,12 @@ from magnet_cli.images.georeference import georeference
 from magnet_cli.images.geotransform import Geotransform
 from magnet_cli.images.ground import ground_size
 from magnet_cli.images.levels import level_table
+from magnet_cli.images.lossy_codecs import lossy_tile
 from magnet_cli.images.protocol import ImageInfo
 from magnet_cli.images.reader import PyramidImage
-from magnet_cli.images.rpc import rpc_values
-from magnet_cli.images.sidecars import Sidecars
+from magnet_cli.images.rpc import finite_number, rpc_values
+from magnet_cli.images.sidecars import Sidecars, find_sidecars
+from magnet_cli.images.sqlite_files import opened_sqlite
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.tiff_colour import COLOURS, Colour, alpha_note
 from magnet_cli.images.validity import storable
@@ -68,8 +71,22 @@ OTHER_COLOURS = ("hue", "saturation", "lightness", "cyan", "magenta", "Y", "Cb",
 """What GDAL calls bands of other colours than red, green and blue. Yellow is also a band of satellites."""
 JPEG_NAMES = {"Y": ColorInterp.red, "Cb": ColorInterp.green, "Cr": ColorInterp.blue}
 """What the bands of JPEG data hold that GDAL calls by the names of the compressed components: libjpeg converts them."""
+PAM = ".aux.xml"
+"""End of the names of files in which GDAL stores what it knows of a raster, statistics among it."""
+WITHOUT_PIXELS = (PAM, ".stx")
+"""Ends of the names of files with statistics and metadata alone."""
 BESIDE = (".ovr", ".msk", ".aux", ".rrd", ".aux.xml")
 """Ends of the names of files with overviews, a mask or statistics, whose values are not those of the raster."""
+TILE_TABLES = {
+    "GPKG": "SELECT table_name FROM gpkg_contents WHERE data_type = 'tiles'",
+    "MBTiles": "SELECT 'tiles'",
+}
+"""Queries for the tables that hold the tiles of a map, as pictures, by the driver of its file."""
+TABLE = re.compile("GPKG:(.*):([^:]*)")
+"""GDAL's name of one of several tables of a GeoPackage, with its file and the table."""
+MOST_TILES = 4096
+"""Tiles of such a table whose first bytes are looked at."""
+SMALLEST = 1e-9
 MOST_NAMED = 5
 """Largest number of bands that a message names."""
 MARKS = (101, 90)
@@ -209,12 +226,15 @@ def is_indexed(path: str) -> bool:
 def lossy_raster(path: str) -> str | None:
     """Return the name of a raster's compression where it has changed values; else None.
 
-    Of a mosaic the first files are asked, as many as may be open at a time.
+    Of a mosaic the first files are asked, as many as may be open at a time; of a file with several rasters, the one
+    that `open_gdal` reads.
     """
     try:
         with environment(), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path, sharing=False) as whole:
+                if not whole.count:
+                    return _lossy_part(path)
                 parts = _mosaic_files(whole, path)[:OPEN_FILES]
                 found = _lossy_compression(whole)
             for part in parts if found is None else ():
@@ -225,6 +245,15 @@ def lossy_raster(path: str) -> str | None:
     return found
 
 
+def _lossy_part(path: str) -> str | None:
+    parts: list[Any] = []
+    try:
+        _open_parts(path, parts)
+        return next(filter(None, map(_lossy_compression, parts)), None)
+    finally:
+        close([parts])
+
+
 def _mosaic_files(dataset: Any, path: str) -> list[str]:
     """Return the files that hold the values of a mosaic; none of other rasters."""
     if dataset.driver != "VRT":
@@ -233,27 +262,127 @@ def _mosaic_files(dataset: Any, path: str) -> list[str]:
 
 
 def _lossy_compression(dataset: Any) -> str | None:
-    structure = {**dataset.tags(1, ns="IMAGE_STRUCTURE"), **dataset.tags(ns="IMAGE_STRUCTURE")}
+    structure = dataset.tags(ns="IMAGE_STRUCTURE")
+    if dataset.count:  # a file that holds several rasters has no bands of its own
+        structure = {**dataset.tags(1, ns="IMAGE_STRUCTURE"), **structure}
     codec = str(structure.get("COMPRESSION", ""))
     # A mosaic may name "YCbCr JPEG". MBTiles name the format of their tiles as the ending of a file.
     if "JPEG" in codec.split() or (dataset.driver == "MBTiles" and dataset.tags().get("format") in ("jpg", "jpeg")):
         return "JPEG"
+    if dataset.driver in TILE_TABLES:
+        return _lossy_tiles(dataset.name, TILE_TABLES[dataset.driver])
+    if codec.startswith("LERC"):
+        stated = structure.get("MAX_Z_ERROR", structure.get("LERC_PREC", "0"))
+        # Within an error of less than 1 whole numbers stay what they are.
+        limit = 0 if dataset.dtypes[0].startswith("float") else 1 - SMALLEST
+        return "lossy LERC" if (finite_number(stated) or 0) > limit else None
     codec = "JPEG 2000" if dataset.driver.startswith("JP2") else codec.replace("JPEG2000", "JPEG 2000")
     # GDAL says so of formats that know both kinds.
     return f"lossy {codec}".strip() if structure.get("COMPRESSION_REVERSIBILITY") == "LOSSY" else None
 
 
+def _lossy_tiles(path: str, tables: str) -> str | None:
+    """Return the name of the compression of one of the first tiles of an SQLite file, where it has changed values.
+
+    Args:
+        path: Path of the file; or the name that GDAL gives to one of several tables, which alone is then asked.
+        tables: Query for the names of the tables.
+    """
+    part = TABLE.fullmatch(path)
+    try:
+        with closing(opened_sqlite(part[1] if part else path)) as base:
+            for (table,) in base.execute(tables).fetchall():
+                if part and str(table) != part[2]:
+                    continue
+                name = str(table).replace('"', '""')
+                heads = f'SELECT substr(tile_data, 1, {HEAD_BYTES}) FROM "{name}" LIMIT {MOST_TILES}'  # noqa: S608 - a quoted name
+                for (data,) in base.execute(heads):
+                    # SQLite's columns take values of any type.
+                    found = lossy_tile(data) if isinstance(data, bytes) else None
+                    if found is not None:
+                        return found
+    except sqlite3.Error:
+        return None
+    return None
+
+
 def companions(path: Path) -> list[Path]:
     """Return the files that belong to a raster beside the one that is named: headers, and those of a mosaic.
 
-    There are none where GDAL does not know the file.
+    Files of statistics and metadata are left out, because `facts_text` says what they state. There are none where GDAL
+    does not know the file.
     """
     try:
         with environment(), _dataset(str(path)) as dataset:
-            found = {Path(name) for name in dataset.files}
+            found = {Path(name) for name in dataset.files if not name.lower().endswith(WITHOUT_PIXELS)}
     except RasterioError:
         return []
     return sorted(file for file in found if file != path and regular_files.is_file(file))
+
+
+def facts_text(path: Path) -> str:
+    """Return what files `.aux.xml` say of the place, the bands and the missing pixels of a raster, to be hashed.
+
+    GDAL opens the raster with and without them, and only facts that differ are in the text: neither statistics that
+    GDAL stores there nor facts that it repeats make another image. The text is empty without such a file, so that no
+    hash depends on how a version of GDAL spells what the raster itself states, and where GDAL does not know the file.
+    """
+    try:
+        with environment(), _dataset(str(path)) as whole:
+            beside = [file for file in whole.files if file.lower().endswith(PAM)]
+        if not beside:
+            return ""
+        with environment():
+            read = _facts(path)
+        with environment(), rasterio.Env(GDAL_PAM_ENABLED=False):
+            own = _facts(path)
+    except RasterioError:
+        return ""
+    found = [
+        (part, name, value)
+        for part, facts in enumerate(read)
+        for name, value in facts.items()
+        if part >= len(own) or own[part][name] != value
+    ]
+    # A mosaic may take the missing pixels of its files for its own.
+    sources = {file[: -len(PAM)] for file in beside} - {str(path)}
+    said = [(Path(source).name, find_sidecars(source, world=()).digest_text()) for source in sorted(sources)]
+    placed = [(name, text) for name, text in said if text]
+    return repr((found, placed)) if found or placed else ""
+
+
+def _facts(path: Path) -> list[dict[str, object]]:
+    """Return the facts of a raster, followed by those of the rasters in it where it has no bands of its own."""
+    with _dataset(str(path)) as whole:
+        found = [_facts_of(whole)]
+        names = [] if whole.count else list(whole.subdatasets)[:OPEN_FILES]
+    for name in names:
+        with _dataset(name) as part:
+            found.append(_facts_of(part))
+    return found
+
+
+def _facts_of(dataset: Any) -> dict[str, object]:
+    points, crs = dataset.gcps
+    colours: list[object] = []
+    if dataset.colorinterp[:1] == (ColorInterp.palette,):
+        with suppress(ValueError):  # a band may be called a palette and have none
+            colours = sorted(dataset.colormap(1).items())
+    return {
+        "crs": dataset.crs and dataset.crs.to_wkt(),
+        "transform": tuple(dataset.transform),
+        "points": [(p.col, p.row, p.x, p.y, p.z) for p in points],
+        "crs of points": crs and crs.to_wkt(),
+        "rpc": sorted(dataset.tags(ns="RPC").items()),
+        "dtypes": dataset.dtypes,
+        "nodata": tuple(map(repr, dataset.nodatavals)),  # NaN is not equal to itself
+        "colours": [each.name for each in dataset.colorinterp],
+        "palette": colours,
+        "names": _descriptions(dataset),
+        "masks": [sorted(flag.name for flag in flags) for flags in dataset.mask_flag_enums],
+        "scales": dataset.scales,
+        "offsets": dataset.offsets,
+    }
 
 
 def _missing_sources(path: str) -> tuple[str, ...]:

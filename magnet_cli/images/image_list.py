@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 COLUMNS = ("path", "mpp", "roi", "mask", "name")
 LIST_SUFFIX = ".csv"
 ADVICE = "Name them in the first line, with commas between them"
+LARGEST_MPP = 10**6
+"""The limit of `--slide-mpp`, whose error would not name the line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +39,8 @@ class ListedImage:
     """Size of a level-0 pixel, in um, or in m on maps. None where the file says it."""
     roi: Box | Path | None = None
     """Region that is segmented."""
-    mask: Path | None = None
-    """Raster that is not zero where the image is segmented."""
+    mask: Path | str | None = None
+    """Path or URL of a raster that is not zero where the image is segmented."""
 
     @property
     def options(self) -> dict[str, object]:
@@ -126,16 +128,17 @@ def _listed(row: Mapping[str, str], line: int, path: Path) -> ListedImage:
         roi = parse_roi(row["roi"]) if row.get("roi") else None
     except UsageError as error:
         raise SourceError(f"line {line}: {error.rule}", value=error.value, file=path, advice=error.advice) from error
-    if mpp is not None and mpp <= 0:
+    if mpp is not None and not 0 < mpp < LARGEST_MPP:
         raise SourceError(
-            f"line {line}: mpp is positive",
+            f"line {line}: mpp is positive, and less than {LARGEST_MPP:,}",
             value=row["mpp"],
             file=path,
             advice="Write the micrometres of a pixel, such as 0.5, or leave the field empty",
         )
     source = text if is_url(text) else str(path.parent / text)
     roi = path.parent / roi if isinstance(roi, Path) else roi
-    mask = path.parent / row["mask"] if row.get("mask") else None
+    named = row.get("mask", "")
+    mask: Path | str | None = named if is_url(named) else path.parent / named if named else None
     for what, place in (("image", None if is_url(text) else Path(source)), ("roi", roi), ("mask", mask)):
         if isinstance(place, Path) and not place.exists():
             raise SourceError(

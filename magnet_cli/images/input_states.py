@@ -94,6 +94,13 @@ class InputState:
                 return False
         return True
 
+    def _has_same_files(self) -> bool:
+        """Return whether the input has the files that it had, all of them untouched: its fingerprint is the same."""
+        try:
+            return self.is_untouched() and set(InputFiles.of(Path(self.source)).paths) == set(self.files)
+        except SourceError:
+            return False
+
     def difference(self, *, quick: bool = False) -> str:
         """Return in words what has changed since; an empty text where nothing has.
 
@@ -110,7 +117,7 @@ class InputState:
             if now.size != before.size:
                 return f"{file.name} had {before.size:,} bytes and has {now.size:,}"
             touched = touched or f"{file.name} was written to"
-        if quick or self.digest is None:
+        if quick or self.digest is None or self._has_same_files():
             return touched
         try:
             # A new time of change alone is no change of the content, where all of the content is hashed: tools touch

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from magnet_cli.geometry import Size
 
 
@@ -14,7 +16,16 @@ STANDALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9), 0xFF})
 """Codes after 0xFF that carry no length: stuffing, TEM, restarts, start of image, fill."""
 
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+LOSSLESS_FRAMES = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
+SEQUENTIAL_LOSSLESS = 0xC3
+POINT_TRANSFORM = 0x0F
+"""Bits of the last byte of a scan's header that hold its point transform."""
+JPEG_LS_FRAME = 0xF7
+BITS = 8
+"""Bits of a sample that libjpeg reads."""
 SCAN, END = 0xDA, 0xD9
+JPEG_HEAD_BYTES = 1 << 16
+"""Bytes at the beginning of a JPEG file in which its frame is looked for."""
 
 SIZE_MARKER = b"\xff\x4f\xff\x51"
 """Beginning of a JPEG 2000 codestream."""
@@ -103,6 +114,56 @@ def check_webp(data: bytes, chunk: Size) -> None:
     if zeros > BLANK + length // BLANK_SHARE:
         message = f"the WebP data ends in {zeros} zeros of {length} bytes"
         raise ValueError(message)
+
+
+def unread_kind(data: bytes) -> str | None:
+    """Return what kind of JPEG the beginning of a file holds, in words, where libjpeg does not read it; else None.
+
+    Args:
+        data: The beginning, as far as the first scan where that is not far.
+    """
+    for code, position in _segments(data):
+        if code == JPEG_LS_FRAME:
+            return "JPEG-LS"
+        if code in FRAMES:
+            bits, lossless = data[position + 4], "lossless " if code in LOSSLESS_FRAMES else ""
+            return None if bits == BITS else f"{lossless}JPEG of {bits} bits a sample"
+    return None
+
+
+def is_exact(data: bytes) -> bool:
+    """Return whether JPEG data of one component states that its samples are those that were stored.
+
+    They are in the lossless process (ITU-T T.81, annex H), unless a point transform has cut their lowest bits. Several
+    components are not looked at: a conversion of colours may have rounded them.
+
+    Args:
+        data: The beginning, as far as the first scan. Data without one counts as changed.
+    """
+    is_lossless = False
+    for code, position in _segments(data):
+        segment = data[position + 4 : position + 10]
+        if len(segment) < 6:  # noqa: PLR2004 - up to the number of components, or to the point transform
+            return False
+        if code in FRAMES:
+            is_lossless = code == SEQUENTIAL_LOSSLESS and segment[5] == 1
+        if code == SCAN:
+            return is_lossless and segment[0] == 1 and segment[5] & POINT_TRANSFORM == 0
+    return False
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield code and position of each marker that has a length, up to the first scan or to what is no marker."""
+    position = 2
+    while position + 5 <= len(data) and data[position] == 0xFF:  # noqa: PLR2004 (start of a marker)
+        code = data[position + 1]
+        if code in STANDALONE:
+            position += 1 if code == 0xFF else 2  # noqa: PLR2004 (fill byte)
+            continue
+        yield code, position
+        if code == SCAN:
+            return
+        position += 2 + max(int.from_bytes(data[position + 2 : position + 4], "big"), 2)
 
 
 def _first_scan(data: bytes, chunk: Size) -> int | None:

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,13 @@ from magnet_cli import images
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.backends import HEAD_BYTES, JPEG_2000_MAGIC, TIFF_MAGIC, is_other, open_other
+from magnet_cli.images.blob_source import open_blob
 from magnet_cli.images.failures import reporting_bugs
-from magnet_cli.images.labels_png import PALETTE, PNG_MAGIC, read_png_header, write_grey_copy
+from magnet_cli.images.jpeg import JPEG_HEAD_BYTES
+from magnet_cli.images.labels_png import PALETTE, PNG_MAGIC, png_header, write_grey_copy
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.images.tiff_colour import alpha_note
-from magnet_cli.system import regular_files
+from magnet_cli.images.urls import file_name, is_url
 from magnet_cli.system.closing import Closing
 from magnet_cli.system.scratch import scratch_folder
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 LARGEST_LABEL = 255
 BILEVEL_STEP = 255
 """Value that readers of pictures give a bilevel sample that is not 0."""
+PIECE = 1 << 20
+"""Bytes of a file that are copied at a time."""
 JPEG_MAGIC = b"\xff\xd8\xff"
 LOSSY_ADVICE = (
     "Save the labels as PNG or TIFF without lossy compression, from their source: what it has changed cannot be undone"
@@ -254,7 +257,7 @@ def _open(source: str | Path, values: Mapping[int, int]) -> LabelImage:
 
 
 def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> OpenedLabels:
-    cache = images.CacheBudget.within(Path(tempfile.gettempdir()))
+    cache = images.CacheBudget.temporary()
     head = _head(text)
     if head.startswith(TIFF_MAGIC):
         from magnet_cli.images.labels_tiff import open_tiff_labels  # noqa: PLC0415 - tifffile loads slowly
@@ -276,16 +279,17 @@ def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> OpenedLab
         image = images.open_image(text, cache=cache)
         return OpenedLabels(image=image, step=how.step, largest=how.largest, lossy=how.lossy)
     if head.startswith(PNG_MAGIC):
-        header = read_png_header(text)
+        header = png_header(head, text)
         if header.has_indices:
+            near = _fetched(text, stack) if is_url(text) else text
             grey = stack.enter_context(scratch_folder("labels")) / "indices.png"
-            write_grey_copy(text, grey)
             try:
+                write_grey_copy(near, grey)
                 image = images.open_image(grey, cache=cache)
             except SourceError as error:
                 raise _renamed(error, text) from error
             return OpenedLabels(image=image, step=header.step, indexed=header.colour == PALETTE)
-    if is_other(head):
+    if is_other(head) and not is_url(text):
         image = open_other(text, head, indices=True, labels=values)
         from magnet_cli.images.gdal_image import is_indexed, lossy_raster  # noqa: PLC0415 - an extra
 
@@ -305,7 +309,10 @@ def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> OpenedLab
 def _lossy_picture(text: str, head: bytes) -> str | None:
     """Return the name of the compression of a picture, by its first bytes, where it has changed values; else None."""
     if head.startswith(JPEG_MAGIC):
-        return "JPEG"
+        from magnet_cli.images.lossy_codecs import lossy_jpeg  # noqa: PLC0415 - seldom needed
+
+        with closing(open_blob(text)) as blob:
+            return lossy_jpeg(blob.read(0, min(JPEG_HEAD_BYTES, blob.size), place="the beginning"))
     if head.startswith(JPEG_2000_MAGIC):
         from magnet_cli.images.gdal_image import lossy_raster  # noqa: PLC0415 - an extra
 
@@ -313,12 +320,23 @@ def _lossy_picture(text: str, head: bytes) -> str | None:
     if head[8:12] == b"WEBP":
         from magnet_cli.images.lossy_codecs import lossy_webp  # noqa: PLC0415 - seldom needed
 
-        with regular_files.opened(text) as file:
-            return lossy_webp(file.read())
+        with closing(open_blob(text)) as blob:
+            return lossy_webp(blob.read(0, blob.size, place="the picture"))
     return None
 
 
+def _fetched(url: str, stack: ExitStack) -> str:
+    """Return the path of a copy of a file behind a URL, which has no tiles that could be fetched alone."""
+    copy = stack.enter_context(scratch_folder("labels")) / (file_name(url) or "labels")
+    with closing(open_blob(url)) as blob, copy.open("wb") as file:
+        for start in range(0, blob.size, PIECE):
+            file.write(blob.read(start, min(PIECE, blob.size - start), place=f"byte {start} and what follows"))
+    return str(copy)
+
+
 def _head(text: str) -> bytes:
+    if is_url(text):
+        return _remote_head(text)
     path = Path(text)
     if not path.is_file():
         return b""
@@ -331,6 +349,15 @@ def _head(text: str) -> bytes:
             file=text,
             advice="Check that the file is there, and that this user may read it; save it again as PNG or TIFF",
         ) from exc
+
+
+def _remote_head(url: str) -> bytes:
+    """Return the first bytes behind a URL; empty where it is no file, of which its reader says what it is."""
+    try:
+        with closing(open_blob(url)) as blob:
+            return blob.read(0, min(HEAD_BYTES, blob.size), place="the beginning")
+    except SourceError:
+        return b""
 
 
 def _renamed(error: SourceError, path: str) -> SourceError:

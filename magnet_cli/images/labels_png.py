@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
 from magnet_cli.errors import SourceError
@@ -45,17 +46,17 @@ class PngHeader(NamedTuple):
         return 255 // (2**self.depth - 1) if self.depth < BYTE else 1
 
 
-def read_png_header(path: str) -> PngHeader:
+def png_header(head: bytes, path: str) -> PngHeader:
     """Return the bit depth and colour type of a PNG file.
+
+    Args:
+        head: The first bytes of the file.
+        path: Path or URL of the file, for error messages.
 
     Raises:
         SourceError: The header is damaged.
     """
-    try:
-        with regular_files.opened(path) as file:
-            return _parsed(_header(file, path))
-    except OSError as exc:
-        raise SourceError(f"the file cannot be read: {exc}", file=path, advice="Save the picture again as PNG") from exc
+    return _parsed(_header(BytesIO(head), path))
 
 
 def write_grey_copy(path: str, target: Path) -> None:

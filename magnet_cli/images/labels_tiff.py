@@ -6,7 +6,7 @@ import json
 import re
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ import tifffile
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images import tiff_geo
-from magnet_cli.images.blob import Blob, FileBlob
+from magnet_cli.images.blob_source import open_blob
 from magnet_cli.images.external import CompletedStore, StoredLevel, open_external_mask
 from magnet_cli.images.failures import naming
 from magnet_cli.images.lerc import LERC
@@ -30,6 +30,7 @@ from magnet_cli.images.tiff_colour import MINISBLACK, MINISWHITE, Colour, unders
 from magnet_cli.images.tiff_pages import Layer, find_contents, full_layer
 from magnet_cli.images.tiff_store import CHUNK_BYTES, TILE_CACHE_BYTES, TiffStore, chunk_bytes
 from magnet_cli.images.truncation import refuse_missing_tiles
+from magnet_cli.images.urls import file_name
 from magnet_cli.images.validity import BITS, storable
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from tifffile import TiffPage
 
+    from magnet_cli.images.blob import Blob
     from magnet_cli.images.contents import Content
     from magnet_cli.images.georeference import Georeference
     from magnet_cli.images.sidecars import Sidecars
@@ -87,18 +89,18 @@ def open_tiff_labels(path: str, *, labels: Collection[int] = ()) -> TiffLabels |
     A tile that was never written holds the file's nodata value, or 0, as GDAL reads it.
 
     Args:
-        path: Path of the file.
+        path: Path or URL of the file.
         labels: Stored values that are labels, also where the file calls one of them its nodata value.
 
     Raises:
         SourceError: The file is damaged.
     """
-    blob = FileBlob(path)
+    blob = open_blob(path)
     try:
         advice = "Copy or export the file again"
         with (
             naming(path, "the TIFF file cannot be understood", advice=advice),
-            tifffile.TiffFile(path, _multifile=False) as file,
+            tifffile.TiffFile(blob.stream(), name=file_name(path), _multifile=False) as file,
         ):
             found = _opened(file, path, blob, labels)
     except SourceError:
@@ -115,7 +117,7 @@ def _opened(file: tifffile.TiffFile, path: str, blob: Blob, labels: Collection[i
     layer = full_layer(found)
     page = layer.pages[0]
     refuse_missing_tiles(layer.pages, path)
-    beside = find_sidecars(path, world=world_endings(Path(path).suffix))
+    beside = find_sidecars(path, world=world_endings(PurePath(file_name(path)).suffix))
     reference = tiff_geo.page_georeference(page, beside)
     turned, _ = stored_orientation(page, reference)
     if len(layer.pages) != 1 or page.samplesperpixel != 1 or not understood(page) or not _regional(page):
@@ -160,9 +162,9 @@ def decoded_tiff(path: str) -> DecodedTiff:
     """
     advice = "Copy or export the file again"
     with (
+        closing(open_blob(path)) as blob,
         naming(path, "the TIFF file cannot be understood", advice=advice),
-        tifffile.TiffFile(path, _multifile=False) as file,
-        closing(FileBlob(path)) as blob,
+        tifffile.TiffFile(blob.stream(), name=file_name(path), _multifile=False) as file,
     ):
         layer = full_layer(find_contents(file, path).image(None, path)[1])
         page = layer.pages[0]
@@ -193,7 +195,9 @@ def _lossy(page: TiffPage, blob: Blob) -> str | None:
         return lossy_codec(compression, b"")
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
         if count:
-            data = blob.read(int(offset), min(int(count), HEADER_BYTES), place="the first tile")
+            # A stream of LERC that was compressed once more has to be read whole.
+            most = CHUNK_BYTES if compression == LERC else HEADER_BYTES
+            data = blob.read(int(offset), min(int(count), most), place="the first tile")
             return lossy_codec(compression, data)
     return None
 
@@ -265,7 +269,7 @@ def classes_of(page: TiffPage) -> tuple[tuple[str, str], ...] | None:
 def bounds_of(description: Mapping[str, object]) -> Box | None:
     """Return the scanned part of the slide that a mask of this program was made of; None where none is stated."""
     value = description.get("bounds")
-    if not isinstance(value, list) or len(value) != BOX_SIDES or not all(isinstance(each, int) for each in value):
+    if not isinstance(value, list) or len(value) != BOX_SIDES or not all(type(each) is int for each in value):
         return None
     x, y, width, height = value
     return Box(x=x, y=y, width=width, height=height) if width >= 0 and height >= 0 else None

@@ -5,7 +5,10 @@ A decoder gives no sign of it, so the headers of the data are asked.
 
 from __future__ import annotations
 
-from magnet_cli.images.jpeg import LONGEST_BOXES, SIZE_MARKER, WEBP_HEADER
+import struct
+import zlib
+
+from magnet_cli.images.jpeg import LONGEST_BOXES, SIZE_MARKER, WEBP_HEADER, is_exact
 from magnet_cli.images.tiff_colour import JPEG_2000
 
 JPEG = (6, 7, 33007, 34892)
@@ -13,17 +16,26 @@ JPEG = (6, 7, 33007, 34892)
 WEBP = 50001
 JPEG_XL = (50002, 52546)
 
+LERC = 34887
+LERC2_MARK = b"Lerc2 "
+ZSTANDARD_MARK = b"\x28\xb5\x2f\xfd"
+LERC2_INTEGERS = 6
+"""Number of LERC's types of samples that are whole numbers; the two after them are floats."""
+LARGEST_HALF = 0.5
+"""Error limit of LERC within which whole numbers stay what they are."""
+
 CODING_STYLE = b"\xff\x52"
 """Marker of a JPEG 2000 codestream whose segment names the wavelet."""
 WAVELET = 13
 """Bytes from that marker to the name of the wavelet (ISO/IEC 15444-1, A.6.1)."""
 IRREVERSIBLE = 0
+JPEG_MARK = b"\xff\xd8\xff"
 JPEG_XL_MARK = b"\xff\x0a"
 
 
 def is_told_by_header(compression: int) -> bool:
     """Return whether data of a TIFF compression code may be lossy or lossless, as its header says."""
-    return compression in (*JPEG_2000, WEBP, *JPEG_XL)
+    return compression in (*JPEG, *JPEG_2000, WEBP, *JPEG_XL, LERC)
 
 
 def lossy_codec(compression: int, data: bytes) -> str | None:
@@ -34,12 +46,19 @@ def lossy_codec(compression: int, data: bytes) -> str | None:
         data: Bytes of the tile; they do not matter where `is_told_by_header` is false.
     """
     if compression in JPEG:
-        return "JPEG"
+        return lossy_jpeg(data)
     if compression in JPEG_2000:
         return "lossy JPEG 2000" if _is_irreversible(data) else None
     if compression == WEBP:
         return lossy_webp(data)
+    if compression == LERC:
+        return "lossy LERC" if _has_errors(data) else None
     return "lossy JPEG XL" if compression in JPEG_XL and _is_xyb(data) else None
+
+
+def lossy_jpeg(data: bytes) -> str | None:
+    """Return the name of the compression where JPEG data holds changed samples, else None."""
+    return None if is_exact(data) else "JPEG"
 
 
 def lossy_webp(data: bytes) -> str | None:
@@ -51,6 +70,35 @@ def lossy_webp(data: bytes) -> str | None:
             return "lossy WebP"
         at += 8 + length + length % 2
     return None
+
+
+def lossy_tile(data: bytes) -> str | None:
+    """Return the name of the compression of a tile of a web map where it is a lossy picture, else None."""
+    if data.startswith(JPEG_MARK):
+        return lossy_jpeg(data)
+    return lossy_webp(data) if data[8:12] == b"WEBP" else None
+
+
+def _has_errors(data: bytes) -> bool:
+    """Return whether a LERC stream, also one that was compressed once more, allows values to differ from the stored.
+
+    Its layout is that of Esri's library: mark, version, checksum since version 3, rows, columns, depth since version 4,
+    valid pixels, size of a block, size of the stream, type of a sample, two more numbers since version 6, and then the
+    largest error.
+    """
+    if data.startswith(ZSTANDARD_MARK):
+        import imagecodecs  # noqa: PLC0415 - seldom needed
+
+        data = bytes(imagecodecs.zstd_decode(data))
+    elif not data.startswith(LERC2_MARK):
+        data = zlib.decompressobj().decompress(data, 128)
+    if not data.startswith(LERC2_MARK):
+        return False
+    (version,) = struct.unpack_from("<i", data, len(LERC2_MARK))
+    at = len(LERC2_MARK) + 4 + 4 * (version >= 3) + 8 + 4 * (version >= 4) + 12  # noqa: PLR2004 - see above
+    (kind,) = struct.unpack_from("<i", data, at)
+    (limit,) = struct.unpack_from("<d", data, at + 4 + 8 * (version >= 6))  # noqa: PLR2004 - see above
+    return bool(limit > (LARGEST_HALF if kind < LERC2_INTEGERS else 0))
 
 
 def _is_irreversible(data: bytes) -> bool:

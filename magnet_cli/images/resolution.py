@@ -41,7 +41,8 @@ def decimal(value: object) -> Fraction | None:
 
     The result is None for other texts. A decimal comma is understood.
     """
-    if not isinstance(value, int | float | str | Fraction):
+    # In Python the values `true` and `false` of JSON are whole numbers.
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Fraction):
         return None
     if isinstance(value, Fraction):
         return value if value > 0 else None

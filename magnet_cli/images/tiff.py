@@ -14,6 +14,7 @@ import tifffile
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Pitch
 from magnet_cli.images import tiff_geo
+from magnet_cli.images.blob import ChangedBlob
 from magnet_cli.images.channels import scale_note
 from magnet_cli.images.external import (
     CompletedStore,
@@ -36,12 +37,15 @@ from magnet_cli.images.sidecars import Sidecars, find_sidecars, unread_projectio
 from magnet_cli.images.store import TRANSPOSED, OrientedStore, Store, oriented
 from magnet_cli.images.tiff_bands import named_bands, refuse_other_colours
 from magnet_cli.images.tiff_colour import (
+    ASSOCIATED_ALPHA,
     JPEG_LIKE,
     OLD_JPEG,
     PALETTE,
     TOGETHER,
+    UNASSOCIATED_ALPHA,
     YCBCR,
     Colour,
+    alpha_note,
     alpha_sample,
     chroma_fault,
     colour,
@@ -74,6 +78,7 @@ if TYPE_CHECKING:
     from magnet_cli.images.georeference import Georeference
     from magnet_cli.images.protocol import Alpha
     from magnet_cli.images.tiff_pages import Candidate, TiffContents, TiffImage
+    from magnet_cli.images.vips import Picture
 
 ORIENTATION, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION = 274, 296, 282, 283
 GPS = 34853
@@ -91,6 +96,8 @@ UNREAD = {4: "a transparency mask", 9: "ICC L*a*b*", 10: "ITU L*a*b*", 32803: "a
 """Photometric interpretations that libvips hands out as they are stored, as if they were grey or RGB."""
 EXTRA = {0: "unspecified", 1: "associated alpha", 2: "unassociated alpha"}
 """Meanings of samples beside those of the colours, in words."""
+EXTRA_SAMPLES = 338
+"""Code of the tag that holds these meanings."""
 PLAIN = (1, 2)
 """Photometric interpretations whose samples libvips hands out as they are stored."""
 
@@ -476,8 +483,48 @@ def _refuse_colours(page: TiffPage, path: str) -> None:
     raise SourceError(rule, value=value, file=path, advice=advice)
 
 
+def _picture(facts: TiffFacts, blob: Blob) -> Picture:
+    """Return the facts about a picture that libvips decodes, with the meaning that the tags give to its samples.
+
+    libvips takes each sample beside the colours for alpha, and floats of red, green and blue for linear light. It
+    divides colours by associated alpha, which loses values, so it is told that alpha is unassociated.
+
+    Raises:
+        SourceError: libvips cannot read the picture.
+    """
+    from magnet_cli.images.vips import read_header  # noqa: PLC0415 (pyvips is seldom needed)
+
+    page = facts.layers[0].pages[0]
+    plain = page.photometric in PLAIN
+    header = read_header(_undivided(page, blob), "band", page=facts.image.number, as_stored=plain)
+    picture = replace(header, notes=())  # the tags say more of orientation and density
+    flagged = alpha_sample(page)
+    if page.photometric == YCBCR and picture.bands == page.samplesperpixel + 1:
+        # libtiff decodes YCbCr without JPEG to red, green, blue and an alpha that the file does not have.
+        return replace(picture, bands=page.samplesperpixel, transparent=page.samplesperpixel, alpha_is_band=False)
+    if flagged is None or facts.alpha is None:
+        return replace(picture, alpha_is_band=False)
+    # Colours come first, however many they become, and as many samples follow alpha as in the file.
+    place = picture.bands - (page.samplesperpixel - flagged)
+    picture = replace(picture, notes=(alpha_note(place + 1, facts.alpha),), alpha_is_band=True)
+    if facts.alpha == "band":
+        return picture
+    return replace(picture, bands=picture.bands - 1, transparent=place, alpha_is_band=False)
+
+
+def _undivided(page: TiffPage, blob: Blob) -> Blob:
+    """Return a TIFF whose associated alpha is called unassociated, so that no decoder divides colours by it."""
+    tag = page.tags.get(EXTRA_SAMPLES)
+    if tag is None or ASSOCIATED_ALPHA not in page.extrasamples:
+        return blob
+    kinds = np.ravel(tag.value)
+    width = tag.valuebytecount // kinds.size
+    kinds = np.where(kinds == ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA, kinds).astype(f"{page.parent.byteorder}u{width}")
+    return ChangedBlob(blob, offset=tag.valueoffset, data=kinds.tobytes())
+
+
 def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> PyramidImage:
-    from magnet_cli.images.vips import decoded_store, finished, picture_info, read_header  # noqa: PLC0415 (pyvips is seldom needed)
+    from magnet_cli.images.vips import decoded_store, finished, picture_info  # noqa: PLC0415 (pyvips is seldom needed)
 
     layer, path = facts.layers[0], blob.name
     if layer.pages[0].compression == OLD_JPEG:
@@ -499,9 +546,7 @@ def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> Pyr
             file=path,
             advice="Convert it to a tiled TIFF",
         )
-    picture = replace(
-        read_header(blob, page=facts.image.number), orientation=1, strip_bytes=strip if strip > USUAL_STRIP else 0
-    )
+    picture = replace(_picture(facts, blob), orientation=1, strip_bytes=strip if strip > USUAL_STRIP else 0)
     nodata = storable(facts.nodata, picture.dtype)
     if nodata is not None and layer.pages[0].photometric not in PLAIN:
         raise SourceError(
@@ -510,7 +555,7 @@ def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> Pyr
             file=path,
             advice="Convert it to a tiled TIFF",
         )
-    notes = (*facts.notes, *picture.whole_notes)
+    notes = (*facts.notes, *picture.notes, *picture.whole_notes)
     if facts.beside.overviews is not None:
         notes += (
             f"{file_name(facts.beside.overviews)} beside the image is not read: the image is decoded once instead",
@@ -521,6 +566,7 @@ def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> Pyr
         plain,
         size=size,
         levels=level_table(size, []),
+        bands=plain.bands if facts.colour is None else facts.colour.bands,
         crs=facts.reference.name,
         geo_tags=facts.reference.tags,
         nodata=nodata,

@@ -60,7 +60,7 @@ class Colour:
 
         It is None where every band is made of all samples. The colour that is returned is one of those samples alone.
         """
-        if self.palette is not None or self.luma:
+        if self.palette is not None or self.luma or (self.inverted is not None and self.stored_samples > 1):
             return None
         samples = [band + (self.alpha is not None and band >= self.alpha) for band in bands]
         found = replace(self, bands=tuple(self.bands[band] for band in bands))
@@ -91,7 +91,10 @@ class Colour:
         elif samples.dtype == np.bool_:
             samples = samples.astype(np.uint8) * np.uint8(255)
         if self.inverted is not None:
-            samples = self.dtype.type(self.inverted) - samples
+            # What follows the grey of one page is no shade. Pages of their own are all grey.
+            shades = samples if self.stored_samples == 1 else samples[:, :, :1]
+            shades = self.dtype.type(self.inverted) - shades
+            samples = np.concatenate([shades, samples[:, :, shades.shape[2] :]], axis=2)
         if self.luma:
             samples = rgb_of_ycbcr(samples)
         return Pixels(samples, valid)

@@ -51,6 +51,9 @@ def refuse_truncated(file: TiffFile, path: str) -> str:
         return ""
     count = len(file.pages)
     checked = range(count) if count <= MAX_CHECKED else (count - 1,)
+    if count <= MAX_CHECKED:
+        # The images of the file are found among the same pages, which tifffile would parse anew each time.
+        file.pages.cache = True
     for page in (file.pages[index].aspage() for index in checked):
         _refuse_missing_values(page, path)
         refuse_missing_tiles([page], path)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import PurePath
 from urllib.parse import unquote, urlsplit
 
 from magnet_cli.errors import SourceError
-
-SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
-"""Scheme of a URL; it has two letters at least, as a single letter is a Windows drive."""
+from magnet_cli.system.addresses import SCHEME
 
 SCHEMES = ("http", "https", "s3")
 

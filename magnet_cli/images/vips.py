@@ -13,9 +13,11 @@ import numpy as np
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box, Size
+from magnet_cli.images.blob import FileBlob
 from magnet_cli.images.cache import cache_bytes, check_budget, decoded_raster
 from magnet_cli.images.failures import check_pixels, naming
 from magnet_cli.images.ground import ground_size
+from magnet_cli.images.jpeg import JPEG_HEAD_BYTES, unread_kind
 from magnet_cli.images.levels import level_table
 from magnet_cli.images.libvips import pyvips
 from magnet_cli.images.protocol import ImageInfo, Resolution
@@ -54,6 +56,7 @@ RGB = ("srgb", "rgb", "rgb16")
 COLOURS = ("red", "green", "blue")
 WITH_WORLD_FILE = (".png", ".jpg", ".jpeg")
 """Suffixes of pictures that GDAL places by a world file."""
+JPEG_MAGIC = b"\xff\xd8\xff"
 LOADERS = ("png", "jpeg", "webp", "tiff")
 DAMAGED = "The file is damaged: copy or export it again"
 
@@ -74,8 +77,8 @@ class Picture:
     """Size as it is stored, before the orientation is corrected."""
     bands: int
     """Number of bands without alpha."""
-    alpha: bool
-    """Whether an alpha channel marks the pixels that hold data."""
+    transparent: int | None
+    """Position of the alpha channel among the decoded bands, where it marks the pixels that hold data; else None."""
     dtype: np.dtype[Any]
     rgb: bool
     orientation: int
@@ -84,9 +87,16 @@ class Picture:
     page: int = 0
     """Number of the page of a TIFF."""
     alpha_is_band: bool = False
-    """Whether the last band is an alpha channel by the picture's format."""
+    """Whether a band is an alpha channel by the picture's format."""
+    as_stored: bool = False
+    """Whether the samples keep their values whatever colours libvips takes them for."""
     strip_bytes: int = 0
     """Memory that one strip of a TIFF takes while it is decoded, where that is known and checked; else 0."""
+
+    @property
+    def decoded(self) -> int:
+        """Number of bands that libvips decodes."""
+        return self.bands + (self.transparent is not None)
 
     @property
     def path(self) -> str:
@@ -111,12 +121,12 @@ class Picture:
     @property
     def cache_bytes(self) -> int:
         """Disk that decoding the picture once needs, in bytes."""
-        return cache_bytes(self.size, bands=self.bands + self.alpha, dtype=self.dtype)
+        return cache_bytes(self.size, bands=self.decoded, dtype=self.dtype)
 
     @property
     def resident_bytes(self) -> int:
         """Memory that the picture keeps while it is open, in bytes."""
-        held = 0 if self.cache_bytes else self.size.pixels * (self.bands + self.alpha) * self.dtype.itemsize
+        held = 0 if self.cache_bytes else self.size.pixels * self.decoded * self.dtype.itemsize
         return held + self.strip_bytes + self.blob.resident_bytes
 
 
@@ -206,37 +216,43 @@ def picture_info(picture: Picture) -> ImageInfo:
         bands=picture.band_names,
         dtype=picture.dtype.name,
         resolution=picture.resolution,
-        alpha="mask" if picture.alpha else "band" if picture.alpha_is_band else None,
-        has_mask=picture.alpha or picture.dtype.kind == "f",
+        alpha="mask" if picture.transparent is not None else "band" if picture.alpha_is_band else None,
+        has_mask=picture.transparent is not None or picture.dtype.kind == "f",
         cache_bytes=picture.cache_bytes,
         resident_bytes=picture.resident_bytes,
         notes=(*picture.notes, *picture.whole_notes),
     )
 
 
-def read_header(blob: Blob, alpha: Alpha = "mask", *, page: int = 0) -> Picture:
+def read_header(blob: Blob, alpha: Alpha = "mask", *, page: int = 0, as_stored: bool = False) -> Picture:
     """Read the header of a picture; no pixel is decoded.
 
     Args:
         blob: File that holds the picture.
         alpha: Meaning of an alpha channel.
         page: Number of the page of a TIFF.
+        as_stored: Whether the samples keep their values whatever colours libvips takes them for.
 
     Raises:
         SourceError: libvips cannot read it, or its size is absurd.
     """
     path = blob.name
+    _refuse_unread_jpeg(blob)
     with naming(path, "the picture cannot be opened", advice=DAMAGED, also=FAILURES):
         feed = Feed(blob)
     with feed.decoding("the picture cannot be opened"):
-        image = _load(feed, page=page)
+        image = _load(feed, page=page, as_stored=as_stored)
         notes: tuple[str, ...] = ()
         interpretation = str(image.interpretation)
         dtype = np.dtype(DTYPES[str(image.format)])
         flagged = bool(image.hasalpha())
         transparent = flagged and alpha == "mask"
         orientation = int(image.get("orientation")) if image.get_typeof("orientation") else 1
+        moves = not str(image.get("vips-loader")).startswith("tiff") and image.get_typeof("n-pages")
+        frames = int(image.get("n-pages")) if moves else 1
     check_pixels(image.width, image.height, path)
+    if frames > 1:
+        notes += (f"the file is an animation of {frames} pictures, and the first one is read",)
     if orientation not in range(2, 9):
         orientation = 1
     else:
@@ -251,14 +267,32 @@ def read_header(blob: Blob, alpha: Alpha = "mask", *, page: int = 0) -> Picture:
         page=page,
         size=Size(width=image.width, height=image.height),
         bands=image.bands - transparent,
-        alpha=transparent,
+        transparent=image.bands - 1 if transparent else None,
         alpha_is_band=flagged and not transparent,
+        as_stored=as_stored,
         dtype=dtype,
         rgb=interpretation in RGB and image.bands - transparent >= 3,  # noqa: PLR2004 (colours)
         orientation=orientation,
         resolution=resolution,
         notes=notes + said,
     )
+
+
+def _refuse_unread_jpeg(blob: Blob) -> None:
+    """Refuse kinds of JPEG that libvips would call damaged, some of them not before it decodes them.
+
+    Raises:
+        SourceError: The file is one of them.
+    """
+    head = blob.read(0, min(JPEG_HEAD_BYTES, blob.size), place="the beginning")
+    kind = unread_kind(head) if head.startswith(JPEG_MAGIC) else None
+    if kind is not None:
+        raise SourceError(
+            "of JPEG files those of 8 bits a sample are read",
+            value=kind,
+            file=blob.name,
+            advice="Save it as TIFF or PNG, with the program that wrote it",
+        )
 
 
 def decoded_store(picture: Picture, *, cache: CacheBudget | None, nodata: float | None) -> Store:
@@ -301,10 +335,11 @@ class DecodedStore:
         decoded = self._decoded
         values = decoded.fetch(level, box).values if isinstance(decoded, MemoryStore) else decoded.read(box)
         valid = None
-        if self._picture.alpha:
-            present = values[:, :, -1] > 0
+        transparent = self._picture.transparent
+        if transparent is not None:
+            present = values[:, :, transparent] > 0
             valid = None if present.all() else present
-            values = values[:, :, :-1]
+            values = np.delete(values, transparent, axis=2)
         return Pixels(values, both(valid, without_nodata(values, self._nodata))).only(bands)
 
     def close(self) -> None:
@@ -316,7 +351,7 @@ class DecodedStore:
 
     def _decode(self) -> MemoryStore | SpooledRaster:
         picture = self._picture
-        bands = picture.bands + picture.alpha
+        bands = picture.decoded
         if picture.cache_bytes == 0 or self._cache is None:
             values = np.empty((picture.size.height, picture.size.width, bands), picture.dtype)
             for y, rows in self._rows():
@@ -334,7 +369,7 @@ class DecodedStore:
     def _rows(self) -> Iterator[tuple[int, NDArray[Any]]]:
         picture = self._picture
         width, height, dtype = picture.size.width, picture.size.height, picture.dtype
-        bands = picture.bands + picture.alpha
+        bands = picture.decoded
         step = TILE
         # Halves of the tile height are divisors of it, so that no strip of rows crosses a tile of the spool.
         while step > MIN_ROWS and step * width * bands * dtype.itemsize > STRIP_BYTES:
@@ -343,7 +378,7 @@ class DecodedStore:
             # Pixels in sequential access are handed out once, so a second pass opens the file anew.
             feed = Feed(picture.blob)
         with feed.decoding("the picture cannot be decoded"):
-            region = pyvips.Region.new(_load(feed, page=picture.page, unlimited=picture.strip_bytes > 0))
+            region = pyvips.Region.new(_loaded(feed, picture))
         for y in range(0, height, step):
             count = min(step, height - y)
             with feed.decoding(f"the picture cannot be decoded at rows {y} to {y + count}"):
@@ -352,7 +387,11 @@ class DecodedStore:
             yield y, rows
 
 
-def _load(feed: Feed, *, page: int = 0, unlimited: bool = False) -> Any:
+def _loaded(feed: Feed, picture: Picture) -> Any:
+    return _load(feed, page=picture.page, unlimited=picture.strip_bytes > 0, as_stored=picture.as_stored)
+
+
+def _load(feed: Feed, *, page: int = 0, unlimited: bool = False, as_stored: bool = False) -> Any:
     # libtiff lets a strip take 50 MiB at most, unless told otherwise; whoever does has checked its size.
     options: dict[str, Any] = {"unlimited": True} if unlimited else {}
     options |= {"page": page} if page else {}
@@ -364,11 +403,11 @@ def _load(feed: Feed, *, page: int = 0, unlimited: bool = False) -> Any:
     if not loader.startswith(LOADERS):
         message = f"{loader} is not a format read here"
         raise ValueError(message)
-    return image.colourspace("srgb") if str(image.interpretation) in CONVERTED else image
+    return image if as_stored or str(image.interpretation) not in CONVERTED else image.colourspace("srgb")
 
 
 class Feed:
-    """The source from which libvips reads: the file, or the bytes behind a URL.
+    """The source from which libvips reads: the file, or bytes behind a URL or that stand for those of a file.
 
     Args:
         blob: File that libvips decodes.
@@ -377,7 +416,7 @@ class Feed:
     def __init__(self, blob: Blob) -> None:
         self._name = blob.name
         self._failure: SourceError | None = None
-        if not is_url(blob.name):
+        if isinstance(blob, FileBlob):
             self.source = pyvips.Source.new_from_file(blob.name)
             return
         self._stream = blob.stream()

@@ -80,7 +80,12 @@ def axes_of(multiscale: Mapping[str, Any], dimensions: int) -> str:
     if not said:
         # Version 0.3 and later state axes; before, an array had five dimensions in this order.
         return GUESSED_AXES[dimensions] if dimensions != 4 else "czyx"  # noqa: PLR2004 (as OME-Zarr 0.3 orders them)
-    letters = [str(axis["name"] if isinstance(axis, dict) else axis)[0].lower() for axis in said]
+    names = [axis["name"] if isinstance(axis, dict) else axis for axis in said]
+    if not all(isinstance(name, str) for name in names):
+        # The word of `true` would begin with the letter of time.
+        message = f"the names of the axes are {str(names)[:80]}, and not all of them are texts"
+        raise ValueError(message)
+    letters = [name[0].lower() for name in names]
     # The channels of spectra are called by many names, and their axis is known by its type.
     typed = [index for index, axis in enumerate(said) if isinstance(axis, dict) and axis.get("type") == "channel"]
     if "c" not in letters and len(typed) == 1:
@@ -114,6 +119,9 @@ def _paths(root: zarr.Group, metadata: Mapping[str, Any]) -> list[str]:
     inside = root.get("OME", None)
     listed = _metadata(inside).get("series") if isinstance(inside, zarr.Group) else None
     if isinstance(listed, list):
+        if any(isinstance(path, bool) for path in listed):
+            message = "the list of series holds a truth value where a path belongs"
+            raise ValueError(message)
         return [str(path) for path in listed[:MAX_SERIES]]
     found: list[str] = []
     while str(len(found)) in root and len(found) < MAX_SERIES:

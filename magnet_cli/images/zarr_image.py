@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import log
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import zarr
@@ -260,7 +260,20 @@ def _in_place(first: Mapping[str, Any], dataset: Mapping[str, Any], axes: str) -
 
 def _transformation(holder: Mapping[str, Any], kind: str, axes: str, default: int) -> list[float]:
     steps = [step for step in holder.get("coordinateTransformations", ()) if step.get("type") == kind]
-    return [float(value) for value in steps[0][kind]] if steps else [float(default)] * len(axes)
+    return [float(value) for value in _numbers(steps[0], kind)] if steps else [float(default)] * len(axes)
+
+
+def _numbers(step: Mapping[str, Any], kind: str) -> list[Any]:
+    """Return the numbers of a coordinate transformation, one an axis.
+
+    Raises:
+        ValueError: One of them is `true` or `false`, which Python counts as 1 and 0.
+    """
+    values = list(step[kind])
+    if any(isinstance(value, bool) for value in values):
+        message = f"the {kind} of a level holds {str(values)[:80]}, and truth values are no numbers"
+        raise ValueError(message)
+    return values
 
 
 def _resolution(multiscale: Mapping[str, Any], axes: str) -> Found:
@@ -271,7 +284,8 @@ def _resolution(multiscale: Mapping[str, Any], axes: str) -> Found:
     for holder in (multiscale["datasets"][0], multiscale):
         for step in holder.get("coordinateTransformations", ()):
             if step.get("type") == "scale":
-                across, down = (step["scale"][axes.index(name)] for name in "xy")
+                numbers = _numbers(step, "scale")
+                across, down = (numbers[axes.index(name)] for name in "xy")
                 factor_x, factor_y = decimal(across), decimal(down)
                 if factor_x is None or factor_y is None:
                     return None, (not_positive(across, down),)
@@ -281,15 +295,26 @@ def _resolution(multiscale: Mapping[str, Any], axes: str) -> Found:
 
 def _labels(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     channels = metadata.get("omero", {}).get("channels", ())
-    return channel_bands([str(channel.get("label") or "") for channel in channels])
+    labels = [channel.get("label") for channel in channels]
+    if any(isinstance(label, bool) for label in labels):
+        message = "the label of a channel is a truth value, which names nothing"
+        raise ValueError(message)
+    return channel_bands([str(label or "") for label in labels])
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Return whether a value of JSON is a number: in Python its `true` and `false` are whole numbers too."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def _notes(array: zarr.Array[Any], axes: str) -> tuple[str, ...]:
     deep = [f"{name}={array.shape[i]}" for i, name in enumerate(axes) if name not in "yxc" and array.shape[i] > 1]
     stated = array.attrs.asdict()
-    scales, offsets = ([value] if isinstance(value, int | float) else [] for value in map(stated.get, PACKED))
+    scales, offsets = ([value] if is_number(value) else [] for value in map(stated.get, PACKED))
+    strange = [name for name in PACKED if isinstance(stated.get(name), bool)]
+    said = (f"{' and '.join(strange)} of the array is a truth value and no number: it is ignored",) if strange else ()
     planes = (f"only the first plane is read ({', '.join(deep)})",) if deep else ()
-    return (*planes, *scale_note(scales, offsets))
+    return (*planes, *scale_note(scales, offsets), *said)
 
 
 def _nodata(array: zarr.Array[Any]) -> float | None:
@@ -303,8 +328,7 @@ def _nodata(array: zarr.Array[Any]) -> float | None:
             with suppress(ValueError, struct.error):
                 # xarray writes the eight bytes of a number, in base 64, into version 3.
                 number = struct.unpack("<d", b64decode(number))[0]
-        # In Python the values `true` and `false` of JSON are whole numbers.
-        if isinstance(number, int | float | np.number) and not isinstance(number, bool):
+        if is_number(number):
             return storable(float(number), array.dtype)
     return None
 

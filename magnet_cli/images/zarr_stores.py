@@ -32,6 +32,8 @@ DENSE = (b"BZh", b"\xfd7zXZ\x00")
 LARGEST_BLOCK = 128 << 10
 """Most bytes to which a block of a Zstandard frame unpacks."""
 REPEATED_BLOCK, COMPRESSED_BLOCK = 1, 2
+CHECKSUM = 4
+"""Bytes of the checksum that a Zarr codec adds to an entry."""
 ZSTD, GZIP = b"\x28\xb5\x2f\xfd", b"\x1f\x8b"
 METADATA = frozenset({".zarray", ".zmetadata", ".zattrs", ".zgroup", "zarr.json"})
 """Names of the entries that are no chunks."""
@@ -168,7 +170,9 @@ def checked(entry: Buffer | None, name: str) -> Buffer | None:
         return None
     head = entry[:HEAD].to_bytes()
     stated = unpacked_size(head, entry[-4:].to_bytes(), len(entry))
-    check_size(stated, name)
+    # A checksum of Zarr may follow the size that gzip states at its end, and would be taken for it.
+    if not (head.startswith(GZIP) and stated > MOST_BYTES and _is_followed(entry.to_bytes())):
+        check_size(stated, name)
     if head.startswith(ZSTD) and not stated:
         check_size(zstd_bound(entry.to_bytes()), name)
     # A deflate stream unpacks to a thousand times its own size at most, the other two to much more.
@@ -200,6 +204,18 @@ def zstd_bound(data: bytes) -> int:
 
 def _is_deflate(head: bytes) -> bool:
     return head.startswith(GZIP) or (head[:1] == b"\x78" and int.from_bytes(head[:2], "big") % 31 == 0)
+
+
+def _is_followed(data: bytes) -> bool:
+    """Return whether gzip data are followed by other bytes, before they have unpacked to too many."""
+    stream, found, part = zlib.decompressobj(32 + zlib.MAX_WBITS), 0, data
+    try:
+        while part and not stream.eof and found <= MOST_BYTES:
+            found += len(stream.decompress(part, PART))
+            part = stream.unconsumed_tail
+    except zlib.error:
+        return False
+    return stream.eof and len(stream.unused_data) == CHECKSUM
 
 
 def _streamed_size(data: bytes, most: int) -> int:
@@ -246,6 +262,7 @@ def unpacked_size(head: bytes, tail: bytes, length: int) -> int:
     # the decoder's own limits hold for those.
     if head.startswith(GZIP):
         return int.from_bytes(tail, "little")
-    if length >= BLOSC_HEADER and int.from_bytes(head[12:16], "little") == length:
+    # A checksum of Zarr may follow, of four bytes.
+    if length >= BLOSC_HEADER and int.from_bytes(head[12:16], "little") in (length, length - CHECKSUM):
         return int.from_bytes(head[4:8], "little")
     return 0

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import geopandas
 import numpy as np
 import pytest
 import rasterio
+import rasterio.features
 import rasterio.warp
 import shapely
 import tifffile
@@ -186,6 +191,207 @@ def test_images_across_the_meridian_of_180_degrees(tmp_path: Path) -> None:
         [shapely.box(179.5, -16.5, 180.2, -16.2), shapely.box(180.2, -16.5, 180.4, -16.2)]
     )
     assert np.array_equal(covered(plain(tmp_path / "b.geojson", counted_on), tmp_path / "s.tif"), expected)
+
+
+def across(path: Path, crs: str, place: rasterio.Affine, *, height: int = 100, width: int = 200) -> Path:
+    facts = {"height": height, "width": width, "count": 1, "dtype": "uint8", "crs": crs, "transform": place}
+    with rasterio.open(path, "w", driver="GTiff", **facts) as file:
+        file.write(np.ones((1, height, width), np.uint8))
+    return path
+
+
+def drawn(
+    shape: shapely.Geometry, crs: str, place: rasterio.Affine, out_shape: tuple[int, int], step: float
+) -> NDArray[np.bool_]:
+    """Return the pixels in which GDAL draws a polygon in longitude and latitude, in each turn around the earth."""
+    found = np.zeros(out_shape, bool)
+    for part in shapely.get_parts(shape):
+        for by in (0,) if crs != "EPSG:4326" else (-360, 0, 360):
+            moved = shapely.transform(part, lambda points, by=by: points + np.array((by, 0)))
+            series = geopandas.GeoSeries([shapely.segmentize(moved, step)], crs="EPSG:4326").to_crs(crs)
+            found |= rasterio.features.rasterize(series, out_shape=out_shape, transform=place) > 0
+    return found
+
+
+HALVES = shapely.MultiPolygon([shapely.box(179.7, -16.6, 180, -16.2), shapely.box(-180, -16.6, -179.6, -16.2)])
+COUNTED_ON = shapely.box(179.7, -16.6, 180.4, -16.2)
+COUNTED_BACK = shapely.box(-180.3, -16.6, -179.6, -16.2)
+ACROSS = {
+    "degrees": ("EPSG:4326", rasterio.Affine(0.01, 0, 179, 0, -0.01, -16)),
+    "degrees from the west": ("EPSG:4326", rasterio.Affine(0.01, 0, -181, 0, -0.01, -16)),
+    "world": ("EPSG:4326", rasterio.Affine(0.1, 0, -180, 0, -0.1, -12)),
+    "from 0 to 360": ("EPSG:4326", rasterio.Affine(0.1, 0, 0, 0, -0.1, -12)),
+    "utm": ("EPSG:32760", rasterio.Affine(1000, 0, 750_000, 0, -1000, 8_220_000)),
+    "pacific": ("EPSG:3832", rasterio.Affine(1000, 0, 3_230_000, 0, -1000, -1_760_000)),
+    "mercator": ("EPSG:3857", rasterio.Affine(11_131.949, 0, -20_037_508.3, 0, -5000, -1_700_000)),
+}
+WORLDS = ("world", "from 0 to 360", "mercator")
+
+
+@pytest.mark.parametrize("shape", [HALVES, COUNTED_ON, COUNTED_BACK], ids=["halves", "counted on", "counted back"])
+@pytest.mark.parametrize("name", ACROSS)
+@pytest.mark.parametrize("named", [True, False])
+def test_polygons_across_the_meridian_of_180_degrees_lie_where_gdal_puts_their_halves(
+    tmp_path: Path, name: str, shape: shapely.Geometry, *, named: bool
+) -> None:
+    crs, place = ACROSS[name]
+    width = 3600 if name in WORLDS else 200
+    path = across(tmp_path / "s.tif", crs, place, width=width)
+    if not named and (
+        (shape is not HALVES and name in ("world", "mercator")) or (shape is COUNTED_BACK and name in WORLDS)
+    ):
+        pytest.skip("without a system such numbers are pixels on an image that the meridian does not part in two")
+    members = {"crs": {"type": "name", "properties": {"name": "EPSG:4326"}}} if named else {}
+    inside = covered(plain(tmp_path / "a.geojson", shape, **members), path)
+    expected = drawn(HALVES, crs, place, (100, width), step=0.001)
+    # At the ends of a turn PROJ may put one half of the meridian of 180 degrees on either side.
+    assert np.count_nonzero(inside != expected) <= (0 if crs == "EPSG:4326" else 2)
+    assert expected.any()
+
+
+JUMP = shapely.box(-179.6, -16.6, 179.7, -16.2)
+"""The corners of the halves, as programs write them that do not cut polygons."""
+
+
+NAMED = {"crs": {"type": "name", "properties": {"name": "EPSG:4326"}}}
+
+
+@pytest.mark.parametrize("members", [{}, NAMED], ids=["no crs", "crs"])
+@pytest.mark.parametrize("name", ["degrees", "degrees from the west", "utm", "pacific"])
+def test_an_edge_around_the_earth_is_refused_on_an_image_across_the_meridian(
+    tmp_path: Path, name: str, members: dict[str, Any]
+) -> None:
+    path = across(tmp_path / "s.tif", *ACROSS[name])
+    with pytest.raises(SourceError, match=r"over more than 180 degrees of longitude.*got 359\.3.*-wrapdateline"):
+        read_geojson(str(plain(tmp_path / "a.geojson", JUMP, **members)), inspect(path))
+    # Where it lies, however it is read, is not on the image.
+    elsewhere = shapely.transform(JUMP, lambda points: points + np.array((0, 40)))
+    info = inspect(path)
+    geometry, _ = read_geojson(str(plain(tmp_path / "b.geojson", elsewhere, **NAMED)), info)
+    assert not Polygons(geometry, info.size).mask(Box.whole(info.size), LEVEL0).any()
+
+
+@pytest.mark.parametrize("members", [{}, NAMED], ids=["no crs", "crs"])
+@pytest.mark.parametrize("name", WORLDS)
+def test_an_edge_around_the_earth_is_what_it_says_on_a_map_of_the_world(
+    tmp_path: Path, name: str, members: dict[str, Any]
+) -> None:
+    crs, place = ACROSS[name]
+    path = across(tmp_path / "s.tif", crs, place, width=3600)
+    inside = covered(plain(tmp_path / "a.geojson", JUMP, **members), path)
+    expected = drawn(JUMP, crs, place, inside.shape, step=1)
+    assert expected.any()
+    assert np.array_equal(inside, expected)
+
+
+MERCATOR_EDGE = 20037508.343
+FAR = {
+    "degrees": ("EPSG:4326", rasterio.Affine(0.02, 0, 178, 0, -0.02, 54), 200, 200),
+    "utm": ("EPSG:32660", rasterio.Affine(1000, 0, 650_000, 0, -1000, 5_500_000), 300, 200),
+    "antarctic": ("EPSG:3031", rasterio.Affine(25_000, 0, -3_300_000, 0, -25_000, 3_300_000), 264, 264),
+    "arctic": ("EPSG:3413", rasterio.Affine(25_000, 0, -3_300_000, 0, -25_000, 3_300_000), 264, 264),
+    "from 0 to 360": ("EPSG:4326", rasterio.Affine(1, 0, 0, 0, -1, 90), 360, 180),
+    "grid": ("EPSG:4326", rasterio.Affine(1, 0, -180.5, 0, -1, 90.5), 361, 181),
+    "rounded step": ("EPSG:4326", rasterio.Affine(0.166667, 0, -180, 0, -0.166667, 90), 2160, 1080),
+    "mercator": (
+        "EPSG:3857",
+        rasterio.Affine(MERCATOR_EDGE / 180, 0, -MERCATOR_EDGE, 0, -MERCATOR_EDGE / 180, MERCATOR_EDGE),
+        360,
+        360,
+    ),
+}
+"""Images over many degrees, or across 180 degrees: reference system, geotransform, width and height."""
+
+
+@pytest.mark.parametrize(
+    ("name", "box"),
+    [
+        ("degrees", (100, 20, 199, 80)),
+        ("degrees", (10, 10, 195, 80)),
+        ("utm", (120, 20, 250, 80)),
+        ("utm", (10, 10, 250, 80)),
+        ("utm", (10, 10, 181, 80)),
+        ("utm", (120, 20, 181, 80)),
+        ("utm", (-5, 10, 178, 80)),
+        ("antarctic", (10, 10, 250, 80)),
+        ("antarctic", (10, 10, 220, 80)),
+    ],
+)
+def test_pixels_on_an_image_across_the_meridian_of_180_degrees_stay_pixels(
+    tmp_path: Path, name: str, box: tuple[int, int, int, int]
+) -> None:
+    crs, place, width, height = FAR[name]
+    path = across(tmp_path / "s.tif", crs, place, width=width, height=height)
+    expected = np.zeros((height, width), bool)
+    expected[box[1] : box[3], max(0, box[0]) : box[2]] = True
+    assert np.array_equal(covered(plain(tmp_path / "a.geojson", shapely.box(*box)), path), expected)
+
+
+@pytest.mark.parametrize("members", [{}, NAMED], ids=["no crs", "crs"])
+@pytest.mark.parametrize(
+    ("name", "box"),
+    [
+        ("antarctic", (-180, -90, 180, -60)),
+        ("arctic", (-180, 60, 180, 90)),
+        ("from 0 to 360", (0, -60, 360, 60)),
+        ("from 0 to 360", (10, -60, 350, 60)),
+        ("from 0 to 360", (-180, -60, 180, 60)),
+        ("grid", (-120.2, -60.2, 99.8, 59.8)),
+        ("rounded step", (-120, -60, 100, 60)),
+        ("mercator", (-120, -60, 100, 60)),
+        ("degrees", (-180, -90, 180, 90)),
+        ("degrees", (-180, 0, 180, 90)),
+    ],
+)
+def test_regions_with_edges_around_the_earth_lie_where_gdal_puts_them(
+    tmp_path: Path, name: str, box: tuple[float, float, float, float], members: dict[str, Any]
+) -> None:
+    crs, place, width, height = FAR[name]
+    path = across(tmp_path / "s.tif", crs, place, width=width, height=height)
+    inside = covered(plain(tmp_path / "a.geojson", shapely.box(*box), **members), path)
+    expected = drawn(shapely.box(*box), crs, place, inside.shape, step=0.1)
+    assert expected.any()
+    assert np.array_equal(inside, expected)
+
+
+@pytest.mark.parametrize("box", [(100.3, -80.2, 249.9, -65.3), (10, 10, 250, 80)])
+def test_polygons_that_go_on_beyond_180_degrees_lie_where_they_do_around_a_pole(
+    tmp_path: Path, box: tuple[float, float, float, float]
+) -> None:
+    crs, place, width, height = FAR["antarctic"]
+    path = across(tmp_path / "s.tif", crs, place, width=width, height=height)
+    roi = plain(tmp_path / "a.geojson", shapely.box(*box), **NAMED)
+    info = inspect(path)
+    geometry, notes = read_geojson(str(roi), info)
+    inside = Polygons(geometry, info.size).mask(Box.whole(info.size), LEVEL0)
+    rows, columns = np.nonzero(inside != drawn(shapely.box(*box), crs, place, inside.shape, step=0.1))
+    # The border is a curve, and its edges may lie beside it.
+    beside = shapely.distance(geometry.boundary, shapely.points(columns + 0.5, rows + 0.5))
+    assert (beside <= features.EDGE_ERROR).all()
+    assert inside.any() == (box[1] < -60)
+    assert not any("cross themselves" in note for note in notes)
+
+
+@pytest.mark.skipif(shutil.which("ogr2ogr") is None, reason="ogr2ogr is not installed")
+@pytest.mark.parametrize("ends", [(-100, 100), (-179.6, 179.7)])
+def test_ogr2ogr_makes_either_of_the_two_polygons_that_an_edge_around_the_earth_may_mean(
+    tmp_path: Path, ends: tuple[float, float]
+) -> None:
+    crs, place = "EPSG:4326", rasterio.Affine(0.5, 0, 95, 0, -0.5, 5)
+    path = across(tmp_path / "s.tif", crs, place, width=300, height=20)
+    first, last = ends
+    plain(tmp_path / "IN.geojson", shapely.box(first, -2, last, 2), **NAMED)
+    with pytest.raises(SourceError) as refused:
+        read_geojson(str(tmp_path / "IN.geojson"), inspect(path))
+    commands = re.findall(r"\((ogr2ogr [^)]*)\)", str(refused.value))
+    short = [shapely.box(last, -2, 180, 2), shapely.box(-180, -2, first, 2)]
+    for command, wanted in zip(commands, (short, [shapely.box(first, -2, last, 2)]), strict=True):
+        made = tmp_path / "OUT.geojson"
+        made.unlink(missing_ok=True)
+        subprocess.run(shlex.split(command), cwd=tmp_path, check=True)
+        expected = drawn(shapely.MultiPolygon(wanted), crs, place, (20, 300), step=1)
+        assert expected.any()
+        assert np.array_equal(covered(made, path), expected)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ import tifffile
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 
+from magnet_cli.areas.features import read_labelled_areas
 from magnet_cli.geometry import Box
+from magnet_cli.images import inspect
 from magnet_cli.images.tiff_geo import geo_tags
 from tests.exports.support import CLASSES, SIZES, export, make_labels, write_mask
 
@@ -202,3 +204,35 @@ def test_geopandas_reads_classes_and_crs(tmp_path: Path) -> None:
     assert table.crs.to_epsg() == 32633
     assert set(table["class"]) == set(NAMES)
     assert table.area.sum() == pytest.approx((labels != 255).sum() / 4)
+
+
+@pytest.mark.parametrize(
+    ("west", "step"),
+    [(179, 0.03), (-181.2, 0.03), (100, 1.2), (0, 4.0), (-180, 4.0), (-2, 4.0), (-0.125, 4.0), (-100, 3.2)],
+)
+def test_polygons_in_longitude_and_latitude_are_cut_at_180_degrees(tmp_path: Path, west: float, step: float) -> None:
+    place = Affine(step, 0, west, 0, -0.1, -16)
+    tags = write_geotiff(tmp_path / "image.tif", place, "EPSG:4326")
+    labels = make_labels(90, 70)
+    mask = write_mask(tmp_path / "m.tif", labels, tile=16, geo_tags=tags)
+    path = [one.path for one in export(mask, "geojson")][-1]
+    found = read(path)
+    assert "crs" not in found
+    again = np.full(labels.shape, 255, np.uint8)
+    for feature in found["features"]:
+        shape = shapely.geometry.shape(feature["geometry"])
+        left, _, right, _ = shape.bounds
+        assert shape.is_valid
+        assert -180 <= left < right <= 180
+        assert shapely.orient_polygons(shape).equals_exact(shape, 0)
+        for by in (-360, 0, 360):
+            moved = shapely.transform(shape, lambda points, by=by: points + np.array((by, 0)))
+            burnt = rasterize([moved], out_shape=labels.shape, transform=place)
+            again[burnt > 0] = feature["properties"]["label"]
+    np.testing.assert_array_equal(again, labels)
+    crosses = west < -180 or west + 90 * step > 180
+    kinds = {feature["geometry"]["type"] for feature in found["features"]}
+    assert kinds == ({"Polygon", "MultiPolygon"} if crosses else {"Polygon"})
+    areas, _ = read_labelled_areas(str(path), inspect(tmp_path / "image.tif"), NAMES)
+    drawn = rasterize([(area.geometry, area.label) for area in areas], out_shape=labels.shape, fill=255)
+    np.testing.assert_array_equal(drawn, labels)

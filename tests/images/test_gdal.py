@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -291,6 +293,83 @@ def test_labels_are_the_stored_indices(tmp_path: Path, driver: str) -> None:
     with open_labels(target, values={3: 3}) as found:
         np.testing.assert_array_equal(found.read(Box.whole(found.size)), labels[:, :, 0])
     assert inspect(target).bands == ("red", "green", "blue")
+
+
+FORMATS = [
+    ("a.img", "HFA", {}),
+    ("a.bil", "ENVI", {"INTERLEAVE": "BIL"}),
+    ("a.bsq", "EHdr", {}),
+    ("a.rst", "RST", {}),
+    ("a.ers", "ERS", {}),
+    ("a.gpkg", "GPKG", {}),
+    ("a.vrt", "a mosaic of an IMG", {}),
+]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.RasterioDeprecationWarning")  # its successor stores nothing
+@pytest.mark.parametrize(("name", "driver", "options"), FORMATS, ids=str)
+def test_statistics_make_no_other_image(tmp_path: Path, name: str, driver: str, options: dict[str, str]) -> None:
+    array = picture(40, 50)[..., :1]
+    array[:9] = 7
+    path = measured = tmp_path / name
+    if name == "a.vrt":
+        measured = write_raster(tmp_path / "a.img", array, "HFA", **PLACE)
+        rasterio_shutil.copy(measured, path, driver="VRT")
+    else:
+        write_raster(path, array, driver, **PLACE, **options)
+    for beside in tmp_path.glob("*.aux.xml"):
+        beside.unlink()
+    info, before = inspect(path), fingerprint(path)
+    with rasterio.open(measured) as dataset:
+        dataset.statistics(1)
+    kept = [*tmp_path.glob("*.aux.xml"), *tmp_path.glob("*.stx")]
+    assert kept
+    assert fingerprint(path) == before
+    (aux,) = (file for file in tmp_path.glob("*.aux.xml"))
+    for more in ("", "<NoDataValue>7</NoDataValue>", "<Description>nir</Description>"):
+        # A GeoPackage has four bands, whatever was written into it.
+        bands = "".join(f'<PAMRasterBand band="{number}">{more}</PAMRasterBand>' for number in range(1, 5))
+        aux.write_text(f"<PAMDataset>{bands if more else '<SRS>EPSG:32633</SRS>'}</PAMDataset>")
+        # Some formats have a place or names of their own, and GDAL takes them rather than those beside the file.
+        found = inspect(path)
+        differs = (found.crs, found.nodata, found.bands) != (info.crs, info.nodata, info.bands)
+        # The masks of a GeoPackage are those of its alpha band, until it has a nodata value.
+        differs |= driver == "GPKG" and "NoData" in more
+        assert (fingerprint(path) != before) == differs
+    aux.unlink()
+    assert fingerprint(path) == before
+
+
+@pytest.mark.parametrize(("name", "driver", "options"), FORMATS, ids=str)
+def test_a_fingerprint_without_facts_beside_is_of_the_bytes_alone(
+    tmp_path: Path, name: str, driver: str, options: dict[str, str]
+) -> None:
+    """Machines of a cluster may have versions of GDAL that spell the same place differently."""
+    path = tmp_path / name
+    if name == "a.vrt":
+        rasterio_shutil.copy(
+            write_raster(tmp_path / "a.img", picture(40, 50)[..., :1], "HFA", **PLACE), path, driver="VRT"
+        )
+    else:
+        write_raster(path, picture(40, 50)[..., :1], driver, **PLACE, **options)
+    for beside in tmp_path.glob("*.aux.xml"):
+        beside.unlink()
+    digest = hashlib.sha256()
+    others = sorted(file for file in tmp_path.iterdir() if file != path)
+    for file, label in ((path, ""), *((file, f"{file.name}\0") for file in others)):
+        content, size = file.read_bytes(), file.stat().st_size
+        pieces = (content[start : start + 4096] for start in (0, size // 2, max(0, size - 4096)))
+        digest.update(f"{label}{size}\0".encode() + (b"".join(pieces) if label else content))
+    assert fingerprint(path) == digest.hexdigest()
+
+
+def test_a_band_that_is_called_a_palette_without_one_has_a_fingerprint(tmp_path: Path) -> None:
+    path = with_palette(tmp_path / "a.vrt", 1, bands=2)
+    path.write_text(re.sub("<ColorTable>.*</ColorTable>", "", path.read_text()))
+    for beside in ("", "<SRS>EPSG:32633</SRS>"):
+        if beside:
+            (tmp_path / "a.vrt.aux.xml").write_text(f"<PAMDataset>{beside}</PAMDataset>")
+        assert fingerprint(path)
 
 
 def test_a_changed_file_of_a_mosaic_changes_its_fingerprint(tmp_path: Path) -> None:

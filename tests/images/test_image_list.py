@@ -63,6 +63,7 @@ def test_addresses_and_absolute_paths_are_taken_as_they_are(folder: Path) -> Non
         ("path,roi\na.tif,1,2,3,4\n", "between quotation marks"),
         ("path,mpp\na.tif,wide\n", "line 2: mpp"),
         ("path,mpp\na.tif,0\n", "line 2: mpp is positive"),
+        ("path,mpp\na.tif,1000000\n", "line 2: mpp is positive, and less than"),
         ('path,roi\na.tif,"1,2,0,4"\n', "line 2"),
         ("path,name\na.tif,../out\n", "line 2"),
         ("path,name\na.tif,/out\n", "line 2"),

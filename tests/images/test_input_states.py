@@ -123,6 +123,11 @@ def test_other_bytes_of_the_same_length_and_time_are_noticed(tmp_path: Path) -> 
         states.refuse_change()
 
 
+def unread(source: str | Path) -> str:
+    """Take the place of `fingerprint` where the bytes of an input need not be read again."""
+    raise AssertionError(source)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no time of the last change that nobody can set")
 def test_a_file_is_untouched_as_long_as_nothing_writes_to_it_or_takes_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -142,6 +147,14 @@ def test_a_file_is_untouched_as_long_as_nothing_writes_to_it_or_takes_its_place(
     states = noted()
     source.read_bytes()
     assert states.is_untouched(source)
+    with monkeypatch.context() as patched:
+        patched.setattr("magnet_cli.images.input_states.fingerprint", unread)
+        assert states.change() is None
+        (tmp_path / "a.tfw").write_text("1\n0\n0\n-1\n0\n0\n")
+        with pytest.raises(AssertionError):
+            states.change()
+    assert states.change() is not None
+    (tmp_path / "a.tfw").unlink()
     assert not states.is_untouched(other)
     assert not InputStates.of([source], content=False).is_untouched(source)
     source.write_bytes(data)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
@@ -117,3 +118,44 @@ def test_a_format_that_is_not_read_is_no_broken_image(tmp_path: Path, name: str)
         advice = "Save the picture as PNG or TIFF"
     with pytest.raises(SourceError, match=f"this format is not read. {advice}"):
         inspect(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("write", "kind"),
+    [
+        (lambda grey: imagecodecs.jpeg_encode(grey, bitspersample=12), "JPEG of 12 bits a sample"),
+        (imagecodecs.ljpeg_encode, "lossless JPEG of 16 bits a sample"),
+        (imagecodecs.jpegls_encode, "JPEG-LS"),
+    ],
+)
+def test_kinds_of_jpeg_that_are_not_read_are_named_when_they_are_opened(tmp_path: Path, write: Any, kind: str) -> None:
+    grey = (np.arange(60 * 70).reshape(60, 70) % 4000).astype(np.uint16)
+    (tmp_path / "a.jpg").write_bytes(write(grey))
+    with pytest.raises(SourceError, match=rf"8 bits a sample are read.*got {kind}.*Save it as TIFF or PNG"):
+        inspect(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("write", "shape"),
+    [
+        (imagecodecs.ljpeg_encode, (60, 70)),
+        (lambda array: imagecodecs.jpeg_encode(array, lossless=True), (60, 70)),
+        (lambda array: imagecodecs.jpeg_encode(array, lossless=True), (60, 70, 3)),
+    ],
+)
+def test_lossless_jpeg_of_eight_bits_has_the_stored_values(tmp_path: Path, write: Any, shape: tuple[int, ...]) -> None:
+    stored = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    (tmp_path / "a.jpg").write_bytes(write(stored))
+    np.testing.assert_array_equal(read(tmp_path / "a.jpg").pixels, stored.reshape(60, 70, -1))
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.gif.png"])
+def test_an_animation_says_that_its_first_picture_is_read(tmp_path: Path, name: str) -> None:
+    first = np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)
+    pictures = [PillowImage.fromarray(array) for array in (first, 255 - first)]
+    how: dict[str, Any] = {"lossless": True} if name == "a.webp" else {}
+    pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:], **how)
+    np.testing.assert_array_equal(read(tmp_path / name).pixels, first)
+    noted = any("animation of 2 pictures" in note for note in inspect(tmp_path / name).notes)
+    # libvips knows no animations of PNG, whose first picture is the whole of it for other programs too.
+    assert noted == (name == "a.webp")

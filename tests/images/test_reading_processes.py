@@ -78,13 +78,17 @@ def is_running(process: int) -> bool:
 
 
 def children(of: int | None = None) -> list[int]:
+    """Return all descendants of a process. Threads and processes may end while they are listed, in two ways."""
     found, waiting = [], [of or os.getpid()]
     while waiting:
-        tasks = Path(f"/proc/{waiting.pop()}/task")
-        for task in tasks.iterdir() if tasks.exists() else ():
-            own = [int(text) for text in (task / "children").read_text().split()]
-            found += own
-            waiting += own
+        tasks: list[Path] = []
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            tasks = list(Path(f"/proc/{waiting.pop()}/task").iterdir())
+        for task in tasks:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                own = [int(text) for text in (task / "children").read_text().split()]
+                found += own
+                waiting += own
     return found
 
 

@@ -482,6 +482,66 @@ def test_a_giant_strip_is_decoded_once(tmp_path: Path, monkeypatch: pytest.Monke
         np.testing.assert_array_equal(image.read([Request(pitch=LEVEL0, box=box)])[0].pixels, array[box.slices])
 
 
+@pytest.mark.parametrize("alpha", ["mask", "band"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize(
+    ("photometric", "extra"),
+    [
+        ("rgb", ()),
+        *((kind, extra) for kind in ("rgb", "minisblack", "miniswhite") for extra in ((0,), (1,), (2,))),
+        ("rgb", (2, 0)),
+        ("rgb", (0, 0, 1)),
+        ("minisblack", (0, 0, 2)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_giant_strip_has_the_samples_that_its_tags_describe(  # noqa: PLR0917
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photometric: str, extra: tuple[int, ...], dtype: str, alpha: Any
+) -> None:
+    colours = 3 if photometric == "rgb" else 1
+    array = noise(40, 30, colours + len(extra), dtype)
+    array[:9] = 0
+    path = tmp_path / "strip.tif"
+    how: dict[str, Any] = {"extrasamples": extra, "planarconfig": "contig"} if extra else {}
+    tifffile.imwrite(path, array, photometric=photometric, compression="deflate", **how)
+
+    def found() -> tuple[Any, Region]:
+        with open_image(path, cache=CacheBudget(folder=tmp_path, max_bytes=1 << 30), alpha=alpha) as image:
+            info = image.info
+            return info, image.read([Request(pitch=LEVEL0, box=Box.whole(info.size))])[0]
+
+    info, region = found()
+    monkeypatch.setattr("magnet_cli.images.tiff.CHUNK_BYTES", 1)
+    once, decoded = found()
+    assert (info.backend, once.backend) == ("tiff", "vips")
+    assert (once.bands, once.dtype, once.alpha, once.notes) == (info.bands, info.dtype, info.alpha, info.notes)
+    np.testing.assert_array_equal(decoded.pixels, region.pixels)
+    np.testing.assert_array_equal(decoded.valid, region.valid)
+    # In GDAL, whose values are those that are stored, white is 0 where the tag says so.
+    with rasterio.open(path) as dataset:
+        stored = np.moveaxis(dataset.read(), 0, 2)
+    is_white = photometric == "miniswhite" and dtype == "uint8"
+    stored[..., 0] = 255 - stored[..., 0] if is_white else stored[..., 0]
+    flags = [colours + index for index, kind in enumerate(extra) if kind in {1, 2} and alpha == "mask"]
+    flagged = flags[0] if flags else None
+    present = np.ones(array.shape[:2], np.bool_) if flagged is None else stored[..., flagged] > 0
+    wanted = stored if flagged is None else np.delete(stored, flagged, axis=2)
+    np.testing.assert_array_equal(region.pixels[present], wanted[present])
+    np.testing.assert_array_equal(present if region.valid is None else region.valid, present)
+
+
+def test_alpha_of_inks_is_a_band_where_it_is_asked_for(tmp_path: Path) -> None:
+    inks = noise(20, 30, 5)
+    tifffile.imwrite(tmp_path / "inks.tif", inks, photometric="separated", extrasamples=[2], planarconfig="contig")
+    info = inspect(tmp_path / "inks.tif", alpha="band")
+    assert (info.bands, info.alpha) == (("red", "green", "blue", "band4"), "band")
+    assert info.notes == ("band 4 is flagged as alpha and read as a band",)
+    with open_image(tmp_path / "inks.tif", alpha="band") as image:
+        found = image.read([Request(pitch=LEVEL0, box=Box.whole(info.size))])[0]
+    np.testing.assert_array_equal(found.pixels[..., 3], inks[..., 4])
+    assert found.valid is None
+
+
 def test_a_strip_beyond_libtiffs_own_limit_is_decoded_or_refused_with_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

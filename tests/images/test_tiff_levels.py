@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -400,3 +401,21 @@ def test_a_page_without_pixels_is_passed_over(tmp_path: Path, tag: str) -> None:
         file.pages[1].aspage().tags[tag].overwrite(0)
     info = inspect(path)
     assert (info.size, info.contents) == (Size(width=218, height=288), ())
+
+
+def test_each_directory_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the file is whole, what its pages are and which of them are levels is found from the same pages."""
+    with tifffile.TiffWriter(tmp_path / "scan.tif") as tiff:
+        for factor in (1, 2, 4, 8):
+            tiff.write(shrunk(scan(512, 384), factor), tile=(64, 64), subfiletype=int(factor > 1), **DEFLATE)
+    parsed: Counter[object] = Counter()
+    real = tifffile.TiffPage.__init__
+
+    def noted(page: tifffile.TiffPage, *words: Any, **more: Any) -> None:
+        real(page, *words, **more)
+        parsed[page.index] += 1
+
+    monkeypatch.setattr(tifffile.TiffPage, "__init__", noted)
+    with open_image(tmp_path / "scan.tif") as image:
+        assert len(image.info.levels) == 4
+    assert parsed == dict.fromkeys(range(4), 1)

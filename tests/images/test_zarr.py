@@ -338,6 +338,51 @@ def test_levels_from_the_smallest_to_the_largest_are_refused(tmp_path: Path) -> 
         inspect(path)
 
 
+def changed(path: Path, where: tuple[Any, ...], value: Any) -> Path:
+    group = zarr.open_group(path, mode="r+")
+    attributes = group.attrs.asdict()
+    here: Any = attributes["ome"]
+    for key in where[:-1]:
+        here = here[key]
+    here[where[-1]] = value
+    group.attrs.put(attributes)
+    return path
+
+
+FIRST = ("multiscales", 0, "datasets", 0, "coordinateTransformations", 0, "scale")
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (FIRST, [1, True, True]),
+        (("multiscales", 0, "datasets", 1, "coordinateTransformations", 0, "scale"), [1, 0.5, True]),
+        (("multiscales", 0, "axes", 0), {"name": True}),
+        (("multiscales", 0, "axes"), [True, "y", "x"]),
+        (("omero", "channels", 0, "label"), True),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_truth_values_are_no_numbers_and_no_names(
+    tmp_path: Path, where: tuple[Any, ...], value: Any, count: int
+) -> None:
+    if count == 1 and where[2:4] == ("datasets", 1):
+        pytest.skip("one level")
+    path = ome_zarr(tmp_path / "image.zarr", levels_of()[:count], version=3)
+    inspect(path)
+    with pytest.raises(SourceError, match=r"truth value|not all of them are texts") as caught:
+        inspect(changed(path, where, value))
+    assert caught.value.file == str(path)
+
+
+@pytest.mark.parametrize("name", ["scale_factor", "add_offset"])
+def test_a_truth_value_is_no_scale(tmp_path: Path, name: str) -> None:
+    array = zarr.create_array(tmp_path / "a.zarr", data=np.ones((8, 8), np.uint8))
+    array.attrs[name] = True
+    (note,) = inspect(tmp_path / "a.zarr").notes
+    assert note == f"{name} of the array is a truth value and no number: it is ignored"
+
+
 def test_true_is_no_value_of_missing_pixels(tmp_path: Path) -> None:
     attributes: dict[str, Any] = {"_FillValue": True}
     array = zarr.create_array(tmp_path / "a.zarr", shape=(6, 7), chunks=(4, 4), dtype="uint8", attributes=attributes)
@@ -370,3 +415,15 @@ def test_values_that_netcdf_calls_missing_hold_no_data(tmp_path: Path, how: str)
     assert found is not None
     np.testing.assert_array_equal(found, values != -9999)
     assert "a scale of 0.5" in " ".join(info.notes)
+
+
+@pytest.mark.parametrize("packed", ["gzip", "blosc", "zstd"])
+def test_a_checksum_behind_packed_bytes_is_no_size(tmp_path: Path, packed: str) -> None:
+    codecs = {"gzip": zarr.codecs.GzipCodec(), "blosc": zarr.codecs.BloscCodec(), "zstd": zarr.codecs.ZstdCodec()}
+    values = np.random.default_rng(0).integers(0, 60000, (300, 400)).astype(np.uint16)
+    for seed in range(4):
+        array = np.roll(values, seed)
+        path = tmp_path / f"{seed}.zarr"
+        how: dict[str, Any] = {"compressors": [codecs[packed], zarr.codecs.Crc32cCodec()], "chunks": (100, 130)}
+        zarr.create_array(path, data=array, zarr_format=3, **how)
+        np.testing.assert_array_equal(read(path).pixels[:, :, 0], array)
