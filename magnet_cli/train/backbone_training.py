@@ -19,12 +19,13 @@ from magnet_cli.models.schema import parse_object
 from magnet_cli.system import durable, regular_files
 from magnet_cli.train.batches import BatchSampler
 from magnet_cli.train.destination import real_path, refuse_lost_networks, training_folder
-from magnet_cli.train.encoder_start import EncoderStart
+from magnet_cli.train.encoder_start import EncoderStart, refuse_idle_rate
 from magnet_cli.train.evaluation_page import EVALUATION_FILE, evaluation_page, score_held_out
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
 from magnet_cli.train.scene_data import refuse_preparation, refuse_range, scenes_for, split_scenes
 from magnet_cli.train.training_card import card
+from magnet_cli.train.unread_keys import refuse_idle_keys
 from magnet_cli.train.validation import Validator
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ CONFIG_FILE = "train.toml"
 DTYPE = torch.float16
 """The dtype of a bundle's weights on disk, which take half the space of float32."""
 RGB = 3
+ENCODER = "encoder: "
+"""What comes before the origin of an encoder's first weights in the source of a bundle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,16 @@ class Recipe:
             WeightsError: The weights are missing, or do not fit.
         """
         return self.start.fill(self._built()) if self.start.words else None
+
+    def refuse_idle_rate(self) -> None:
+        """Refuse a rate of the encoder where the bundle's backbone has none, before any work.
+
+        Raises:
+            UsageError: The loop states one.
+        """
+        # On the device meta a network has shapes and takes no memory.
+        with torch.device("meta"):
+            refuse_idle_rate(self._built(), self.loop)
 
     def _built(self) -> nn.Module:
         return build_backbone(
@@ -317,11 +330,13 @@ def train_backbone(
     Returns:
         The bundle; None where `until` came first.
     """
+    refuse_idle_keys(config, "backbone")
     output = real_path(output)
     description = bundle_description(config, folder=output)
     start = EncoderStart(words=config.network.encoder_weights, folder=config.folder)
     recipe = Recipe(bundle=bundle_of(description, folder=output), data=config.data, loop=config.loop, start=start)
-    # Weights that are missing or do not fit are refused here, before the scenes are decoded.
+    # What cannot be trained is refused here, before the scenes are decoded: weights that are missing or do not fit.
+    recipe.refuse_idle_rate()
     weights = start.states()
     origin = recipe.origin()
     refuse_range(recipe.bundle.input.range)
@@ -339,7 +354,7 @@ def train_backbone(
         if not trainer.done:
             return None
         if origin is not None:
-            description["source"] = "; ".join(filter(None, (description.get("source", ""), f"encoder: {origin}")))
+            description["source"] = "; ".join(filter(None, (description.get("source", ""), f"{ENCODER}{origin}")))
         if validation:
             validator = Validator(scenes=validation, bundle=recipe.bundle, ignore=config.data.ignore)
             scores = score_held_out(network.to(trainer.arithmetic.device), validator, trainer.arithmetic)
@@ -358,7 +373,16 @@ def train_backbone(
         keep_text(output / CONFIG_FILE, config.text)
         # A card that a person has completed is not replaced.
         if not (output / CARD).exists():
-            keep_text(output / CARD, card(bundle, config, network=network, scenes=scenes, origin=origin))
+            text = card(
+                bundle,
+                config,
+                network=network,
+                scenes=scenes,
+                origin=origin,
+                iterations=trainer.iteration,
+                best=None if trainer.best is None else trainer.best.iteration,
+            )
+            keep_text(output / CARD, text)
         elif message is not None:
             message(
                 f"{output / CARD} is kept: where it describes an earlier training, delete it and repeat the command."

@@ -26,6 +26,7 @@ from magnet_cli.train.mask_samples import MaskSampler, MaskValidator
 from magnet_cli.train.perturbation import Perturbation
 from magnet_cli.train.scene_data import load_scenes, refuse_range, split_scenes
 from magnet_cli.train.spoilage import Spoiling
+from magnet_cli.train.unread_keys import refuse_idle_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -168,7 +169,7 @@ def train_cascade(
 
     Raises:
         WeightsError: `[bundle]` or `[network]` does not describe a cascade.
-        UsageError: The configuration has keys that a cascade does not have.
+        UsageError: The configuration has keys that a cascade does not have, or asks for masks that no scene has.
     """
     # These are refused before the scenes are decoded, which may take minutes.
     config.network.refuse_encoder_weights(trained="a cascade")
@@ -178,6 +179,17 @@ def train_cascade(
             value=f"rare = {config.data.rare:g}, border = {config.data.border}",
             advice="Leave both out",
         )
+    for key, value in (
+        ("smoothing", config.loop.smoothing),
+        ("logit_adjustment", config.loop.logit_adjustment),
+    ):
+        if value:
+            raise UsageError(
+                f"[loop] {key} is for networks that segment, and a cascade has the paper's losses",
+                value=value,
+                advice="Leave it out",
+            )
+    refuse_idle_keys(config, "cascade")
     output = real_path(output)
     description = cascade_description(config)
     recipe = CascadeRecipe(bundle=cascade_of(description, folder=output), config=config)
@@ -189,6 +201,13 @@ def train_cascade(
         )
         scenes, validation = split_scenes(read, config.data)
         work.depend_on([*scenes, *validation])
+        if config.cascade.masks and all(scene.mask is None for scene in scenes):
+            raise UsageError(
+                "[cascade] masks is the share of masks of another program, and no scene to train on has a mask",
+                value=config.cascade.masks,
+                file=data,
+                advice="Name masks in the column `mask` of a CSV file, or leave the key masks out",
+            )
         trainer = recipe.trainer(scenes, validation=validation, files=files)
         network = trainer.fit(**watch)
         if not trainer.done:

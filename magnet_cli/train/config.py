@@ -7,12 +7,16 @@ import tomllib
 from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Self, get_args, get_origin, get_type_hints
 
 from magnet_cli.errors import UsageError
 from magnet_cli.models.schema import RULES, STRICT, FieldRule, RefusedTableError, checked
 from magnet_cli.system import regular_files
 from magnet_cli.system.memory import parse_bytes
+from magnet_cli.train.idle_keys import IdleKeys, refuse_idle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 ADVICE = "Correct the configuration; docs/training.md describes its keys"
 
@@ -84,7 +88,7 @@ class DataConfig:
     and scores leave them out."""
     label_values: dict[str, int] = field(default_factory=dict)
     """Classes of stored values of the label maps that differ from their class: `{ 255 = 1 }`. They are applied before
-    `roi`."""
+    `roi`, and not to masks of this program with the bundle's classes. In no mask of this program 255 is a class."""
     jitter: float = 1.4
     """The factor by which a drawn window is at most larger or smaller than one of the bundle's scales."""
     colour: float = 1.0
@@ -169,6 +173,12 @@ class LoopConfig:
     balance: float = 0.5
     """The weight of a class in the loss is its share of the pixels to the power of minus this. With 0 all pixels weigh
     the same."""
+    logit_adjustment: float = 0.0
+    """How far the weights of classes that `balance` gives are kept out of the probabilities, from 0 to 1. A loss whose
+    classes have weights w is least at probabilities proportional to w p, so that rare classes are predicted where they
+    are not. The loss adds the logarithms of the weights, times this, to the logits (Menon et al. 2021, "Long-tail
+    learning via logit adjustment", equation 10), and the network, which learns what is missing, predicts without them:
+    with 1 its probabilities are p, and rare classes still count more while it learns."""
     precision: str = "float32"
     """`float32`, or with autocast `bfloat16` or `float16` (on CUDA alone, with the loss scaled)."""
     device: str = "auto"
@@ -206,7 +216,9 @@ class LoopConfig:
             ("loss", "cross-entropy or focal", self.loss in {"cross-entropy", "focal"}),
             ("focal_gamma", "at least 0", self.focal_gamma >= 0),
             ("smoothing", "at least 0 and below 1", 0 <= self.smoothing < 1),
+            ("logit_adjustment", "from 0 to 1", 0 <= self.logit_adjustment <= 1),
             ("smoothing", "0 where loss is focal", not self.smoothing or self.loss == "cross-entropy"),
+            ("logit_adjustment", "0 where balance is 0", not self.logit_adjustment or self.balance),
             ("schedule", "cosine or step", self.schedule in {"cosine", "step"}),
             ("steps", "shares between 0 and 1 in rising order", rises(self.steps)),
             ("optimizer", "adamw, adam or sgd", self.optimizer in {"adamw", "adam", "sgd"}),
@@ -214,6 +226,46 @@ class LoopConfig:
             ("step_factor", "above 0 and at most 1", 0 < self.step_factor <= 1),
             ("precision", "float32, bfloat16 or float16", self.precision in {"float32", "bfloat16", "float16"}),
             ("device", "auto, cpu, cuda, cuda:N or mps", DEVICE.fullmatch(self.device)),
+        )
+
+
+def idle_in_loop(loop: LoopConfig, table: str) -> Iterator[IdleKeys]:
+    """Yield the keys of a loop that other keys of it keep from having an effect, for every kind of training.
+
+    Args:
+        loop: The loop.
+        table: The name of its table.
+    """
+    if loop.loss != "focal":
+        yield IdleKeys(
+            table=table,
+            keys=("focal_gamma",),
+            why=f'with loss = "{loop.loss}"',
+            advice='write loss = "focal"',
+            neutral=(("focal_gamma", 0),),
+        )
+    if loop.optimizer != "sgd":
+        yield IdleKeys(
+            table=table,
+            keys=("momentum",),
+            why=f'with optimizer = "{loop.optimizer}"',
+            advice='write optimizer = "sgd"',
+        )
+    if loop.schedule != "step":
+        yield IdleKeys(
+            table=table,
+            keys=("steps", "step_factor"),
+            why=f'with schedule = "{loop.schedule}"',
+            advice='write schedule = "step"',
+            neutral=(("steps", []),),
+        )
+    elif not loop.steps:
+        yield IdleKeys(
+            table=table,
+            keys=("step_factor",),
+            why="with steps = []",
+            advice="name the steps",
+            neutral=(("step_factor", 1),),
         )
 
 
@@ -296,7 +348,7 @@ class CascadeConfig:
     """The objects that a cascade learns to sharpen, the errors of their masks, and the weights of its losses.
 
     The defaults are those of CascadePSP (sections 3.1, 3.3 and 4.2) where the paper states them. A cascade has the
-    paper's losses, so `loss` and `balance` of [loop] have no effect.
+    paper's losses, so `loss` and `balance` of [loop] are refused.
     """
 
     crop: int = 224
@@ -452,6 +504,13 @@ class Tables:
             raise UsageError(
                 "[loop] validate_every needs scenes to validate on", advice="Name some in [data] validation."
             )
+        held_out = {name for fold in self.folds.held_out for name in fold}
+        if both := sorted(held_out.intersection(self.data.validation)):
+            raise UsageError(
+                "a scene of [folds] held_out is learnt from, and one of [data] validation is not",
+                value=", ".join(both),
+                advice="Name each of them in one of the two",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -462,6 +521,8 @@ class TrainConfig(Tables):
     """The text of the file, which the bundle keeps as `train.toml`."""
     folder: Path = Path()
     """The folder of the file."""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """The tables as the file states them, without defaults."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -479,7 +540,11 @@ class TrainConfig(Tables):
 
     @classmethod
     def parse(cls, text: str, *, folder: Path = Path()) -> Self:
-        """Parse the text of a configuration. Relative paths in it start at `folder`."""
+        """Parse the text of a configuration. Relative paths in it start at `folder`.
+
+        Raises:
+            UsageError: The text is no configuration, or states a key that has no effect beside the others.
+        """
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError:
@@ -496,7 +561,9 @@ class TrainConfig(Tables):
             found = checked(Tables, table)
         except RefusedTableError as exc:
             raise _refusal(exc, table) from exc
-        return cls(**{item.name: getattr(found, item.name) for item in fields(Tables)}, text=text, folder=folder)
+        refuse_idle(table, (*idle_in_loop(found.loop, "loop"), *idle_in_loop(found.folds.loop, "folds.loop")))
+        tables = {item.name: getattr(found, item.name) for item in fields(Tables)}
+        return cls(**tables, text=text, folder=folder, given=table)
 
 
 def _refusal(error: RefusedTableError, table: Any) -> UsageError:

@@ -61,12 +61,18 @@ def cut_window(scene: LabelledScene, window: CropWindow, *, size: Size) -> tuple
     level = min(max(0, int(log2(ratio) + 1e-9)) if ratio >= 1 else 0, len(sizes) - 1)
     rows = mirrored(span(window.y, window.height, shrink=2**level), size=sizes[level].height)
     columns = mirrored(span(window.x, window.width, shrink=2**level), size=sizes[level].width)
-    part = torch.from_numpy(crossing(scene, level, rows, columns)).permute(2, 0, 1).float()
+    pixels, valid = crossing(scene, level, rows, columns)
+    part = torch.from_numpy(pixels).permute(2, 0, 1).float()
     target = (size.height, size.width)
     if part.shape[1:] != target:
         # Bilinear interpolation would skip pixels while it shrinks, and area means cannot enlarge.
         shrinks = part.shape[1] >= target[0] and part.shape[2] >= target[1]
-        part = resized(part, target=target, mode="area" if shrinks else "bilinear")
+        mode = "area" if shrinks else "bilinear"
+        part = (
+            resized(part, target=target, mode=mode)
+            if valid is None
+            else resized_where(part, torch.from_numpy(valid), target=target, mode=mode, filling=scene.pixels.filling)
+        )
     return part.permute(1, 2, 0).numpy(), cut_labels(scene.labels, window, size=size)
 
 
@@ -77,11 +83,18 @@ def cut_labels(labels: LabelStore, window: CropWindow, *, size: Size) -> Pixels:
     return labels.at(y, x)
 
 
-def crossing(scene: LabelledScene, level: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:
-    """Return the pixels of a halving where rows and columns cross, `(len(rows), len(columns), bands)`."""
+def crossing(
+    scene: LabelledScene, level: int, rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> tuple[Pixels, NDArray[np.bool_] | None]:
+    """Return the pixels of a halving where rows and columns cross, `(len(rows), len(columns), bands)`.
+
+    The second array says which of them hold data, `(len(rows), len(columns))`; it is None where all do.
+    """
     left, top = int(columns.min()), int(rows.min())
     box = Box.between(left=left, top=top, right=int(columns.max()) + 1, bottom=int(rows.max()) + 1)
-    return scene.pixels.read(level, box)[(rows - top)[:, None], columns - left]
+    pixels, valid = scene.pixels.part(level, box)
+    where = ((rows - top)[:, None], columns - left)
+    return pixels[where], None if valid is None else valid[where]
 
 
 def mirrored(indices: NDArray[np.intp], *, size: int) -> NDArray[np.intp]:
@@ -101,6 +114,25 @@ def span(start: float, length: float, *, shrink: int) -> NDArray[np.intp]:
 def centres(start: float, length: float, *, count: int) -> NDArray[np.intp]:
     """Return the level-0 pixels that hold the centres of `count` patch pixels."""
     return np.floor(start + (np.arange(count) + 0.5) * length / count).astype(np.intp)
+
+
+def resized_where(
+    part: torch.Tensor, valid: torch.Tensor, *, target: tuple[int, int], mode: str, filling: tuple[int, ...] | None
+) -> torch.Tensor:
+    """Return `(bands, rows, columns)` at another size, made of pixels that hold data, as a run of the program does it.
+
+    Args:
+        part: Stored values.
+        valid: `(rows, columns)`, True where they hold data.
+        target: Rows and columns of the result.
+        mode: Method of the resampling.
+        filling: Value of each band where less than half of a pixel holds data; None for 0.
+    """
+    held = valid[None].float()
+    weight = resized(held, target=target, mode=mode)
+    mean = resized(part * held, target=target, mode=mode) / weight.clamp(min=torch.finfo().tiny)
+    missing = torch.zeros(len(part)) if filling is None else torch.tensor(filling, dtype=torch.float32)
+    return torch.where(2 * weight >= 1, mean, missing[:, None, None])
 
 
 def resized(part: torch.Tensor, *, target: tuple[int, int], mode: str) -> torch.Tensor:

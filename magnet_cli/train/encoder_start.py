@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from magnet_cli.models.encoder_weights import EncoderOrigin
+    from magnet_cli.train.config import LoopConfig
 
 
 def encoders_of(network: nn.Module) -> list[nn.Module]:
@@ -28,6 +29,20 @@ def encoder_of(network: nn.Module) -> nn.Module | None:
     """Return the one encoder of a network: None where the network has none, or several."""
     encoders = encoders_of(network)
     return encoders[0] if len(encoders) == 1 else None
+
+
+def refuse_idle_rate(network: nn.Module, loop: LoopConfig) -> None:
+    """Refuse a rate of encoders for a network without one.
+
+    Raises:
+        UsageError: The loop states one.
+    """
+    if loop.encoder_rate != 1 and not encoders_of(network):
+        raise UsageError(
+            "in [loop] or [folds.loop], encoder_rate has no effect on a network without an encoder",
+            value=f"encoder_rate = {loop.encoder_rate:g}",
+            advice="Remove the key, or choose an architecture with an encoder, such as fpn-lite0",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

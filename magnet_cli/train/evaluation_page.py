@@ -12,6 +12,7 @@ import imagecodecs
 import numpy as np
 import torch
 
+from magnet_cli.report.colours import RGB
 from magnet_cli.report.html import render_page
 from magnet_cli.train.validation import CHUNK, mean_iou
 
@@ -36,7 +37,6 @@ WORST = 6
 LEAST_LABELLED = 0.5
 """Smallest share of labelled pixels of a window that is shown."""
 GREY = (128, 128, 128)
-RGB = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +192,7 @@ def evaluation_page(scores: HeldOutScores, validator: Validator, *, curves: Path
             }
             for item, row in zip(bundle.classes, pooled, strict=True)
         ],
-        worst=[_place(window, bundle.classes, ignore=validator.ignore) for window in scores.worst],
+        worst=[_place(window, validator) for window in scores.worst],
         curves=_uri(curves.read_bytes()) if curves is not None and curves.exists() else "",
     )
 
@@ -211,8 +211,17 @@ def _class_iou(counts: Tensor, index: int) -> str:
     return _percent(int(counts[index, index]) / union) if union else "none"
 
 
-def _place(window: WrongWindow, classes: Sequence[ClassSpec], *, ignore: int) -> dict[str, Any]:
-    image = window.image[..., :RGB] if window.image.shape[-1] >= RGB else window.image[..., [0] * RGB]
+def _shown(bands: Sequence[str]) -> list[int]:
+    """Return the positions of the bands that are shown as red, green and blue: by their names, else the first ones."""
+    names = [band.casefold() for band in bands]
+    if all(name in names for name in RGB):
+        return [names.index(name) for name in RGB]
+    return list(range(len(RGB))) if len(names) >= len(RGB) else [0] * len(RGB)
+
+
+def _place(window: WrongWindow, validator: Validator) -> dict[str, Any]:
+    classes, ignore = validator.bundle.classes, validator.ignore
+    image = window.image[..., _shown(validator.bundle.input.bands)]
     pictures = {
         "image": image,
         "truth": _coloured(window.truth, classes, ignore=ignore),
@@ -228,7 +237,7 @@ def _place(window: WrongWindow, classes: Sequence[ClassSpec], *, ignore: int) ->
 
 
 def _coloured(labels: Pixels, classes: Sequence[ClassSpec], *, ignore: int) -> Pixels:
-    table = np.full((256, RGB), GREY, np.uint8)
+    table = np.full((256, len(GREY)), GREY, np.uint8)
     for index, item in enumerate(classes):
         # A class whose index is the label to ignore was not scored, so it stays grey.
         if index != ignore:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import OutputError, UsageError, WeightsError
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import resolve_device
 from magnet_cli.models.networks import load_networks
+from magnet_cli.system import regular_files
 from magnet_cli.system.memory import format_bytes
-from magnet_cli.train.backbone_training import Recipe, check, fit_backbone
+from magnet_cli.train.backbone_training import CONFIG_FILE, ENCODER, Recipe, check, fit_backbone
+from magnet_cli.train.config import LARGEST_CONFIG
+from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.loop import Files
-from magnet_cli.train.scene_data import free_bytes
+from magnet_cli.train.scene_data import free_bytes, split_scenes
 from magnet_cli.train.scene_fields import disk_of, view_scene
 
 if TYPE_CHECKING:
@@ -24,9 +29,12 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.train.config import TrainConfig
-    from magnet_cli.train.loop import Progress
+    from magnet_cli.train.loop import Message, Progress
     from magnet_cli.train.scene_fields import SceneView
     from magnet_cli.train.scenes import LabelledScene
+
+DIGEST, SHOWN = "(SHA-256 ", 16
+"""How the source of a bundle states the digest of its encoder's first weights, and how many characters of it."""
 
 
 def scene_views(
@@ -36,10 +44,13 @@ def scene_views(
     config: TrainConfig,
     folder: Path,
     progress: Progress | None = None,
+    message: Message | None = None,
 ) -> list[list[SceneView]]:
     """Return the fields of every held-out scene by a backbone fitted without it, by fold; they are kept on disk.
 
-    Without folds the bundle's own backbone makes the fields of all scenes except those for validation, as one fold.
+    Without folds the bundle's own backbone makes the fields of all scenes except those for validation, as one fold. A
+    backbone that is fitted here begins with the encoder's weights with which the bundle's own began, where these can be
+    had.
 
     Args:
         scenes: All scenes of the data set.
@@ -47,15 +58,16 @@ def scene_views(
         config: `[folds]`, and `[data]` for the drawing of windows.
         folder: The folder of checkpoints and fields.
         progress: Receives the log lines of backbones that are fitted here.
+        message: Receives a message where these backbones begin at random and the bundle's own did not.
 
     Raises:
-        UsageError: A fold names a scene that is not there, or leaves none to train on.
+        UsageError: A fold or `[data] validation` names a scene that is not there, or leaves none to train on.
         WeightsError: A backbone that is given is not of the bundle's kind.
         OutputError: The disk has no room for the fields.
     """
     recipe = Recipe(bundle=bundle, data=config.data, loop=config.folds.loop)
     check(scenes, recipe)
-    kept = [scene for scene in scenes if scene.name not in config.data.validation]
+    kept, _ = split_scenes(scenes, config.data)
     held = [scenes_named(scenes, names) for names in config.folds.held_out] or [kept]
     given = [fold_bundle(config.folder / path, like=bundle) for path in config.folds.backbones]
     if not given and config.folds.held_out:
@@ -66,6 +78,8 @@ def scene_views(
                     value=", ".join(scene.name for scene in mine),
                     advice="Make fewer scenes part of this fold",
                 )
+        recipe = replace(recipe, start=start_of_folds(recipe, config.folder, message))
+        recipe.refuse_idle_rate()
     refuse_full_disk([scene.size for mine in held for scene in mine], bundle=bundle, folder=folder)
     # A training that was killed leaves temporary fields, which no object refers to any more.
     shutil.rmtree(folder / "scratch", ignore_errors=True)
@@ -86,6 +100,56 @@ def scene_views(
         network = network.to(resolve_device(recipe.loop.device))
         views.append([view_scene(network, scene, bundle=bundle, folder=folder / "fields") for scene in mine])
     return views
+
+
+def start_of_folds(recipe: Recipe, folder: Path, message: Message | None) -> EncoderStart:
+    """Return the weights with which the encoder of the bundle's backbone began, by its configuration.
+
+    Args:
+        recipe: The recipe of the backbones of the folds.
+        folder: The folder of the configuration at hand. Files of weights are searched there and in the bundle.
+        message: Receives a message where the bundle's encoder began with weights that cannot be had.
+    """
+    bundle, start, why = recipe.bundle, EncoderStart(), ""
+    words = encoder_words(bundle)
+    if not words and ENCODER in bundle.source:
+        why = f"no {CONFIG_FILE} in {bundle.folder} names its weights"
+    # The digest of an encoder stands behind its name: before it may be that of a data set.
+    stated = bundle.source.partition(ENCODER)[2]
+    # A file is named relative to the folder of its configuration, which may have been that of the one at hand.
+    for place in (bundle.folder, folder) if words else ():
+        start = EncoderStart(words=words or "", folder=place)
+        try:
+            origin = replace(recipe, start=start).origin()
+        except (UsageError, WeightsError) as exc:
+            start, why = EncoderStart(), why or exc.rule
+            continue
+        if DIGEST not in stated or (origin is not None and origin.digest[:SHOWN] in stated):
+            return start
+        start, why = EncoderStart(), f"{words} holds other weights today"
+    if why and message is not None:
+        message(
+            f"The encoder of {bundle.name} began with weights of other images ({words or bundle.source}), which cannot "
+            f"be had here: {why}. The backbones of the folds begin at random, and their fields are worse than its own. "
+            "To give them the same start, put the weights where the bundle's configuration names them, and train into "
+            "an empty folder."
+        )
+    return start
+
+
+def encoder_words(bundle: Bundle) -> str | None:
+    """Return the words by which the configuration of a bundle names the first weights of its encoder.
+
+    None where the bundle has no configuration of its backbone.
+    """
+    try:
+        table = tomllib.loads(regular_files.text_of(bundle.folder / CONFIG_FILE, most=LARGEST_CONFIG))["network"]
+        is_own = table["architecture"] == bundle.backbone.architecture
+        words = table.get("encoder_weights", "")
+    # The file of a bundle from elsewhere may be anything.
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return None
+    return words if is_own and isinstance(words, str) else None
 
 
 def refuse_full_disk(sizes: Sequence[Size], *, bundle: Bundle, folder: Path) -> None:

@@ -29,6 +29,7 @@ from magnet_cli.train.grnet_parts import GRNet, TurnObjective, turn_at
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.scene_data import refuse_range, scenes_for, split_scenes
 from magnet_cli.train.selector_training import SELECTOR_FILE, refuse_unequal
+from magnet_cli.train.unread_keys import refuse_idle_keys
 from magnet_cli.train.validation import Validator
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ def grnet_description(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
 
     Raises:
         WeightsError: A key is missing, unknown or wrong.
-        UsageError: The bundle has several scales, or its input cannot be cut into equal cells.
+        UsageError: The bundle has several scales, its input cannot be cut into equal cells, or the training would end
+            before the turn of the local branch.
     """
     description = bundle_description(config, folder=folder)
     grnet = config.grnet
@@ -117,6 +119,13 @@ def grnet_description(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
             advice="Give one scale in the configuration",
         )
     refuse_unequal(bundle.input.size, cells=grnet.cells)
+    before = grnet.alone + (grnet.selecting if grnet.variant == "selected" else 0)
+    if config.loop.iterations <= before:
+        raise UsageError(
+            f"the local branch of a GRNet is trained last, so that a training needs more than {before} iterations",
+            value=f"[loop] iterations = {config.loop.iterations}",
+            advice="Raise [loop] iterations, which counts those of all parts, or lower alone and selecting in [grnet]",
+        )
     return description
 
 
@@ -219,6 +228,7 @@ def train_grnet(
     Returns:
         The bundle, whose metrics compare the variants where there are held-out scenes; None where `until` came first.
     """
+    refuse_idle_keys(config, "grnet")
     output = real_path(output)
     description = grnet_description(config, folder=output)
     bundle = bundle_of(description, folder=output)

@@ -23,7 +23,7 @@ from magnet_cli.system.durable import writing
 from magnet_cli.train.batches import ahead
 from magnet_cli.train.curves import draw_curves
 from magnet_cli.train.destination import CHECKPOINT
-from magnet_cli.train.encoder_start import encoders_of
+from magnet_cli.train.encoder_start import encoders_of, refuse_idle_rate
 from magnet_cli.train.interruption import Interruption
 from magnet_cli.train.log import Line, append_line, cut_log
 from magnet_cli.train.precision import Arithmetic
@@ -178,7 +178,8 @@ class Trainer:
 
     Raises:
         DeviceError: This machine has no such device.
-        UsageError: The loop validates, but on nothing; or the device cannot do the precision.
+        UsageError: The loop validates, but on nothing; or it has a rate for encoders, and the network none; or the
+            device cannot do the precision.
     """
 
     def __init__(
@@ -198,6 +199,7 @@ class Trainer:
                 value=config.validate_every,
                 advice="Name scenes in validation, or leave validate_every out",
             )
+        refuse_idle_rate(network, config)
         self.arithmetic = Arithmetic(config)
         self.network = channels_last(network.to(self.arithmetic.device))
         self.batches, self.config, self.files, self.objective = batches, config, files, objective

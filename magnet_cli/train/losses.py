@@ -59,9 +59,11 @@ def summed_loss(logits: Tensor, labels: Tensor, weights: Tensor, *, config: Loop
         logits: `(n, classes, h, w)` float32.
         labels: `(n, h, w)` int64.
         weights: The weights of the classes, `(classes,)` float32.
-        config: Names the loss.
+        config: Names the loss, and how far the probabilities follow the weights.
         ignore: The label of pixels without a class.
     """
+    if config.logit_adjustment:
+        logits = logits + config.logit_adjustment * weights.log()[:, None, None]
     if config.loss == "focal":
         return focal(logits, labels, weights, gamma=config.focal_gamma, ignore=ignore)
     return functional.cross_entropy(

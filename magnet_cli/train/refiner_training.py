@@ -17,6 +17,7 @@ from magnet_cli.models.bundle_writer import read_description, write_bundle
 from magnet_cli.models.registry import build_refiner
 from magnet_cli.train.backbone_training import keep_text
 from magnet_cli.train.destination import real_path, training_folder
+from magnet_cli.train.encoder_start import refuse_idle_rate
 from magnet_cli.train.folds import scene_views, with_marks
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
@@ -24,6 +25,7 @@ from magnet_cli.train.scene_data import refuse_preparation, scenes_for
 from magnet_cli.train.scene_fields import short_hash
 from magnet_cli.train.snapshots import identity
 from magnet_cli.train.stage_runs import Refiners, accumulated_runs, direct_runs, ending_of, fit_at, mean_iou
+from magnet_cli.train.unread_keys import NONE, refuse_idle_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
     from magnet_cli.train.temperature import Fit
 
 CONFIG_FILE = "train-refiner.toml"
-NONE = "none"
-"""Instead of a refiner's architecture: temperatures and scores only."""
 SIDE = 160
 """Rows and columns of the pieces that a refiner learns from."""
 
@@ -127,9 +127,11 @@ class Course:
         config = self.config
         flags = [config.folds.accumulate, config.folds.per_scale, config.data.ignore]
         network = [config.network.architecture, json.dumps(config.network.options, sort_keys=True)]
-        return short_hash(
-            [*network, identity(config.loop, {}), *flags, self.temperatures, *(view.key for view in views)]
-        )
+        loop = identity(config.loop, {})
+        # Trainings that were begun before there was this key go on.
+        if not config.loop.logit_adjustment:
+            del loop["[loop] logit_adjustment"]
+        return short_hash([*network, loop, *flags, self.temperatures, *(view.key for view in views)])
 
     def network(
         self,
@@ -198,11 +200,12 @@ def train_refiner(
     output = real_path(output)
     bundle = load_bundle(str(output))
     check_configuration(bundle, config)
+    refuse_idle_keys(config, "refiner")
     with training_folder(output, ".refiner-training", ()) as work:
         folder = work.path
         scenes = scenes_for(bundle, data, config.data, work=folder, output=output, message=message)
         work.depend_on(scenes)
-        folds = scene_views(scenes, bundle=bundle, config=config, folder=folder, progress=progress)
+        folds = scene_views(scenes, bundle=bundle, config=config, folder=folder, progress=progress, message=message)
         views = [view for fold in folds for view in fold]
         stages, ignore = views[0].stages, config.data.ignore
         fits = [
@@ -268,7 +271,8 @@ def check_configuration(bundle: Bundle, config: TrainConfig) -> None:
             file=bundle.folder,
             advice="Train the backbone at two scales or more",
         )
-    build_refiner(config.network.architecture, classes=len(bundle.classes), options=config.network.options)
+    network = build_refiner(config.network.architecture, classes=len(bundle.classes), options=config.network.options)
+    refuse_idle_rate(network, config.loop)
 
 
 def course_ending(course: Course, folds: Sequence[Sequence[SceneView]], refiners: Refiners) -> Ending:

@@ -26,6 +26,7 @@ from magnet_cli.system.durable import writing
 from magnet_cli.system.memory import format_bytes, parse_bytes
 from magnet_cli.system.spool import Spool, SpooledRaster, raster_bytes
 from magnet_cli.system.written_files import WrittenFile, refuse_collisions
+from magnet_cli.train.config import DataConfig
 from magnet_cli.train.destination import CHECKPOINT, TRAINING_FILES
 from magnet_cli.train.scene_files import Pictures, labels_of, lay_out
 from magnet_cli.train.scenes import LabelledScene
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.models.network_spec import PixelSize
-    from magnet_cli.train.config import DataConfig
     from magnet_cli.train.scene_files import SceneLayout, ScenePart
 
     Pixels = NDArray[np.uint8]
@@ -225,7 +225,8 @@ def layouts_in(
 
     Raises:
         SourceError: A file is missing, or does not fit the others of its scene.
-        UsageError: A grid of crops is described, and the scenes are not folders of crops.
+        UsageError: A grid of crops is described, and the scenes are not folders of crops; or subfolders are named,
+            and the scenes are those of a CSV file.
     """
     is_list = data.suffix.lower() == ".csv"
     if config.grid and (is_list or not config.scenes):
@@ -234,6 +235,13 @@ def layouts_in(
             value=f"grid = {list(config.grid)}, {'a CSV file' if is_list else 'no scenes'}",
             file=data,
             advice="Leave grid out, so that each picture is a scene, or name folders of crops in scenes",
+        )
+    if is_list and (config.images, config.labels) != (DataConfig.images, DataConfig.labels):
+        raise UsageError(
+            "[data] images and labels name subfolders of a folder, and a CSV file names each picture and label map",
+            value=f"images = {config.images!r}, labels = {config.labels!r}",
+            file=data,
+            advice="Remove both keys",
         )
     if is_list:
         for sample in read_dataset(data, config.scenes):
@@ -310,14 +318,16 @@ def free_bytes(folder: Path) -> int:
 
 
 def held_bytes(layout: SceneLayout) -> int:
-    """Return the memory that a scene takes: picture, halvings, labels and mask."""
-    return layout.bands * sum(size.pixels for size in halvings(layout.size)) + layout.maps * layout.size.pixels
+    """Return the memory that a scene takes: picture, halvings, which of their pixels hold data, labels and mask."""
+    return (layout.bands + layout.masked) * sum(
+        size.pixels for size in halvings(layout.size)
+    ) + layout.maps * layout.size.pixels
 
 
 def spooled_bytes(layout: SceneLayout) -> int:
     """Return the disk that a streamed scene takes at most: halvings that its image lacks, labels and mask."""
     sizes = halvings(layout.size)
-    pixels = sum(raster_bytes(sizes[level], bands=layout.bands) for level in layout.spooled)
+    pixels = sum(raster_bytes(sizes[level], bands=layout.bands + layout.masked) for level in layout.spooled)
     return pixels + layout.maps * raster_bytes(layout.size, bands=1)
 
 
@@ -348,15 +358,22 @@ def read_scene(layout: SceneLayout, config: DataConfig, *, cache: CacheBudget) -
     states = layout.states()
     pixels = np.empty((layout.size.height, layout.size.width, layout.bands), np.uint8)
     labels = np.empty(pixels.shape[:2], np.uint8)
+    valid = np.ones(pixels.shape[:2], np.bool_) if layout.masked else None
     with Pictures(layout, cache=cache) as pictures:
         for box in chunks(layout.size, pixel=layout.bands):
-            pixels[box.slices] = pictures.read(box)
+            pixels[box.slices], holding = pictures.part(box)
+            if valid is not None and holding is not None:
+                valid[box.slices] = holding
         for box, part in labels_of(layout, pictures, values=config.values, ignore=config.ignore):
             labels[box.slices] = part
     mask = read_mask(layout)
     # Pixels and labels are read one after the other, so files that changed in between would not fit together.
     states.refuse_change()
-    return LabelledScene.of(layout.name, pixels=pixels, labels=labels, mask=mask, inputs=states)
+    if valid is not None and valid.all():
+        valid = None
+    return LabelledScene.of(
+        layout.name, pixels=pixels, labels=labels, mask=mask, valid=valid, filling=layout.filling, inputs=states
+    )
 
 
 def read_mask(layout: SceneLayout) -> Pixels | None:
@@ -371,9 +388,9 @@ def read_mask(layout: SceneLayout) -> Pixels | None:
         return mask.read(Box.whole(layout.size)).astype(np.uint8, copy=False)
 
 
-def original_of(part: ScenePart, shelf: Shelf, filling: tuple[int, ...] | None) -> Original:
+def original_of(part: ScenePart, shelf: Shelf) -> Original:
     """Return the image of a part, from which windows are read."""
-    return Original(shelf=shelf, path=part.image, bands=part.bands, filling=filling)
+    return Original(shelf=shelf, path=part.image, bands=part.bands)
 
 
 def stream_scene(layout: SceneLayout, config: DataConfig, *, spool: Spool, shelf: Shelf) -> LabelledScene:
@@ -391,8 +408,16 @@ def stream_scene(layout: SceneLayout, config: DataConfig, *, spool: Spool, shelf
             content.update(labels.data)
             plane.write(box.y, labels[..., None] ^ np.uint8(config.ignore))
         whole = layout.whole
-        source = pictures.read if whole is None else original_of(whole, shelf, layout.filling)
-        pixels = spool_pixels(spool, layout.size, bands=layout.bands, levels=layout.spooled, level0=source)
+        source = pictures.part if whole is None else original_of(whole, shelf)
+        pixels = spool_pixels(
+            spool,
+            layout.size,
+            bands=layout.bands,
+            levels=layout.spooled,
+            level0=source,
+            masked=layout.masked,
+            filling=layout.filling,
+        )
     mask = stream_mask(layout, spool)
     states.refuse_change()
     said = [str(layout.size), layout.bands, layout.fingerprint(), content.hexdigest()]

@@ -12,13 +12,15 @@ import numpy as np
 
 from magnet_cli import images
 from magnet_cli.errors import SourceError
+from magnet_cli.evaluation.stored_values import classes_of_values
 from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.images.labels import open_labels, open_region
 from magnet_cli.images.protocol import NODATA, Request
 from magnet_cli.options.regions import is_geojson
 from magnet_cli.plan.bands import positions_by_name
 from magnet_cli.system.closing import Closing
-from magnet_cli.train.streams import chunks, filled, spooled_levels
+from magnet_cli.train.stores import filled_where
+from magnet_cli.train.streams import chunks, spooled_levels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 RGB = 3
 """Number of bands that are read of an image, where no names of bands are known: the first ones."""
+ONE_OF_A_NAME = "Copy the bands that you mean into a picture of their own, as gdal_translate -b 3 -b 2 -b 1 does"
+"""What the user of a training can do where a picture has several bands of one name."""
 WIDEST = 4
 """About the bytes that a pixel takes while labels, region and validity are read together."""
 
@@ -72,7 +76,10 @@ class ScenePart:
         Raises:
             SourceError: A file cannot be read, or a polygon has no class that is known.
         """
-        raster = None if is_geojson(self.label.name) else stack.enter_context(open_labels(self.label, values=values))
+        raster = None
+        if not is_geojson(self.label.name):
+            own = classes_of_values(self.label, values, names=names)
+            raster = stack.enter_context(open_labels(self.label, values=own))
         if raster is not None and self.corrections is None:
             return raster.read
         from magnet_cli.areas.drawn_labels import DrawnLabels  # noqa: PLC0415 - shapely is needed with polygons alone
@@ -105,6 +112,11 @@ class SceneLayout:
     def bands(self) -> int:
         """The number of bands that are trained on."""
         return len(self.parts[0].positions)
+
+    @property
+    def masked(self) -> bool:
+        """Whether pixels may hold no data."""
+        return any(part.info.has_mask for part in self.parts)
 
     @property
     def maps(self) -> int:
@@ -219,13 +231,17 @@ def lay_out(
 
 def _positions(info: ImageInfo, bands: Sequence[str] | None) -> tuple[int, ...]:
     """Return the positions of the bands that are read, as `magnet segment` reads them where names or counts agree."""
-    found = None if bands is None else positions_by_name(info, bands)
+    found = None if bands is None else positions_by_name(info, bands, advice=ONE_OF_A_NAME)
     return tuple(range(min(len(info.bands), RGB if bands is None else len(bands)))) if found is None else found
 
 
 def _band_notes(info: ImageInfo, bands: Sequence[str] | None) -> tuple[str, ...]:
     """Return a note on an image of which some bands are read because they are the first ones."""
-    if bands is None or len(info.bands) <= len(bands) or positions_by_name(info, bands) is not None:
+    if (
+        bands is None
+        or len(info.bands) <= len(bands)
+        or positions_by_name(info, bands, advice=ONE_OF_A_NAME) is not None
+    ):
         return ()
     numbers = ",".join(map(str, range(1, len(bands) + 1)))
     text = (
@@ -328,11 +344,25 @@ class Pictures(Closing):
 
     def read(self, box: Box) -> Pixels:
         """Return level 0 in a box, `(box.height, box.width, bands)`."""
-        parts = [
-            (part.box, _reader(image, part, lambda region: filled(region, self._filling)))
-            for part, image in self._images
-        ]
-        return paste(box, parts).astype(np.uint8, copy=False)
+        return self.part(box)[0]
+
+    def part(self, box: Box) -> tuple[Pixels, NDArray[np.bool_] | None]:
+        """Return level 0 in a box, with the filling where there are no data, and where there are some."""
+        valid = np.ones((box.height, box.width), np.bool_)
+
+        def reader(image: Image, part: ScenePart) -> Reader:
+            def read(inner: Box) -> NDArray[np.generic]:
+                # Reading decodes, so pixels and their validity are taken from one region.
+                (region,) = image.read([Request(pitch=LEVEL0, box=inner, bands=part.bands)])
+                if region.valid is not None:
+                    valid[inner.shifted(x=part.box.x - box.x, y=part.box.y - box.y).slices] = region.valid
+                return region.pixels
+
+            return read
+
+        pixels = paste(box, [(part.box, reader(image, part)) for part, image in self._images])
+        known = None if valid.all() else valid
+        return filled_where(pixels.astype(np.uint8, copy=False), known, self._filling), known
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
         """Return `(box.height, box.width)`, True where there is data.
@@ -341,7 +371,7 @@ class Pictures(Closing):
         """
         if not any(image.info.has_mask for _, image in self._images):
             return None
-        parts = [(part.box, _reader(image, part, _validity)) for part, image in self._images]
+        parts = [(part.box, _validity_of(image, part)) for part, image in self._images]
         return paste(box, parts).astype(np.bool_, copy=False)
 
     def close(self) -> None:
@@ -349,12 +379,12 @@ class Pictures(Closing):
         self._stack.close()
 
 
-def _reader(image: Image, part: ScenePart, chosen: Callable[[images.Region], NDArray[np.generic]]) -> Reader:
-    return lambda box: chosen(image.read([Request(pitch=LEVEL0, box=box, bands=part.bands)])[0])
+def _validity_of(image: Image, part: ScenePart) -> Reader:
+    def read(box: Box) -> NDArray[np.generic]:
+        (region,) = image.read([Request(pitch=LEVEL0, box=box, bands=part.bands)])
+        return np.ones(region.pixels.shape[:2], np.bool_) if region.valid is None else region.valid
 
-
-def _validity(region: images.Region) -> NDArray[np.generic]:
-    return np.ones(region.pixels.shape[:2], np.bool_) if region.valid is None else region.valid
+    return read
 
 
 def labels_of(

@@ -53,6 +53,8 @@ class LabelledScene:
         pixels: Pixels,
         labels: Pixels,
         mask: Pixels | None = None,
+        valid: NDArray[np.bool_] | None = None,
+        filling: tuple[int, ...] | None = None,
         inputs: InputStates | None = None,
     ) -> LabelledScene:
         """Make a scene that is held in memory.
@@ -62,6 +64,8 @@ class LabelledScene:
             pixels: `(rows, columns, bands)` uint8.
             labels: `(rows, columns)` uint8.
             mask: `(rows, columns)` uint8, where there is one.
+            valid: `(rows, columns)`, True where the picture has data; None where all of it is.
+            filling: Value that each band has where it has none; None for 0.
             inputs: The states of the files that were read, before they were read.
 
         Raises:
@@ -75,11 +79,12 @@ class LabelledScene:
                 advice="Choose the label map of this picture",
             )
         digest = hashlib.sha256(repr(pixels.shape).encode())
-        for array in (pixels, labels) if mask is None else (pixels, labels, mask):
-            digest.update(np.ascontiguousarray(array).data)
+        for array in (pixels, labels, mask, valid):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).data)
         return cls(
             name=name,
-            pixels=HeldPixels(pixels),
+            pixels=HeldPixels(pixels, valid, filling=filling),
             labels=HeldLabels(labels),
             digest=digest.hexdigest(),
             mask=None if mask is None else HeldLabels(mask),

@@ -16,11 +16,13 @@ from magnet_cli.models.registry import build_selector
 from magnet_cli.models.weights_file import fill
 from magnet_cli.train.backbone_training import Recipe, check, keep_text
 from magnet_cli.train.destination import real_path, training_folder
+from magnet_cli.train.encoder_start import refuse_idle_rate
 from magnet_cli.train.folds import scene_views
 from magnet_cli.train.gains import PairSampler, census, pairs_of
 from magnet_cli.train.loop import Files, Trainer, seeded
 from magnet_cli.train.proposals import FieldObjective, GainObjective, SelectorObjective
-from magnet_cli.train.scene_data import refuse_preparation, scenes_for
+from magnet_cli.train.scene_data import refuse_preparation, scenes_for, split_scenes
+from magnet_cli.train.unread_keys import refuse_idle_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -89,11 +91,14 @@ def train_selector(
     output = real_path(output)
     bundle = load_bundle(str(output))
     check_configuration(bundle, config)
+    refuse_idle_keys(config, "selector")
     with training_folder(output, ".selector-training", (SELECTOR_FILE,)) as work:
         files = Files(folder=work.path)
         scenes = scenes_for(bundle, data, config.data, work=files.folder, output=output, message=message)
         work.depend_on(scenes)
-        trainer, lesson = selector_trainer(bundle, config, scenes, files=files, progress=watch.get("progress"))
+        trainer, lesson = selector_trainer(
+            bundle, config, scenes, files=files, progress=watch.get("progress"), message=message
+        )
         network = trainer.fit(**watch)
         if not trainer.done:
             return None
@@ -121,23 +126,28 @@ def selector_trainer(
     *,
     files: Files,
     progress: Progress | None = None,
+    message: Message | None = None,
 ) -> tuple[Trainer, Lesson]:
     """Return what fits a selector to windows of scenes, and what it learns from.
 
     Raises:
         SourceError: A scene does not fit the bundle.
-        UsageError: The bundle is of a kind that cannot be trained, or there is nothing to learn.
+        UsageError: The bundle is of a kind that cannot be trained, or there is nothing to learn; or a name of
+            `[data] validation` is unknown.
     """
     check(scenes, Recipe(bundle=bundle, data=config.data, loop=config.loop))
+    learnt, _ = split_scenes(scenes, config.data)
     pairs: list[WindowPair] = []
     if config.folds.held_out:
-        folds = scene_views(scenes, bundle=bundle, config=config, folder=files.folder, progress=progress)
+        folds = scene_views(
+            scenes, bundle=bundle, config=config, folder=files.folder, progress=progress, message=message
+        )
         views = [view for fold in folds for view in fold]
         pairs = pairs_of(views, scenes, bundle=bundle, ignore=config.data.ignore)
     seeded(config.loop.seed, threads=config.loop.threads)
     network = selector_of(bundle, config)
     if not pairs:
-        lesson = own_lesson(bundle, config, scenes, cells=network.cells)
+        lesson = own_lesson(bundle, config, learnt, cells=network.cells)
     elif config.selector.labels == "paper":
         lesson = field_lesson(bundle, config, pairs, cells=network.cells)
     else:
@@ -301,6 +311,12 @@ def check_configuration(bundle: Bundle, config: TrainConfig) -> None:
             "Leave the key out of [loop]",
         ),
         (
+            not config.loop.logit_adjustment,
+            "[loop] logit_adjustment is for networks that segment, and a selector learns from windows",
+            f"logit_adjustment = {config.loop.logit_adjustment:g}",
+            "Leave the key out of [loop]",
+        ),
+        (
             bundle.local is None,
             "the bundle's local branch was trained with its own selector",
             bundle.folder,
@@ -340,6 +356,7 @@ def check_configuration(bundle: Bundle, config: TrainConfig) -> None:
         if not holds:
             raise UsageError(rule, value=value, advice=advice)
     network = selector_of(bundle, config)
+    refuse_idle_rate(network, config.loop)
     if not gain:
         refuse_unequal(bundle.input.size, cells=network.cells)
 

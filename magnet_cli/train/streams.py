@@ -17,7 +17,7 @@ from magnet_cli.images.levels import choose_level
 from magnet_cli.images.protocol import Request
 from magnet_cli.images.store import Pixels as Fetched
 from magnet_cli.system.spool import TILE, Spool, SpooledRaster
-from magnet_cli.train.stores import halved, halvings, level0_image
+from magnet_cli.train.stores import filled, halved_part, halvings, level0_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -41,15 +41,6 @@ MOST_OPEN = 128
 """Images open at a time: systems allow a process a thousand files or so."""
 
 
-def filled(region: Region, filling: tuple[int, ...] | None) -> Pixels:
-    """Return the pixels of a region, and a value of each band where there are no data; None leaves them at 0."""
-    if filling is None or region.valid is None:
-        return region.pixels
-    pixels = region.pixels.copy()
-    pixels[~region.valid] = filling
-    return pixels
-
-
 class Shelf:
     """Images opened when they are read, a few at a time: the least recently read is closed first.
 
@@ -63,15 +54,15 @@ class Shelf:
         self._opened: OrderedDict[Path, Image] = OrderedDict()
         weakref.finalize(self, _close_all, self._opened)
 
-    def read(self, path: Path, request: Request, filling: tuple[int, ...] | None = None) -> Pixels:
-        """Return the pixels of a request, `(box.height, box.width, bands)`; those without data get the filling."""
+    def read(self, path: Path, request: Request) -> Region:
+        """Return the pixels of a request, and which of them hold data."""
         with self._lock:
             # Under the lock, because an image that one thread reads must not be closed by another one.
             if path not in self._opened:
                 self._opened[path] = images.open_image(path)
                 self._shut()
             self._opened.move_to_end(path)
-            return filled(self._opened[path].read([request])[0], filling)
+            return self._opened[path].read([request])[0]
 
     def _shut(self) -> None:
         while len(self._opened) > 1 and (len(self._opened) > MOST_OPEN or self._resident > self._memory):
@@ -95,12 +86,10 @@ class Original:
     path: Path
     bands: tuple[int, ...] | None = None
     """Positions of the bands that are read; None for all."""
-    filling: tuple[int, ...] | None = None
-    """Value of each band where there are no data; None for 0."""
 
-    def read(self, request: Request) -> Pixels:
+    def read(self, request: Request) -> Region:
         """Read the bands of a region of the image."""
-        return self.shelf.read(self.path, replace(request, bands=self.bands), self.filling)
+        return self.shelf.read(self.path, replace(request, bands=self.bands))
 
 
 class StreamedPixels:
@@ -109,27 +98,41 @@ class StreamedPixels:
     Args:
         size: The size of level 0.
         bands: Number of bands.
-        planes: Levels that were spooled.
+        planes: Levels that were spooled. With one band more than the picture has, that band is 0 where there are no
+            data.
         original: The image that has the other levels; None where there are none.
+        filling: Value that each band has where there are no data; None for 0.
     """
 
     def __init__(
-        self, size: Size, *, bands: int, planes: Mapping[int, SpooledRaster], original: Original | None
+        self,
+        size: Size,
+        *,
+        bands: int,
+        planes: Mapping[int, SpooledRaster],
+        original: Original | None,
+        filling: tuple[int, ...] | None = None,
     ) -> None:
-        self.sizes, self.bands = halvings(size), bands
+        self.sizes, self.bands, self.filling = halvings(size), bands, filling
         self._planes, self._original = dict(planes), original
 
     def read(self, level: int, box: Box) -> Pixels:
         """Return the pixels of a box of a level, from the spool where the level lies there."""
+        return self.part(level, box)[0]
+
+    def part(self, level: int, box: Box) -> tuple[Pixels, NDArray[np.bool_] | None]:
+        """Return the pixels of a box of a level, and which of them hold data; None where all do."""
         if level in self._planes:
-            return self._planes[level].read(box)
-        return self._asked(Request(pitch=Pitch.square(2**level), box=box))
+            return divided(self._planes[level].read(box), self.bands)
+        region = self._asked(Request(pitch=Pitch.square(2**level), box=box))
+        return filled(region, self.filling), region.valid
 
     def sample(self, request: Request) -> Pixels:
         """Return the pixels of a request, resampled."""
-        return self._spooled.read([request])[0].pixels if 0 in self._planes else self._asked(request)
+        region = self._spooled.read([request])[0] if 0 in self._planes else self._asked(request)
+        return filled(region, self.filling)
 
-    def _asked(self, request: Request) -> Pixels:
+    def _asked(self, request: Request) -> Region:
         if self._original is None:
             message = f"no level serves {request}"
             raise LookupError(message)
@@ -137,7 +140,23 @@ class StreamedPixels:
 
     @cached_property
     def _spooled(self) -> PyramidImage:
-        return level0_image(PlaneStore(self._planes[0]), size=self.sizes[0], bands=self.bands)
+        plane = self._planes[0]
+        store, masked = PlaneStore(plane, self.bands), plane.bands > self.bands
+        return level0_image(store, size=self.sizes[0], bands=self.bands, masked=masked)
+
+
+def divided(values: Pixels, bands: int) -> tuple[Pixels, NDArray[np.bool_] | None]:
+    """Return the bands of spooled pixels, and which of them hold data by a further band; None where all do."""
+    if values.shape[2] == bands:
+        return values, None
+    valid = values[:, :, bands] > 0
+    return values[:, :, :bands], None if valid.all() else valid
+
+
+def joined(pixels: Pixels, valid: NDArray[np.bool_] | None) -> Pixels:
+    """Return pixels with a further band that is 0 where they hold no data."""
+    further = np.full(pixels.shape[:2], 1, np.uint8) if valid is None else valid.astype(np.uint8)
+    return np.concatenate([pixels, further[:, :, None]], axis=2)
 
 
 @dataclass(frozen=True)
@@ -145,14 +164,16 @@ class PlaneStore:
     """A plane in the form of a store, as readers of images use it."""
 
     plane: SpooledRaster
+    bands: int
+    """Bands of the picture; the plane may have one more."""
 
     def block(self, level: int) -> Size:  # noqa: ARG002 (there is one level)
         """Return the size of a tile."""
         return Size(width=TILE, height=TILE)
 
     def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Fetched:  # noqa: ARG002 (one level)
-        """Return the pixels of a box, all of which hold data."""
-        return Fetched(self.plane.read(box), None).only(bands)
+        """Return the pixels of a box, and which of them hold data."""
+        return Fetched(*divided(self.plane.read(box), self.bands)).only(bands)
 
     def close(self) -> None:
         """Do nothing, because the spool belongs to its owner."""
@@ -205,7 +226,14 @@ def _far(info: ImageInfo, shrink: int) -> bool:
 
 
 def spool_pixels(
-    spool: Spool, size: Size, *, bands: int, levels: tuple[int, ...], level0: Callable[[Box], Pixels] | Original
+    spool: Spool,
+    size: Size,
+    *,
+    bands: int,
+    levels: tuple[int, ...],
+    level0: Callable[[Box], tuple[Pixels, NDArray[np.bool_] | None]] | Original,
+    masked: bool = False,
+    filling: tuple[int, ...] | None = None,
 ) -> StreamedPixels:
     """Decode what windows cannot be read from, once.
 
@@ -214,7 +242,9 @@ def spool_pixels(
         size: The size of level 0.
         bands: The bands of the scene.
         levels: The levels that `spooled_levels` has returned.
-        level0: The image where it can be read by region, else what reads a box of level 0.
+        level0: The image where it can be read by region, else what reads a box of level 0 and its pixels with data.
+        masked: Whether pixels may hold no data.
+        filling: Value that each band gets there; None for 0.
 
     Raises:
         SourceError: The image cannot be decoded.
@@ -224,13 +254,15 @@ def spool_pixels(
     planes: dict[int, SpooledRaster] = {}
     sizes = halvings(size)
     for level in levels:
-        done = StreamedPixels(size, bands=bands, planes=planes, original=original)
-        plane = SpooledRaster(spool, sizes[level], bands=bands)
+        done = StreamedPixels(size, bands=bands, planes=planes, original=original, filling=filling)
+        plane = SpooledRaster(spool, sizes[level], bands=bands + masked)
         if level == 0 and not isinstance(level0, Original):
             for box in chunks(size, pixel=bands):
-                plane.write(box.y, level0(box))
+                part = level0(box)
+                plane.write(box.y, joined(*part) if masked else part[0])
         elif level:
             for box in chunks(sizes[level - 1], pixel=bands * SUMMED):
-                plane.write(box.y // 2, halved(done.read(level - 1, box))[: sizes[level].height])
+                part = halved_part(*done.part(level - 1, box), filling)
+                plane.write(box.y // 2, (joined(*part) if masked else part[0])[: sizes[level].height])
         planes[level] = plane
-    return StreamedPixels(size, bands=bands, planes=planes, original=original)
+    return StreamedPixels(size, bands=bands, planes=planes, original=original, filling=filling)

@@ -22,6 +22,8 @@ def card(
     network: nn.Module,
     scenes: Sequence[LabelledScene],
     origin: EncoderOrigin | None,
+    iterations: int,
+    best: int | None,
 ) -> str:
     """Return the text of a card, in Markdown, of everything that a training knows about its bundle.
 
@@ -31,6 +33,8 @@ def card(
         network: The trained backbone.
         scenes: The scenes that it was trained on.
         origin: The source of the encoder's first weights; None where they were random.
+        iterations: The iterations that were computed; fewer than planned where patience ran out.
+        best: The iteration whose weights the bundle has, as its validation was the best; None for the last one.
     """
     spec, loop = bundle.input, config.loop
     parameters = sum(weight.numel() for weight in network.parameters())
@@ -52,6 +56,8 @@ def card(
     lines += ["", "## Data", "", f"The network was trained on {len(scenes)} scenes:", ""]
     lines += [f"- {scene.name}, {scene.size} pixels" for scene in scenes]
     held = ", ".join(config.data.validation)
+    early = "" if iterations == loop.iterations else f" (of {loop.iterations}, until patience ran out)"
+    chosen = "" if best is None else f"The weights are those of iteration {best}, whose validation was the best. "
     lines += [
         "",
         f"It was validated on {held}." if held else "No scene was held out, so that the training gives no score.",
@@ -60,9 +66,9 @@ def card(
         "## Training",
         "",
         (
-            f"{loop.iterations} iterations of {loop.batch} windows, {loop.optimizer}, highest rate {loop.rate:g} "
-            f"(encoder {loop.rate * loop.encoder_rate:g}), {loop.loss}, seed {loop.seed}. `train.toml` is the whole "
-            "configuration; the same command with it gives the same weights on a CPU."
+            f"{iterations} iterations{early} of {loop.batch} windows, {loop.optimizer}, highest rate {loop.rate:g} "
+            f"(encoder {loop.rate * loop.encoder_rate:g}), {loop.loss}, seed {loop.seed}. {chosen}"
+            "`train.toml` is the whole configuration; the same command with it gives the same weights on a CPU."
         ),
         "",
     ]

@@ -22,8 +22,10 @@ selector = {{ architecture = "ppn-small", options = {{ width = 2 }} }}
 local = {{ architecture = "grnet-small", options = {{ aggregation = 4, {SMALL} }} }}
 """
 )
+# A selector is added to a bundle that has its description.
 SELECTOR = (
-    CONFIG.replace('architecture = "conv"', 'architecture = "ppn-small"\noptions = { cells = 2, width = 2 }')
+    CONFIG[CONFIG.index("[network]") :]
+    .replace('architecture = "conv"', 'architecture = "ppn-small"\noptions = { cells = 2, width = 2 }')
     .replace("iterations = 40", "iterations = 4")
     .replace("rate = 0.2", "rate = 0.01")
 )

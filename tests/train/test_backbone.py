@@ -130,6 +130,9 @@ def test_an_early_end_makes_the_bundle(tmp_path: Path) -> None:
     lines: list[dict[str, float]] = []
     assert train_backbone(data, tmp_path / "tiny", config, progress=lines.append, until=30) is not None
     assert lines[-1]["iteration"] == 2
+    told = (tmp_path / "tiny" / "README.md").read_text()
+    assert "2 iterations (of 40, until patience ran out) of 4 windows" in told
+    assert "The weights are those of iteration 1, whose validation was the best." in told
 
 
 def test_other_pixels_are_another_training(tmp_path: Path) -> None:
@@ -170,6 +173,13 @@ def test_an_encoder_begins_with_weights_of_other_images(tmp_path: Path) -> None:
         if key.endswith(".weight"):
             torch.testing.assert_close(written[f"resnet_backbone.{key}"].float(), value, rtol=1e-3, atol=1e-3)
     assert begun.keys() == written.keys()
+
+
+def test_a_rate_of_an_encoder_that_is_not_there_is_refused_before_any_work(tmp_path: Path) -> None:
+    text = CONFIG.replace("rate = 0.2", "rate = 0.2\nencoder_rate = 0.3")
+    with pytest.raises(UsageError, match=r"no effect on a network without an encoder \(got encoder_rate = 0.3"):
+        train_backbone(tmp_path / "no-data", tmp_path / "tiny", TrainConfig.parse(text))
+    assert not (tmp_path / "tiny.training").exists()
 
 
 def test_an_encoders_rate_is_a_share_of_the_loops() -> None:

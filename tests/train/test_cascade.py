@@ -121,6 +121,9 @@ def test_the_command_tells_what_masks_are_worth_before_and_after(data: Path, tmp
         ('name = "tiny"', 'name = "tiny"\nkind = "segmentation"', WeightsError, "networks"),
         ("colour = 0.0", "colour = 0.0\nrare = 0.3", UsageError, "rare and border are for backbones"),
         ("colour = 0.0", "colour = 0.0\nborder = 1", UsageError, "rare and border are for backbones"),
+        ("smallest = 16", "smallest = 16\nmasks = 0.5", UsageError, "no scene to train on has a mask"),
+        ("batch = 3", "batch = 3\nsmoothing = 0.1", UsageError, "smoothing is for networks that segment"),
+        ("batch = 3", "batch = 3\nlogit_adjustment = 0.5", UsageError, "logit_adjustment is for networks that segment"),
         ("smallest = 16", "smallest = 800", SourceError, "200 windows have no object of 800 pixels"),
     ],
 )

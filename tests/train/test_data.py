@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import imagecodecs
@@ -12,16 +13,22 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from magnet_cli import images
 from magnet_cli.errors import SourceError, UsageError
-from magnet_cli.geometry import Size
+from magnet_cli.geometry import Box, Pitch, Size
+from magnet_cli.images import CacheBudget, Region, Request
+from magnet_cli.images.reader import PyramidImage
+from magnet_cli.refinement.image_view import ImageView
 from magnet_cli.train.batches import BatchSampler, recoloured, without_borders
 from magnet_cli.train.config import DataConfig
 from magnet_cli.train.crops import CropWindow, cut_window, draw_window
-from magnet_cli.train.scene_data import load_scenes, split_scenes
+from magnet_cli.train.scene_data import layouts_in, load_scenes, split_scenes
+from magnet_cli.train.scene_files import Pictures
 from magnet_cli.train.scenes import LabelledScene
 from tests.train.support import labels_of, pixels_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -79,6 +86,8 @@ def test_a_list_of_pairs(tmp_path: Path) -> None:
     assert [found.name for found in load_scenes(table, DataConfig())] == ["town"]
     with pytest.raises(SourceError, match=r"none\.csv: the list cannot be read \(got No such file.*Check the path"):
         load_scenes(tmp_path / "none.csv", DataConfig())
+    with pytest.raises(UsageError, match=r"subfolders of a folder.*images = 'pictures', labels = 'labels'"):
+        load_scenes(tmp_path / "none.csv", DataConfig(images="pictures"))
     (tmp_path / "latin.csv").write_bytes("image,label\nB\u00e4ume.png,x.png".encode("latin-1"))
     with pytest.raises(SourceError, match=r"latin\.csv: cannot be read as a CSV file: .*in UTF-8"):
         load_scenes(tmp_path / "latin.csv", DataConfig())
@@ -229,6 +238,33 @@ def test_two_label_maps_of_one_picture_are_refused(tmp_path: Path) -> None:
         load_scenes(tmp_path, DataConfig())
 
 
+def test_pixels_and_their_validity_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = np.concatenate((picture(20, 30), np.full((20, 30, 1), 255, np.uint8)), axis=2)
+    whole[5:9, 3:20, 3] = 0
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for name, part in (("a", whole[:, :10]), ("b", whole[:, 10:])):
+        imagecodecs.imwrite(tmp_path / "images" / f"{name}.png", np.ascontiguousarray(part))
+        imagecodecs.imwrite(tmp_path / "labels" / f"{name}.png", np.zeros(part.shape[:2], np.uint8))
+    asked: list[Box] = []
+    read = PyramidImage.read
+
+    def counted(image: PyramidImage, requests: Sequence[Request]) -> list[Region]:
+        asked.extend(request.box for request in requests)
+        return read(image, requests)
+
+    config = DataConfig(scenes=(".",), grid=(1, 2))
+    (layout,) = layouts_in(tmp_path, config)
+    monkeypatch.setattr(PyramidImage, "read", counted)
+    with Pictures(layout, cache=CacheBudget(folder=tmp_path, max_bytes=1 << 30)) as pictures:
+        pixels, valid = pictures.part(Box(x=4, y=2, width=20, height=10))
+    assert asked == [Box(x=4, y=2, width=6, height=10), Box(x=0, y=2, width=14, height=10)]
+    present = whole[2:12, 4:24, 3] > 0
+    assert valid is not None
+    np.testing.assert_array_equal(valid, present)
+    np.testing.assert_array_equal(pixels[present], whole[2:12, 4:24, :3][present])
+
+
 def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
     save_parts(tmp_path, picture(20, 20), rows=1, columns=1)
     imagecodecs.imwrite(tmp_path / "images" / "p_001.webp", picture(20, 20))
@@ -339,16 +375,112 @@ def test_a_scene_that_changes_while_it_is_loaded_is_refused(tmp_path: Path, monk
     assert caught.value.file == str(label)
 
 
-@pytest.mark.parametrize("memory", ["4GiB", "1B"])
-def test_pixels_without_data_are_the_mean_as_in_a_run(tmp_path: Path, memory: str) -> None:
+def test_a_picture_with_two_bands_of_a_name_is_refused_with_what_a_training_can_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile.imwrite(tmp_path / "s.tif", np.ones((20, 20, 4), np.uint8), photometric="rgb", extrasamples=[0])
+    read = images.inspect
+    named = ("red", "green", "blue", "red")
+    monkeypatch.setattr(images, "inspect", lambda *args, **how: replace(read(*args, **how), bands=named))
+    imagecodecs.imwrite(tmp_path / "l.png", np.ones((20, 20), np.uint8))
+    (tmp_path / "s.csv").write_text("image,label\ns.tif,l.png\n")
+    with pytest.raises(SourceError, match="the image has 2 bands of that name") as caught:
+        load_scenes(tmp_path / "s.csv", DataConfig(), bands=("red", "green", "blue"))
+    assert "--bands" not in str(caught.value)  # `magnet train` has no such option
+    assert "gdal_translate -b" in str(caught.value)
+    assert caught.value.file == str(tmp_path / "s.tif")
+
+
+def without_data_at_the_top(folder: Path) -> NDArray[np.uint8]:
+    """Write `s.csv` with a scene whose first seven rows have no data, and return its pixels."""
     pixels = picture(20, 20)
     pixels[:7] = 3
     tags = [(42113, 2, 0, "3", True)]
-    tifffile.imwrite(tmp_path / "s.tif", pixels, photometric="rgb", tile=(16, 16), extratags=tags)
-    imagecodecs.imwrite(tmp_path / "l.png", np.ones((20, 20), np.uint8))
-    (tmp_path / "s.csv").write_text("image,label\ns.tif,l.png\n")
+    tifffile.imwrite(folder / "s.tif", pixels, photometric="rgb", tile=(16, 16), extratags=tags)
+    imagecodecs.imwrite(folder / "l.png", np.ones((20, 20), np.uint8))
+    (folder / "s.csv").write_text("image,label\ns.tif,l.png\n")
+    return pixels
+
+
+@pytest.mark.parametrize("memory", ["4GiB", "1B"])
+def test_pixels_without_data_are_the_mean_as_in_a_run(tmp_path: Path, memory: str) -> None:
+    pixels = without_data_at_the_top(tmp_path)
     config, mean = DataConfig(ignore=9, memory=memory), (0.5, 0.25, 0.1)
     (found,) = load_scenes(tmp_path / "s.csv", config, work=tmp_path / "work", mean=mean)
     pixels[:7] = (128, 64, 26)
     np.testing.assert_array_equal(pixels_of(found), pixels)
     assert (labels_of(found)[:7] == 9).all()
+
+
+@pytest.mark.parametrize("memory", ["4GiB", "1B"])
+@pytest.mark.parametrize("name", ["s.tif", "s.png"])
+@pytest.mark.parametrize("mean", [(0.5, 0.25, 0.1), None])
+def test_windows_are_averaged_from_data_alone_as_in_a_run(
+    tmp_path: Path, memory: str, name: str, mean: tuple[float, ...] | None
+) -> None:
+    pixels = np.full((300, 310, 3), 200, np.uint8)
+    holding = np.ones((300, 310), np.bool_)
+    holding[:77] = holding[:, 131:145] = holding[201:, 90:] = False
+    holding[150:160:2] = False
+    pixels[~holding] = 3
+    if name == "s.tif":
+        tags = [(42113, 2, 0, "3", True)]
+        tifffile.imwrite(tmp_path / name, pixels, photometric="rgb", tile=(64, 64), extratags=tags)
+    else:
+        imagecodecs.imwrite(tmp_path / name, np.dstack([pixels, holding * np.uint8(255)]))
+    imagecodecs.imwrite(tmp_path / "l.png", np.ones((300, 310), np.uint8))
+    (tmp_path / "s.csv").write_text(f"image,label\n{name},l.png\n")
+    config = DataConfig(memory=memory)
+    (scene,) = load_scenes(tmp_path / "s.csv", config, work=tmp_path / "work", mean=mean)
+    missing = (0, 0, 0) if mean is None else (128, 64, 26)
+    for side in (20, 33, 64, 100, 150, 290):
+        for corner in (-11, 0, 3, 60.5):
+            window = CropWindow(x=corner, y=corner, width=side, height=side)
+            found = cut_window(scene, window, size=Size(width=32, height=32))[0].reshape(-1, 3)
+            is_data = np.isclose(found, 200, atol=1e-3).all(axis=1)
+            assert (is_data | np.isclose(found, missing, atol=1e-3).all(axis=1)).all()
+    with images.open_image(tmp_path / name) as image:
+        for pitch in (1, 2, 3, 8):
+            box = Box.whole(Pitch.square(pitch).cover(image.info.size))
+            region = image.read([Request(pitch=Pitch.square(pitch), box=box)])[0]
+            run = region.pixels.copy()
+            if region.valid is not None:
+                run[~region.valid] = missing
+            np.testing.assert_array_equal(scene.pixels.sample(Request(pitch=Pitch.square(pitch), box=box)), run)
+
+
+@pytest.mark.parametrize("memory", ["4GiB", "1B"])
+def test_a_halving_of_data_beside_none_is_that_of_a_run(tmp_path: Path, memory: str) -> None:
+    pixels = picture(160, 200)
+    pixels[:61, 50:] = pixels[90:101] = 3
+    tags = [(42113, 2, 0, "3", True)]
+    tifffile.imwrite(tmp_path / "s.tif", pixels, photometric="rgb", tile=(64, 64), extratags=tags)
+    imagecodecs.imwrite(tmp_path / "l.png", np.ones((160, 200), np.uint8))
+    (tmp_path / "s.csv").write_text("image,label\ns.tif,l.png\n")
+    config = DataConfig(memory=memory)
+    (scene,) = load_scenes(tmp_path / "s.csv", config, work=tmp_path / "work", mean=(0.5, 0.25, 0.1))
+    box = Box.whole(scene.pixels.sizes[1])
+    found, valid = scene.pixels.part(1, box)
+    with images.open_image(tmp_path / "s.tif") as image:
+        region = image.read([Request(pitch=Pitch.square(2), box=box)])[0]
+    assert region.valid is not None
+    np.testing.assert_array_equal(valid, region.valid)
+    np.testing.assert_array_equal(found[region.valid], region.pixels[region.valid])
+    assert (found[~region.valid] == (128, 64, 26)).all()
+
+
+def test_a_cascade_gets_the_values_of_its_runs_where_there_are_no_data(tmp_path: Path) -> None:
+    without_data_at_the_top(tmp_path)
+    (scene,) = load_scenes(tmp_path / "s.csv", DataConfig(), bands=("red", "green", "blue"))
+    with images.open_image(tmp_path / "s.tif") as image:
+        span = (0.0, 255.0)
+        view = ImageView(
+            info=image.info,
+            names=("red", "green", "blue"),
+            bands=(0, 1, 2),
+            spans=(span, span, span),
+            value_range=span,
+            source="bundle",
+        )
+        seen, _ = view.read(image, Box.whole(image.info.size), pitch=1)
+    np.testing.assert_array_equal(pixels_of(scene), seen)

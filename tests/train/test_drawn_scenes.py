@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 
 from magnet_cli.errors import SourceError
 from magnet_cli.images import fingerprint
@@ -58,6 +60,22 @@ def test_polygons_alone_teach_where_they_are(tmp_path: Path, stored: NDArray[np.
     expected[6:30, 5:25] = 2
     expected[20:38, 20:40] = 1
     np.testing.assert_array_equal(labels_of(scene), expected)
+
+
+@pytest.mark.parametrize("named", [NAMES, ("dry", "wet", "road")])
+def test_a_mask_of_this_program_has_classes_and_no_stored_values(
+    tmp_path: Path, stored: NDArray[np.uint8], named: tuple[str, ...]
+) -> None:
+    """Masks of other classes have values, too, but 255 is never one of them: nothing was computed there."""
+    classes = [{"name": name, "color": "#112233"} for name in named]
+    mask = np.where(stored == 7, 1, stored).astype(np.uint8)
+    text = json.dumps({"classes": classes, "nodata": 255})
+    tifffile.imwrite(tmp_path / "mask.tif", mask, description=text, metadata=None, photometric="minisblack")
+    (tmp_path / "s.csv").write_text("name,image,label\none,a.png,labels.png\ntwo,a.png,mask.tif\n", encoding="utf-8")
+    config = DataConfig(label_values={"7": 1, "1": 2, "255": 2})
+    one, two = load_scenes(tmp_path / "s.csv", config, work=tmp_path / "work", names=NAMES)
+    np.testing.assert_array_equal(labels_of(one), np.where(stored == 7, 1, np.where(stored == 255, 2, stored)))
+    np.testing.assert_array_equal(labels_of(two), mask if named == NAMES else np.where(mask == 1, 2, mask))
 
 
 def test_files_that_do_not_fit_are_refused_before_the_training(tmp_path: Path, stored: NDArray[np.uint8]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import TYPE_CHECKING
 
+import imagecodecs
 import numpy as np
 import torch
 
@@ -29,11 +31,14 @@ class Threshold(torch.nn.Module):
         return torch.cat((-x[:, :1], x[:, :1]), dim=1)
 
 
-def scored(folder: Path, labels: np.ndarray) -> tuple[HeldOutScores, Validator]:
+def scored(
+    folder: Path, labels: np.ndarray, *, bright: tuple[int, ...] = (230, 230, 230), bands: str = "red, green, blue"
+) -> tuple[HeldOutScores, Validator]:
     """Return a scene whose left half is bright, whatever its labels say."""
     pixels = np.full((*labels.shape, 3), 20, np.uint8)
-    pixels[:, : labels.shape[1] // 2] = 230
+    pixels[:, : labels.shape[1] // 2] = bright
     text = CONFIG.replace("scales = [{ width = 16, height = 16 }, { width = 32, height = 32 }]", "scales = [SIDE]")
+    text = text.replace('["red", "green", "blue"]', str(bands.split(", ")))
     config = TrainConfig.parse(text.replace("SIDE", "{ width = 16, height = 16 }"))
     bundle = bundle_of(bundle_description(config, folder=folder), folder=folder)
     scene = LabelledScene.of("held <b>", pixels=pixels, labels=labels)
@@ -53,6 +58,13 @@ def test_confusion_counts_every_labelled_pixel_once(tmp_path: Path) -> None:
     assert "<b>" not in page.split("</style>")[1].split("<section>")[0]
     assert f"{100 * 400 / 415:.1f}" in page
     assert re.search(r"x 16, y 0|x 32, y 0", page)
+
+
+def test_pictures_have_the_colours_of_the_bands_by_name(tmp_path: Path) -> None:
+    scores, validator = scored(tmp_path, np.zeros((16, 32), np.uint8), bright=(230, 120, 10), bands="Blue, green, RED")
+    found = re.search(r"data:image/png;base64,([\w+/=]+)", evaluation_page(scores, validator, curves=None))
+    assert found is not None
+    assert imagecodecs.png_decode(base64.b64decode(found[1]))[0, 0].tolist() == [10, 120, 230]
 
 
 def test_the_worst_windows_come_first_and_unlabelled_ones_not_at_all(tmp_path: Path) -> None:

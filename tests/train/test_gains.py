@@ -280,6 +280,7 @@ def test_the_papers_rule_over_fields_compares_the_cells_of_the_field() -> None:
     ("old", "new", "message"),
     [
         ('held_out = [["a"], ["b"]]\nbackbones = ["one", "two"]', "", "not seen.*no held_out"),
+        ("[loop]", "[loop]\nlogit_adjustment = 0.5", "logit_adjustment is for networks that segment"),
         (', against = "constant"', "", "compares with a constant"),
         ('labels = "gain"', 'labels = "gains"', r"\[selector\] labels must be paper or gain"),
         ('labels = "gain"', 'labels = "gain"\nminimum = 0.1', "minimum must be 0 where labels is gain"),

@@ -85,7 +85,7 @@ def test_held_out_scenes_compare_the_variants(data: Path, tmp_path: Path) -> Non
     found = bundle.metrics["variants"]
     assert list(found) == ["selected", "all", "local-only", "global-only"]
     assert found["selected"] == pytest.approx(100 * max(line.get("best_miou", 0) for line in lines), abs=0.01)
-    text = text.replace("cells = 2", 'cells = 2\nvariant = "all"')
+    text = text.replace("cells = 2", 'cells = 2\nvariant = "all"').replace("selecting = 1\n", "")
     bundle = train_grnet(data, tmp_path / "two", TrainConfig.parse(text))
     assert bundle is not None
     assert bundle.selector is None
@@ -202,11 +202,27 @@ def test_a_selector_is_added_to_a_bundle_and_goes_on_where_it_stopped(data: Path
     assert same(tmp_path / "one" / "selector.safetensors", tmp_path / "two" / "selector.safetensors")
 
 
+def test_a_selector_does_not_learn_from_scenes_to_validate_on(data: Path, tmp_path: Path) -> None:
+    train_backbone(data, tmp_path / "one", TrainConfig.parse(CONFIG.replace("iterations = 40", "iterations = 1")))
+    bundle = train_selector(
+        data, tmp_path / "one", TrainConfig.parse(SELECTOR.replace("colour", 'validation = ["b"]\ncolour'))
+    )
+    assert bundle is not None
+    assert bundle.metrics["selector"]["scenes"] == ["a"]
+    with pytest.raises(UsageError, match="validation names scenes that the data do not have"):
+        train_selector(
+            data, tmp_path / "one", TrainConfig.parse(SELECTOR.replace("colour", 'validation = ["B"]\ncolour'))
+        )
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         (f"scales = [{SIDE}]", f"scales = [{SIDE}, {SIDE}]", "has one scale"),
         ("cells = 2", "cells = 3", "multiple of its 3 cells"),
+        ("alone = 2", "alone = 8", "needs more than 9 iterations"),
+        ("selecting = 1", "selecting = 6", "needs more than 8 iterations"),
+        ("alone = 2\nselecting = 1", 'variant = "all"\nalone = 8', "needs more than 8 iterations"),
         ("cells = 2", "cells = 1", "cells must be at least 2"),
         ("cells = 2", 'cells = 2\nfusion = "sum"', "fusion must be literal or detail"),
         ("cells = 2", 'cells = 2\nvariant = "some"', "variant must be selected or all"),

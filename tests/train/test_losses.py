@@ -68,3 +68,33 @@ def test_smoothing_gives_a_share_of_each_label_to_all_classes() -> None:
         share = [0.3 / 3 + (0.7 if index == int(labels[n, y, x]) else 0.0) for index in range(3)]
         total -= sum(part * float(WEIGHTS[index]) * log_p[index] for index, part in enumerate(share))
     assert float(summed_loss(logits, labels, WEIGHTS, config=config, ignore=255)) == pytest.approx(total, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "focal"])
+def test_adjusted_logits_are_those_plus_the_logarithms_of_the_weights(loss: str) -> None:
+    logits, labels = example()
+    config = LoopConfig(loss=loss, focal_gamma=2, logit_adjustment=0.5)
+    raised = logits + torch.tensor([0.5 * log(weight) for weight in WEIGHTS.tolist()]).reshape(3, 1, 1)
+    expected = by_hand(raised, labels, gamma=2 if loss == "focal" else 0)
+    assert float(summed_loss(logits, labels, WEIGHTS, config=config, ignore=255)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("adjustment", "power"), [(0.0, 1.0), (0.4, 0.6), (1.0, 0.0)])
+def test_the_adjustment_takes_the_weights_out_of_the_probabilities(adjustment: float, power: float) -> None:
+    # Pixels that look alike, and whose classes have these shares: the least loss is at p = w^power share, normed.
+    shares = torch.tensor([0.6, 0.3, 0.1])
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor([6, 3, 1])).reshape(1, 1, 10)
+    logits = torch.zeros(3, requires_grad=True)
+    config = LoopConfig(logit_adjustment=adjustment)
+    optimizer = torch.optim.LBFGS([logits], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        everywhere = logits.reshape(1, 3, 1, 1).expand(1, 3, 1, 10)
+        loss = summed_loss(everywhere, labels, WEIGHTS, config=config, ignore=255)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    expected = WEIGHTS**power * shares
+    torch.testing.assert_close(logits.detach().softmax(dim=0), expected / expected.sum(), rtol=1e-3, atol=1e-4)

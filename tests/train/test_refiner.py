@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,8 +24,9 @@ from magnet_cli.plan import defaults
 from magnet_cli.train import scene_fields as fields
 from magnet_cli.train.canvases import HeldField, HeldTruth, Scratch
 from magnet_cli.train.config import TrainConfig
-from magnet_cli.train.refiner_training import FieldSampler, train_refiner
-from magnet_cli.train.scene_fields import SceneView, stages_of
+from magnet_cli.train.refiner_training import Course, FieldSampler, train_refiner
+from magnet_cli.train.scene_fields import SceneView, short_hash, stages_of
+from magnet_cli.train.snapshots import HARMLESS
 from magnet_cli.train.stage_runs import Previous, Refiners, StageRun, accumulated_runs, merged_field
 from tests.train.fields import make_bundle, make_data, make_scene, probabilities_in, square, view_of, whole
 from tests.train.support import labels_of, pixels_of
@@ -94,7 +96,14 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     config = TrainConfig.parse(CONFIG.replace('["a"]', '["c"]'))
     with pytest.raises(UsageError, match="scene that the data do not have"):
         train_refiner(data, make_bundle(tmp_path / "two"), config)
+    unknown = CONFIG.replace("colour = 0.0", 'validation = ["A"]')
+    with pytest.raises(UsageError, match=r"\[data\] validation names scenes that the data do not have"):
+        train_refiner(data, tmp_path / "two", TrainConfig.parse(unknown))
+    alone = CONFIG.split("[folds]", maxsplit=1)[0].replace("colour = 0.0", 'validation = ["a", "b"]')
+    with pytest.raises(UsageError, match="leaves nothing to train on"):
+        train_refiner(data, tmp_path / "two", TrainConfig.parse(alone))
     text = CONFIG.replace("balance = 0.0", "validate_every = 1").replace("colour = 0.0", 'validation = ["a"]')
+    text = text.replace('[["a"], ["b"]]', '[["b"]]')
     with pytest.raises(UsageError, match="not validated while it is fitted"):
         train_refiner(data, tmp_path / "two", TrainConfig.parse(text))
 
@@ -154,7 +163,8 @@ def with_backbones(tmp_path: Path, *names: str) -> TrainConfig:
     (tmp_path / "configs").mkdir(exist_ok=True)
     listed = ", ".join(f'"../{name}"' for name in names)
     path = tmp_path / "configs" / "r.toml"
-    path.write_text(CONFIG.replace("rounds = 1", f"rounds = 1\nbackbones = [{listed}]"))
+    text = CONFIG.partition("[folds.loop]")[0]
+    path.write_text(text.replace("rounds = 1", f"rounds = 1\nbackbones = [{listed}]"))
     return TrainConfig.read(path)
 
 
@@ -200,7 +210,8 @@ def test_a_backbone_of_another_kind_is_refused(tmp_path: Path, change: dict[str,
 
 def test_temperatures_alone(tmp_path: Path) -> None:
     data, output = make_data(tmp_path / "data"), make_bundle(tmp_path / "tiny")
-    config = TrainConfig.parse(CONFIG.replace('"shared"\noptions = { width = 4 }', '"none"'))
+    head, _, rest = CONFIG.replace('"shared"\noptions = { width = 4 }', '"none"').partition("[loop]")
+    config = TrainConfig.parse(head + rest[rest.index("[folds]") :].replace("rounds = 1\n", ""))
     bundle = train_refiner(data, output, config)
     assert bundle.refiners == ()
     assert len(bundle.backbone.temperature.scales) == 2
@@ -216,7 +227,7 @@ def test_temperatures_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="must be trained again"):
         train_refiner(data, output, config)
     with pytest.raises(UsageError, match="neither a refiner nor temperatures"):
-        train_refiner(data, output, TrainConfig.parse(config.text.replace("rounds = 1", "temperatures = false")))
+        train_refiner(data, output, TrainConfig.parse(config.text.replace("[folds]", "[folds]\ntemperatures = false")))
 
 
 def test_a_run_speaks_at_the_temperatures_that_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,6 +319,25 @@ def test_other_settings_do_not_take_up_an_old_checkpoint(tmp_path: Path) -> None
     before = train_refiner(data, output, TrainConfig.parse(CONFIG))
     after = train_refiner(data, output, TrainConfig.parse(CONFIG.replace("rate = 0.01", "rate = 0.02")))
     assert before.refiners[0].sha256 != after.refiners[0].sha256
+
+
+def test_a_training_that_knows_no_logit_adjustment_goes_on(tmp_path: Path) -> None:
+    config = TrainConfig.parse(CONFIG)
+    bundle = load_bundle(str(make_bundle(tmp_path / "tiny")))
+    names, weighted = [], replace(config.loop, balance=0.5)
+    for adjusted in (0.0, 0.5):
+        loop = replace(weighted, logit_adjustment=adjusted)
+        course = Course(
+            bundle=bundle, config=replace(config, loop=loop), temperatures=(1.0, 1.0), folder=tmp_path / "work"
+        )
+        names.append(course.named([]))
+    # The name is the one that version of the program gave which had no such key.
+    known = {key: value for key, value in asdict(weighted).items() if key != "logit_adjustment"}
+    flat = {f"[loop] {key}": value for key, value in known.items() if key not in HARMLESS}
+    network = [config.network.architecture, json.dumps(config.network.options, sort_keys=True)]
+    flags = [config.folds.accumulate, config.folds.per_scale, config.data.ignore]
+    assert names[0] == short_hash([*network, flat, *flags, (1.0, 1.0)])
+    assert names[0] != names[1]
 
 
 def test_pieces_keep_fields_and_labels_together(tmp_path: Path) -> None:

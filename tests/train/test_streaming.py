@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from magnet_cli import images
 from magnet_cli.errors import OutputError, SourceError, UsageError
 from magnet_cli.geometry import Box, Pitch, Size
-from magnet_cli.images.protocol import Request
+from magnet_cli.images.protocol import Region, Request
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.scene import Pyramid, write_scene
@@ -320,11 +320,9 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
     asked: list[Request] = []
     read = streaming.Shelf.read
 
-    def spied(
-        shelf: streaming.Shelf, path: Path, request: Request, filling: tuple[int, ...] | None = None
-    ) -> NDArray[np.uint8]:
+    def spied(shelf: streaming.Shelf, path: Path, request: Request) -> Region:
         asked.append(request)
-        return read(shelf, path, request, filling)
+        return read(shelf, path, request)
 
     monkeypatch.setattr(streaming.Shelf, "read", spied)
     return asked
