@@ -63,6 +63,16 @@ def replaced(text: str, key: str, value: str) -> str:
     return found
 
 
+def without(text: str, *keys: str) -> str:
+    """Return a TOML text without the first line of each key."""
+    for key in keys:
+        text, count = re.subn(rf"^{key} = .*\n", "", text, count=1, flags=re.MULTILINE)
+        if not count:
+            message = f"the configuration has no key {key}"
+            raise ValueError(message)
+    return text
+
+
 def backbone_config(out: tuple[str, ...], recipe: Recipe = RECIPES["aerial"]) -> TrainConfig:
     """Return the configuration of a recipe without some scenes."""
     text = recipe.config.read_text(encoding="utf-8")
@@ -84,7 +94,9 @@ def refiner_config(scene: str, bundles: Path) -> TrainConfig:
     backbones = [str((bundles / named((scene, other))).resolve()) for other in inner]
     text = replaced(REFINER_CONFIG.read_text(encoding="utf-8"), "scenes", str(scenes).replace("'", '"'))
     folds = f"{[[part.get(other, other)] for other in inner]}\nbackbones = {backbones}".replace("'", '"')
-    return TrainConfig.parse(replaced(text, "held_out", folds))
+    # The backbones are there, so that what would concern their training has no effect and is refused.
+    text = without(text.partition("[folds.loop]")[0], "jitter", "colour")
+    return TrainConfig.parse(replaced(text, "held_out", folds) + '[folds.loop]\ndevice = "cpu"\n')
 
 
 def backbone(work: Path, out: tuple[str, ...], recipe: Recipe = RECIPES["aerial"]) -> Path:

