@@ -354,12 +354,14 @@ def main() -> None:
     parser.add_argument("--methods", default="patch,magnet")
     given = parser.parse_args()
     images = images_of(given)
-    for method in given.methods.split(","):
-        words = words_of(given, method=method)
+    methods = tuple(given.methods.split(","))
+    for method in methods:
+        # Options such as merge=mean are for those of the methods that they concern.
+        options = SegmentOptions(**words_of(given, method=method)).of_method(method, among=methods)
         total = Measured()
         for what, pixels in images.items():
             with TemporaryDirectory() as folder:
-                found = measure(pixels, SegmentOptions(**words), Path(folder))
+                found = measure(pixels, options, Path(folder))
             total.add(found)
             named = {"what": what, "method": method, "options": given.options}
             print(json.dumps({**named, **found.describe()}), flush=True)

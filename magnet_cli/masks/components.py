@@ -102,14 +102,21 @@ class Components(Generic[T]):
             self.join(one, other)
 
     def passed(self, edge: SweptEdge) -> SweptEdge:
-        """Return the edge below a row of tiles with the root numbers of its components, after all joins of the row."""
+        """Return an edge with the number of each component replaced by its root.
+
+        Call it for the lower edge of a row of tiles, when all components of the row are joined.
+        """
         numbers, places = np.unique(edge.numbers, return_inverse=True)
         roots = np.array([self.root(number) if number else 0 for number in numbers.tolist()], dtype=np.int64)
         self.most_on_edge = max(self.most_on_edge, len(set(roots.tolist()) - {0}))
         return SweptEdge(labels=edge.labels, numbers=roots[places])
 
     def finish(self, reaching: Iterable[int]) -> Iterator[T]:
-        """Give out, and forget, every component that none of these root numbers stands for."""
+        """Yield the facts about each component that is complete, and remove it.
+
+        Args:
+            reaching: The root numbers of all components that may still grow.
+        """
         alive = set(reaching)
         for number in [number for number in self._known if number not in alive]:
             yield self._known.pop(number)

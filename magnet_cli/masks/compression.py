@@ -1,4 +1,4 @@
-"""Tiles by several threads: what compresses them works without the interpreter's lock."""
+"""Tiles are compressed by several threads at once, because the compressors release the lock of the interpreter."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ def by_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Generat
     """Yield the results of `work` for items, in their order; memory does not grow with the number of items.
 
     Args:
-        work: Called by several threads at once.
+        work: Called by several threads at once, or by the calling thread where there is one core.
         items: Taken as results are asked for, a few ahead.
 
     Raises:
         Whatever `work` raises, in its item's turn; nothing after it is begun.
     """
+    if usable_cores() == 1:
+        yield from map(work, items)
+        return
     threads = min(max(LEAST, usable_cores()), MOST)
     with ThreadPoolExecutor(threads, "pack") as pool:
         waiting: deque[Future[Result]] = deque()

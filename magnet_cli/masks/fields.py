@@ -47,7 +47,14 @@ class FieldReader:
         return out
 
     def _lay(self, piece: Piece, *, part: Part, entry: FieldSpec, out: NDArray[np.generic]) -> None:
-        """Copy what a piece has of one chunk's share, in which it has a pixel, into `out`, a view of that share."""
+        """Copy the values of a piece into `out`, which holds the wanted part of a chunk.
+
+        Args:
+            piece: A stored piece of the chunk, which overlaps the wanted part.
+            part: The wanted part of the chunk.
+            entry: The field.
+            out: The values of the wanted part, `(bands, height, width)`, which are changed.
+        """
         held, wanted = piece.box, part.inner
         common = held.intersection(wanted)
         left, top, right, bottom = common.x, common.y, common.right, common.bottom

@@ -14,7 +14,7 @@ from magnet_cli.images.protocol import Resolution
 from magnet_cli.masks.spec import FieldSpec, MaskClass, MaskSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 SCHEMA = 1
@@ -86,21 +86,38 @@ class JournalHeader:
         if stored == self.encode():
             return
         found, wanted = json.loads(stored), json.loads(self.encode())
-        stored_hashes, hashes = found.get("hashes", {}), wanted["hashes"]
-        # An engine's version is a hash that runs of PyTorch have not, so that either side may lack a key.
-        names = dict.fromkeys([*hashes, *stored_hashes])
-        differing = [key for key in names if stored_hashes.get(key) != hashes.get(key)]
+        differing = _differing(found.get("hashes", {}), wanted["hashes"])
         differing += [key for key in ("schema", "mask", "fields") if found.get(key) != wanted[key]]
-        raise OutputError(
-            "an interrupted run with other inputs or options left its journal here",
-            value=f"different {', '.join(differing) or 'hashes'}",
-            file=file,
-            advice=RESUME_ADVICE,
-        )
+        raise _of_another_run(differing, file)
+
+
+def check_hashes(found: Mapping[str, str], wanted: Mapping[str, str], *, file: Path) -> None:
+    """Check that the hashes of a journal are those of a run.
+
+    Raises:
+        OutputError: They differ. The message names those that do.
+    """
+    differing = _differing(found, wanted)
+    if differing:
+        raise _of_another_run(differing, file)
+
+
+def _differing(found: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
+    # An engine's version is a hash that runs of PyTorch have not, so that either side may lack a key.
+    return [name for name in dict.fromkeys([*wanted, *found]) if found.get(name) != wanted.get(name)]
+
+
+def _of_another_run(differing: Sequence[str], file: Path) -> OutputError:
+    return OutputError(
+        "an interrupted run with other inputs or options left its journal here",
+        value=f"different {', '.join(differing) or 'hashes'}",
+        file=file,
+        advice=RESUME_ADVICE,
+    )
 
 
 def digest_of(values: Mapping[str, object]) -> str:
-    """Return the SHA-256 over JSON values, whatever the order of their keys: what hashes of options are made by."""
+    """Return the SHA-256 of JSON values, which does not depend on the order of their keys. Options are hashed by it."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

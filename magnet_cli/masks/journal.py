@@ -17,13 +17,14 @@ from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks import codec
 from magnet_cli.masks.compression import by_threads
 from magnet_cli.masks.fields import FieldReader
-from magnet_cli.masks.journal_files import JournalFiles
+from magnet_cli.masks.header import JournalHeader, check_hashes
+from magnet_cli.masks.journal_files import SPAN, JournalFiles
 from magnet_cli.masks.records import FIELD_META, GROUP_META, TILE_META, Kind, Record, pack
-from magnet_cli.masks.replay import LABELS, Catalogue, find_header, replay
+from magnet_cli.masks.replay import LABELS, Catalogue, find_header, first_record, replay
 from magnet_cli.masks.spec import FieldSpec, GroupId, MaskSpec, Part, parts
 from magnet_cli.masks.store_file import StoreFile, SyncPolicy
 from magnet_cli.system import durable
-from magnet_cli.system.closing import Closing
+from magnet_cli.system.closing import Closing, undone_on_failure
 from magnet_cli.system.working_files import publish
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from magnet_cli.masks.header import JournalHeader
     from magnet_cli.masks.journal_files import RecordFile
 
 CACHE_BYTES = 64 << 20
@@ -61,14 +61,25 @@ class FinishedGroups(Mapping[int, dict[str, object]]):
         return len(self._starts)
 
 
-def drop_journal(path: Path) -> None:
-    """Delete what an earlier run left at `path`; nothing where it left nothing.
+def drop_journal(path: Path, *, hashes: Mapping[str, str], overwrite: bool) -> None:
+    """Delete the journal that an interrupted run has left at `path`; nothing where none was left.
+
+    Args:
+        path: The path of the journal.
+        hashes: The hashes of the run, as `JournalHeader` has them.
+        overwrite: Whether what a run with other inputs or options left is deleted, too.
 
     Raises:
-        OutputError: Another run owns the journal.
+        OutputError: Another run owns the journal, or it belongs to other inputs or options.
     """
-    if path.exists():
-        StoreFile.own(path, sync=SyncPolicy()).remove()
+    if not path.exists():
+        return
+    store = StoreFile.own(path, sync=SyncPolicy())
+    with undone_on_failure(store.close):
+        record = None if overwrite else first_record(store)
+        if record is not None:
+            check_hashes(JournalHeader.parse(record.payload, file=path).hashes, hashes, file=path)
+        store.remove()
 
 
 class StoredGroups(Closing):
@@ -178,7 +189,7 @@ class StoredGroups(Closing):
         return self._fields.read(self._numbers[name], box=box)
 
     def drop_cache(self) -> None:
-        """Let go of the decoded field chunks in memory."""
+        """Free the memory of decoded field chunks."""
         self._fields.cache.clear()
 
     def close(self) -> None:
@@ -260,6 +271,12 @@ class Journal(StoredGroups):
     def is_there(self) -> bool:
         """Whether a later run would find the journal under its name."""
         return self._store.is_there
+
+    @property
+    def holds_groups(self) -> bool:
+        """Whether its own file has finished groups; those of attached files do not count."""
+        with self._changing:
+            return any(start < SPAN for start in self._catalogue.finished.values())
 
     def put_labels(self, group: GroupId, *, box: Box, labels: NDArray[np.uint8]) -> None:
         """Store labels of level 0.
@@ -353,7 +370,7 @@ class Journal(StoredGroups):
         self._store.remove()
 
     def set_aside(self) -> Path:
-        """Let go of the journal under another name, `x.tif.changed.journal`, under which no run finds it.
+        """Rename the journal to `x.tif.changed.journal`, so that no run resumes it, and unlock it.
 
         Returns:
             The path of the file.
@@ -378,7 +395,10 @@ class Journal(StoredGroups):
         self._store.close()
 
     def _packed(self, part: Part, labels: NDArray[np.uint8]) -> bytes:
-        """Return a tile as the mask's file holds it if the part covers one, else in the journal's own packing."""
+        """Return the compressed labels of a part of a tile.
+
+        A part that covers its tile is compressed as in the mask's file, so that it can be copied there.
+        """
         if not self.spec.covers(part):
             return codec.encode_fragment(labels)
         padded = np.full((self.spec.tile, self.spec.tile), NODATA, dtype=np.uint8)

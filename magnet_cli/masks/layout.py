@@ -176,8 +176,8 @@ def parse_description(section: Mapping[str, object]) -> tuple[tuple[PageLayout, 
             lengths=_unpack(entry["lengths"]),
             palette=(int(offset), int(length)),
         )
-        if len(page.lengths) != len(_unpack(sums["tiles"])):
-            message = "every tile has a length and a checksum"
+        if page.columns < 1 or len(page.lengths) != len(_unpack(sums["tiles"])):
+            message = "tiles lie in columns, and every one has a length and a checksum"
             raise ValueError(message)
         layout.append(page)
         pages.append(

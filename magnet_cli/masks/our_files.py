@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+SOFTWARE, SAMPLES = 305, 277
+"""TIFF tags."""
+SCENE_SOFTWARE = "magnet scene"
+"""Value of the first one in the files of `magnet scene`, of which images have several samples a pixel."""
 DESCRIBED = {"classes", "nodata"}
 """Keys that every mask has in its description."""
 FIELD_ATTRIBUTES = {"scale_factor", "add_offset", "classes", "pitch", "level0"}
@@ -64,6 +68,16 @@ def is_mask(path: Path) -> bool:
     except OutputError:
         return False
     return isinstance(section, dict) and section.get("bytes") == path.stat().st_size
+
+
+def is_truth(path: Path) -> bool:
+    """Return whether a file holds the true classes of a scene that this program drew."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            return bool(page.tags.valueof(SOFTWARE, "") == SCENE_SOFTWARE and page.tags.valueof(SAMPLES, 1) == 1)
+    except (*FOREIGN, tifffile.TiffFileError):  # A damaged file is no truth.
+        return False
 
 
 def is_journal(path: Path) -> bool:

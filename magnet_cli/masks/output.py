@@ -69,8 +69,13 @@ def output_state(paths: OutputPaths, *, hashes: Mapping[str, str], overwrite: bo
         overwrite: Whether files of other inputs or options may be replaced.
 
     Raises:
-        OutputError: Other work has made files there, and `overwrite` is not set.
+        OutputError: Other work has made files there, and `overwrite` is not set; or the system denies access to them.
     """
+    with durable.looking_at(paths.mask):
+        return _state(paths, hashes=hashes, overwrite=overwrite)
+
+
+def _state(paths: OutputPaths, *, hashes: Mapping[str, str], overwrite: bool) -> OutputState:
     unfinished = paths.journal.exists()
     if not paths.mask.exists() and (unfinished or not paths.report.exists()):
         return OutputState.OPEN

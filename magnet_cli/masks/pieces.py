@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
 import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -169,8 +170,18 @@ class PieceFolder:
         for entry in sorted(self.path.iterdir() if self.path.is_dir() else (), key=lambda entry: entry.name == HEAD):
             with suppress(OSError):
                 entry.unlink()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def drop_late(self, note: Path) -> None:
+        """Delete the note of a part, and the folder, if the mask is finished and another process has emptied it.
+
+        That process cannot delete a note that this one writes while the folder is being emptied.
+        """
+        if self.exists:
+            return
         with suppress(OSError):
-            shutil.rmtree(self.path)
+            note.unlink(missing_ok=True)
+            self.path.rmdir()
 
     def _own_name(self, name: str) -> Path:
         """Return a name for a file that is being written, which no other process uses."""
@@ -181,17 +192,23 @@ class PieceFolder:
         return self._own_name(name)
 
 
+def _ignore(_: GroupId) -> None:
+    """Do nothing: the callback for finished groups of a caller that has none."""
+
+
 class PieceStore(Closing):
     """The results of all parts so far, and the sink for those of this one. Engines take it for both.
 
     Args:
         folder: The folder of the pieces.
         header: The header that the pieces must have.
-        wanted: The groups that this part computes, of each pass. Groups that a piece holds already are left out.
+        wanted: The groups that this part needs, of each pass, in the order in which it computes them. Those that a
+            piece holds already are left out, also where another part leaves it meanwhile.
         groups: Most groups of a piece.
         check: Called before a piece gets its name. It raises where the piece must not be used.
         known: Finished groups of earlier passes that the caller has read, and closes. None reads all pieces of the
             folder.
+        finished: Called with each group that is finished.
     """
 
     def __init__(
@@ -203,29 +220,55 @@ class PieceStore(Closing):
         groups: int,
         check: Callable[[], None],
         known: StoredGroups | None = None,
+        finished: Callable[[GroupId], None] = _ignore,
     ) -> None:
         self._folder = folder
         self._header = header
         self._check = check
+        self._finished = finished
         self._is_own = known is None
         self._known = StoredGroups(header) if known is None else known
         self._journal: Journal | None = None
         self._left: set[int] = set()
         self._name = ""
+        self._wanted = wanted
+        self._groups = groups
+        self._runs: dict[tuple[int, int], list[int]] = {}
+        self._attached: set[str] = set()
+        # Pieces are attached by the thread that asks for groups and by the one that stores them.
+        self._attaching = threading.Lock()
         if self._is_own:
-            self._known.attach(folder.pieces(), header)
-        self.missing = {number: self._lacking(number, found) for number, found in wanted.items()}
-        """The groups that this part has to compute, of each pass."""
-        self._runs = {
-            (number, group): run
-            for number, found in self.missing.items()
-            for run in _runs(found, groups)
-            for group in run
-        }
+            self._attach(folder.pieces())
 
-    def _lacking(self, number: int, wanted: Sequence[int]) -> list[int]:
-        finished = self._known.finished(number)
-        return [group for group in wanted if group not in finished]
+    def missing(self, number: int) -> Iterator[int]:
+        """Yield the groups of a pass that this part has to compute.
+
+        Before each piece is begun, those that other parts have left meanwhile are looked for. That saves work and
+        decides nothing: equal work gives equal results, and a group that is computed twice counts once.
+        """
+        rest: Sequence[int] = self._wanted.get(number, ())
+        while True:
+            if self._is_own and rest:
+                self._attach(self._left_by_others(number, set(rest)))
+            finished = self._known.finished(number)
+            rest = [group for group in rest if group not in finished]
+            run = next(_runs(rest, self._groups), None)
+            if run is None:
+                return
+            rest = rest[len(run) :]
+            self._runs |= {(number, group): run for group in run}
+            yield from run
+
+    def _left_by_others(self, number: int, wanted: set[int]) -> list[Path]:
+        """Return the pieces of a pass that hold wanted groups. Those of other places are not read."""
+        pieces = ((path, *groups_in_piece(path)) for path in self._folder.pieces())
+        return [path for path, of, groups in pieces if of == number and not wanted.isdisjoint(groups)]
+
+    def _attach(self, paths: Iterable[Path]) -> None:
+        with self._attaching:
+            new = [path for path in paths if path.name not in self._attached]
+            self._known.attach(new, self._header)
+            self._attached.update(path.name for path in new)
 
     def finished(self, pass_index: int) -> Mapping[int, dict[str, object]]:
         """Return the finished groups of a pass that pieces hold, each with its counts."""
@@ -265,13 +308,14 @@ class PieceStore(Closing):
         journal = self._of(group)
         journal.finish_group(group, counts=counts)
         self._left.discard(group.index)
+        self._finished(group)
         if not self._left:
             self._check()
             self._journal = None
             path = self._folder.path / self._name
             journal.publish(path)
             if self._is_own:
-                self._known.attach([path], self._header)
+                self._attach([path])
 
     def close(self) -> None:
         """Close all files. A piece that is not whole is deleted."""
@@ -299,7 +343,7 @@ class PieceStore(Closing):
 
 
 def _runs(groups: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Cut rising numbers into runs without gaps, of a bounded length."""
+    """Cut numbers into runs of numbers that rise without gaps, of a bounded length."""
     rest = iter(groups)
     run = list(islice(rest, 1))
     for group in rest:

@@ -22,7 +22,10 @@ LABELS = -1
 
 
 class Catalogue:
-    """Content of a journal, as offsets. Pieces count once their group is finished; the caller serialises changes."""
+    """The offsets of all records in a journal. The pieces of a group are readable only once the group is finished.
+
+    One thread at a time may change a catalogue.
+    """
 
     def __init__(self, header: JournalHeader) -> None:
         tiles = header.spec.tiles
@@ -35,7 +38,7 @@ class Catalogue:
         """Offset of the record that ends a group."""
         self.ended = False
         self.changed: set[tuple[int, int]] | None = None
-        """Layer and cell of the pieces whose groups were finished since it was last emptied. None where nobody asks."""
+        """Layer and cell of each piece whose group was finished since the set was emptied; None if unused."""
         self._pending: dict[GroupId, list[tuple[int, int, Piece]]] = {}
 
     def take(self, record: Record) -> None:
@@ -76,7 +79,7 @@ class Catalogue:
         return len(self._pending.get(group, ()))
 
     def finish(self, group: GroupId, *, start: int) -> None:
-        """Let the pieces of a group count; `start` is the offset of the record that says so."""
+        """Mark a group as finished, so that its pieces can be read. Its last record lies at the offset `start`."""
         for layer, cell, piece in self._pending.pop(group, []):
             self.layers[layer].add(cell, piece)
             if self.changed is not None:
@@ -93,13 +96,13 @@ class Catalogue:
 
 
 def find_header(store: StoreFile, *, header: JournalHeader, overwrite: bool) -> Record | None:
-    """Return the record that begins a journal which goes on with `header`; None where a new one is to be started.
+    """Return the header record of a journal that a run with `header` can resume; None where it starts a new journal.
 
     Raises:
         OutputError: The file is something else or belongs to something else, and must not be overwritten.
     """
     try:
-        record = _first_record(store)
+        record = first_record(store)
         if record is not None:
             header.check(record.payload, file=store.path)
     except OutputError:
@@ -110,7 +113,11 @@ def find_header(store: StoreFile, *, header: JournalHeader, overwrite: bool) -> 
 
 
 def replay(store: StoreFile, catalogue: Catalogue, *, start: int) -> tuple[str, ...]:
-    """Fill a catalogue from the records after `start`, cut what cannot be read, and return what was lost to damage."""
+    """Add all records after the offset `start` to a catalogue, and truncate the file where no record can be read.
+
+    Returns:
+        Sentences that tell a user which records are damaged. A record that a killed process did not complete is none.
+    """
     end, repairs = start, []
     with durable.writing(store.path):
         for record in scan(store.descriptor, start):
@@ -129,8 +136,12 @@ def replay(store: StoreFile, catalogue: Catalogue, *, start: int) -> tuple[str, 
     return tuple(repairs)
 
 
-def _first_record(store: StoreFile) -> Record | None:
-    """Return the header's record; None where the file ends before it does, so that nothing can be lost."""
+def first_record(store: StoreFile) -> Record | None:
+    """Return the header record; None where the file ends inside it, so that no work is stored behind it.
+
+    Raises:
+        OutputError: The file is no journal of this version, or its header is damaged.
+    """
     if not MAGIC.startswith(store.peek(len(MAGIC))):
         raise OutputError(
             "this file is no journal of this program's version",

@@ -136,7 +136,15 @@ class StoreFile:
         return record
 
     def flush(self, *, force: bool = True) -> None:
-        """Bring what was appended to the disk; unforced, count one finished group and do so when it is due."""
+        """Flush appended records to the disk, so that they survive a power cut.
+
+        Args:
+            force: Whether the records are flushed now. False counts one more finished group, and flushes only when
+                `SyncPolicy` asks for it.
+
+        Raises:
+            OutputError: The journal was removed or replaced, or the disk refuses it.
+        """
         if not self.is_there:
             raise OutputError(
                 "the journal was removed or replaced while the run wrote it, and what was computed is lost with it",
@@ -175,7 +183,7 @@ class StoreFile:
                 os.close(self.descriptor)
 
     def set_aside(self) -> Path:
-        """Give the file a name under which no run finds it, unlock it, and return its path."""
+        """Rename the file so that no run resumes it, unlock it, and return its new path."""
         stem = self.path.name.removesuffix(".journal")
         names = (f"{stem}.changed{number}.journal" for number in ("", *range(2, 1000)))
         target = next(path for path in map(self.path.with_name, names) if not path.exists())

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.images.inputs import SkippedFile, find_images, skipped_notes, stem
 from magnet_cli.images.urls import is_url
-from magnet_cli.masks.our_files import is_field, is_mask
+from magnet_cli.masks.our_files import is_field, is_mask, is_truth
 from magnet_cli.masks.report_file import is_report
 from magnet_cli.options.export import EXPORT_SUFFIXES
+from magnet_cli.system import durable
+from magnet_cli.system.addresses import local_path
 from magnet_cli.system.own_pictures import is_own_picture
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ OUR_EXPORT = re.compile(rb'"export": ?"[0-9a-f]{64}"|magnet/export')
 EXPORT_HEAD = 1 << 16
 """Bytes at the beginning of an export in which it is marked as one."""
 MASK_SUFFIXES = (".tif", ".tiff")
+ON_DISK = "this command takes masks that lie on a disk"
+"""Rule of the message where the address of a mask is given to a command that uses other files beside it."""
 OVERLAY = ".overlay"
 """The end of the name of a mask's picture, before its suffix."""
 
@@ -91,6 +95,11 @@ def input_images(inputs: Sequence[str], on_note: Callable[[str], None] = _silent
     return images
 
 
+def in_order(targets: Iterable[Target]) -> list[Target]:
+    """Return targets in the order in which parts deal them, also where the inputs were named in another order."""
+    return sorted(targets, key=lambda target: (target.image, str(target.mask)))
+
+
 def plan_targets(
     inputs: Sequence[str], output: Path | None, *, on_note: Callable[[str], None] = _silent
 ) -> list[Target]:
@@ -124,7 +133,7 @@ def _is_earlier(image: FoundImage) -> bool:
 
 
 def is_earlier_output(image: Path) -> bool:
-    """Return whether an earlier run wrote a file or a folder: a mask, a field, an export, a picture or a plot.
+    """Return whether an earlier run wrote a file or a folder: a mask, a field, an export, a truth, a picture or a plot.
 
     All of them are known by what they say of themselves, also after they were renamed or moved. A TIFF that does not
     say it, such as a damaged mask, and an overlay that another program has saved again are known by the report beside
@@ -135,7 +144,9 @@ def is_earlier_output(image: Path) -> bool:
     if image.is_dir():
         return is_field(image)
     if image.suffix.lower() in MASK_SUFFIXES:
-        return is_mask(image) or (is_report(image.with_suffix(".json")) and not _has_mask_beside(image))
+        return (
+            is_mask(image) or is_truth(image) or (is_report(image.with_suffix(".json")) and not _has_mask_beside(image))
+        )
     if image.suffix.lower() == ".png" and is_own_picture(image):
         return True
     return image.stem.endswith(OVERLAY) and is_report(image.with_name(f"{image.stem.removesuffix(OVERLAY)}.json"))
@@ -157,25 +168,26 @@ def _is_export(file: Path) -> bool:
         return False
 
 
-def named_masks(paths: Iterable[Path]) -> Iterator[Path]:
+def named_masks(paths: Iterable[str | Path]) -> Iterator[Path]:
     """Yield the masks that are named, whatever they are, and the masks in the folders that are named.
 
     Raises:
-        UsageError: A folder holds no mask that has a report beside it.
+        UsageError: A folder holds no mask that has a report beside it, or an address is named.
     """
-    for path in paths:
+    for path in (local_path(each, rule=ON_DISK) for each in paths):
         yield from (mask for mask, _ in masks_under(path)) if path.is_dir() else (path,)
 
 
-def masks_under(path: Path) -> list[tuple[Path, Path]]:
+def masks_under(given: str | Path) -> list[tuple[Path, Path]]:
     """Return the masks that a path stands for, each with the folder below which its subfolders are kept.
 
     A file stands for itself, and a folder for all masks in it and below it that have a report beside them.
 
     Raises:
         SourceError: The path does not exist.
-        UsageError: The folder holds no such mask.
+        UsageError: The folder holds no such mask, or an address is given.
     """
+    path = local_path(given, rule=ON_DISK)
     if not path.is_dir():
         if not path.exists():
             raise SourceError("there is no such mask", file=path, advice="Check the path")
@@ -192,9 +204,12 @@ def is_file_name(output: Path) -> bool:
 
     Raises:
         UsageError: The name has a suffix that no mask can have.
+        OutputError: The system denies access to its folder.
     """
     suffix = output.suffix.lower()
-    if output.is_dir() or not suffix:
+    with durable.looking_at(output):
+        is_folder = output.is_dir()
+    if is_folder or not suffix:
         return False
     if suffix not in MASK_SUFFIXES:
         raise UsageError(

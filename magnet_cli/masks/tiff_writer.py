@@ -191,12 +191,17 @@ def _tags(spec: MaskSpec, *, level: int) -> list[tuple[int, int, int, object, bo
 
 
 def _resolution(spec: MaskSpec, *, level: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Return the pixels a centimetre of a page, across and down, as TIFF rationals."""
+    """Return the pixels a centimetre of a page, across and down, as TIFF rationals.
+
+    None where they are unknown, or beyond what TIFF can say: above 2**32, as of pixels of two picometres, and below
+    its inverse.
+    """
     if spec.resolution is None:
         return None
     # TIFF knows inches and centimetres alone, so pixels of the ground are given a centimetre too.
     per_cm = Fraction(10_000) if spec.resolution.unit == "um" else Fraction(1, 100)
-    return _rational(per_cm / spec.resolution.x / 2**level), _rational(per_cm / spec.resolution.y / 2**level)
+    found = _rational(per_cm / spec.resolution.x / 2**level), _rational(per_cm / spec.resolution.y / 2**level)
+    return found if all(0 < number <= LARGEST for pair in found for number in pair) else None
 
 
 def _rational(value: Fraction) -> tuple[int, int]:

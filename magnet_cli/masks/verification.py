@@ -1,4 +1,4 @@
-"""Is a mask still what was written? Every tile, directory and palette against the report, damage by name."""
+"""Verification compares every tile, directory and palette of a mask with the checksums in its report."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def masks_to_verify(words: Iterable[str]) -> Iterator[Path | str]:
     """
     for word in words:
         if not is_url(word):
-            yield from named_masks([Path(word)])
+            yield from named_masks([word])
         elif not word.endswith("/"):
             yield word
         else:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from magnet_cli.errors import UsageError
 from magnet_cli.options.option import Form
+from magnet_cli.system.addresses import is_address, local_path
 from magnet_cli.system.memory import parse_bytes
 
 DECIMAL_PATTERN = r"\d{1,9}(?:\.\d{0,30})?|\.\d{1,30}"
@@ -105,7 +106,13 @@ def choice(literal: Any) -> Form:
 
 TEXT = Form(parse=lambda text, _: text, types=(), metavar="TEXT")
 BUNDLE = Form(parse=lambda text, _: text, types=(Path,), convert=str, metavar="NAME")
-FILE = Form(parse=lambda text, _: Path(text), types=(Path,), annotation=Path, metavar="FILE")
+FILE = Form(
+    parse=lambda text, option: local_path(text, rule=f"{option} takes a file that lies on a disk"),
+    types=(Path,),
+    metavar="FILE",
+)
+RASTER = Form(parse=lambda text, _: text if is_address(text) else Path(text), types=(Path,), metavar="FILE|URL")
+"""Form of rasters that are read like images. An address stays a text, because a path would join its slashes."""
 SWITCH = Form(parse=_refuse_switch, types=(bool,), annotation=bool)
 WHOLE = Form(parse=_parse_whole, types=(Integral,), convert=int, annotation=int, metavar="N")
 NUMBER = Form(

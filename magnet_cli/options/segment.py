@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from magnet_cli.errors import UsageError
 from magnet_cli.options.export import EXPORTS, ExportOptions
 from magnet_cli.options.foreign_network import FOREIGN, NetworkOptions
-from magnet_cli.options.forms import BUNDLE, CLASSES, FILE, NUMBER, SWITCH, WHOLE, choice
+from magnet_cli.options.forms import BUNDLE, CLASSES, NUMBER, RASTER, SWITCH, WHOLE, choice
 from magnet_cli.options.option import Form, ListOption, NumericOption, Option, PathOption
 from magnet_cli.options.regions import REGION
 from magnet_cli.options.rules import BUDGET, OVERLAP, PATCHES, POINTS, Rule, Select, spell_rule, threshold_letter
@@ -34,6 +34,17 @@ Tissue = Literal["auto", "otsu", "none"]
 RefineMethod = Literal["cascadepsp", "guided", "crf"]
 OF_GRNETS = ("grnet", "grnet-local")
 """Methods that need the bundle of a GRNet."""
+OF_ONE_STAGE = ("patch", "downsample")
+"""Methods that compute every window of a single stage, so that there is nothing to choose and nothing to merge."""
+USED_BY: dict[str, tuple[Method, ...]] = {
+    "points": ("magnet", "magnet-fast"),
+    "patches": ("magnet-fast", "grnet"),
+    "select": ("magnet-fast",),
+    "budget": ("magnet-fast",),
+    "merge": ("magnet", "magnet-fast"),
+    "median": ("magnet", "magnet-fast"),
+}
+"""Methods on whose masks an option has an effect, for options that do not concern every method."""
 DEFAULT_BLEND: Blend = "linear"
 """Weights of overlapping windows where `--blend` is not given."""
 DEFAULT_BUNDLE = "aerial"
@@ -63,6 +74,11 @@ def _parse_batch_size(text: str, option: str) -> int | None:
     if not re.fullmatch(r"\d{1,9}", text):
         raise UsageError(f"{option} is auto or a whole number", value=repr(text), advice="Write -b 4")
     return int(text)
+
+
+def _not_of(name: str) -> tuple[str, tuple[str, ...]]:
+    """Return when the environment variable of an option is ignored: where a method is typed that does not use it."""
+    return "method", tuple(method for method in get_args(Method) if method not in USED_BY[name])
 
 
 def _spell_patches(rule: Rule, options: SegmentOptions) -> str:
@@ -98,7 +114,7 @@ class SegmentOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Vie
     )
     method: Option[Method] = Option("magnet", choice(Method), about="How images are segmented.", rank=3)
     points: NumericOption[Rule | None] = NumericOption(
-        None, POINTS, about="Pixels that a stage may change: all, 32768, 75% or q>0.2."
+        None, POINTS, about="Pixels that a stage may change: all, 32768, 75% or q>0.2.", unless=_not_of("points")
     )
     patches: NumericOption[Rule | None] = NumericOption(
         None,
@@ -106,18 +122,23 @@ class SegmentOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Vie
         about="Windows that a stage of magnet-fast computes: all, 3, 4,4,8, 25%, u>0.1 or w>0.1; for grnet: selector "
         "or all.",
         spelled=_spell_patches,
+        unless=_not_of("patches"),
     )
     select: Option[Select | None] = Option(
         None,
         choice(Select),
         about="Score by which magnet-fast ranks windows: uncertainty, change in the last stage, both, or ppn (the "
         "bundle's selector).",
+        unless=_not_of("select"),
     )
     """Score by which windows are ranked: the mean uncertainty of the probabilities so far, the change of the
     probabilities in the last stage, the product of both, or the score of the bundle's selector (a patch proposal
     network)."""
     budget: NumericOption[Fraction | None] = NumericOption(
-        None, BUDGET, about="Share of all windows that magnet-fast computes, coarse stages first."
+        None,
+        BUDGET,
+        about="Share of all windows that magnet-fast computes, coarse stages first.",
+        unless=_not_of("budget"),
     )
     """Share of the windows of all stages of the whole image that is computed. Coarse stages are filled first; in a
     stage that cannot be filled, the windows with the highest score by `select` are computed."""
@@ -126,19 +147,26 @@ class SegmentOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Vie
         choice(Merge),
         about="How a stage joins its result with the one before: by the refiner network, the mean, the mean "
         "weighted by certainty, or the geometric mean.",
+        unless=_not_of("merge"),
     )
     median: Option[int | None] = Option(
-        None, WHOLE, about="Odd side of the points' median filter, in network pixels.", least=1
+        None,
+        WHOLE,
+        about="Odd side of the points' median filter, in network pixels.",
+        least=1,
+        unless=_not_of("median"),
     )
     overlap: NumericOption[Rule | None] = NumericOption(
         None,
         OVERLAP,
         about="How far neighbouring windows overlap: a share of the window, as 12.5%, or network pixels, as 32.",
+        unless=("compat", ("published", "published-unshifted")),
     )
     blend: Option[Blend | None] = Option(
         None,
         choice(Blend),
         about="Shape of the weights with which overlapping windows are joined; none gives each pixel to one window.",
+        unless=("overlap", ("0", "0%")),
     )
     tta: Option[Tta] = Option(
         "none",
@@ -187,10 +215,10 @@ class SegmentOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Vie
         rank=5,
     )
     """Region that is segmented: a box in pixels of level 0, or a GeoJSON file of polygons. None means everywhere."""
-    mask: PathOption[Path | None] = PathOption(
-        None, FILE, about="Segment only where this raster, of any size, is not zero.", panel="Where to look"
+    mask: PathOption[Path | str | None] = PathOption(
+        None, RASTER, about="Segment only where this raster, of any size, is not zero.", panel="Where to look"
     )
-    """Raster of the image's shape and any size. Only places where it is not zero are segmented."""
+    """Path or URL of a raster of the image's shape and any size. Only places where it is not zero are segmented."""
     tissue: Option[Tissue] = Option(
         "auto",
         choice(Tissue),
@@ -285,3 +313,17 @@ class SegmentOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Vie
         """The option that sets the pixel size at which images are read, as text of the command line; None if unset."""
         name = next((name for name in READING if getattr(self, name) is not None), None)
         return None if name is None else f"--{name} {float(getattr(self, name)):g}"
+
+    def of_method(self, method: Method, *, among: tuple[Method, ...]) -> SegmentOptions:
+        """Return the options by which one of several methods segments, without those that concern others of them alone.
+
+        An option that concerns none of the methods stays, and the run refuses it.
+
+        Args:
+            method: The method.
+            among: All methods for which the options are given.
+        """
+        idle: dict[str, Any] = {
+            name: None for name, users in USED_BY.items() if method not in users and set(users) & set(among)
+        }
+        return replace(self, method=method, **idle)

@@ -82,8 +82,13 @@ def check_bands(info: ImageInfo, facts: InputFacts, named: Sequence[str] | None 
     )
 
 
-def positions_by_name(info: ImageInfo, bands: Sequence[str]) -> tuple[int, ...] | None:
+def positions_by_name(info: ImageInfo, bands: Sequence[str], *, advice: str | None = None) -> tuple[int, ...] | None:
     """Return where an image has bands of these names, in their order; None where it lacks one.
+
+    Args:
+        info: The info of the image.
+        bands: The names.
+        advice: What the user can do where the image has several bands of one name; None says it of `--bands`.
 
     Raises:
         SourceError: The image has all of them, and several of one name.
@@ -91,6 +96,9 @@ def positions_by_name(info: ImageInfo, bands: Sequence[str]) -> tuple[int, ...] 
     found = {name: positions_of(name, info.bands) for name in bands}
     if not all(found.values()):
         return None
+    for name, places in found.items():
+        if len(places) > 1 and advice is not None:
+            raise SourceError(_none_such(info, len(places)), value=name, file=info.path, advice=advice)
     return tuple(found[name][0] if len(found[name]) == 1 else _position(info, name) for name in bands)
 
 
@@ -142,13 +150,18 @@ def _position(info: ImageInfo, word: str) -> int:
     found = positions_of(word, info.bands)
     if len(found) == 1:
         return found[0]
-    rule = "has no such band" if not found else f"has {len(found)} bands of that name"
     raise SourceError(
-        f"the image {rule}; its bands are 1 to {len(info.bands)}: {_listed(info.bands)}",
+        _none_such(info, len(found)),
         value=f"--bands {word}",
         file=info.path,
         advice="Name bands by number, the first being 1, or by one of these names",
     )
+
+
+def _none_such(info: ImageInfo, count: int) -> str:
+    """Return what is wrong where so many bands of an image have a name that only one may have."""
+    rule = f"has {count} bands of that name" if count else "has no such band"
+    return f"the image {rule}; its bands are 1 to {len(info.bands)}: {_listed(info.bands)}"
 
 
 def check_values(

@@ -14,6 +14,7 @@ from magnet_cli.geometry import Size
 from magnet_cli.images.reading_processes import PROCESS_BYTES, can_be_read_by_processes
 from magnet_cli.options.segment import OF_GRNETS
 from magnet_cli.plan.segmentation_plan import BESIDE_NETWORKS, MemoryPlan
+from magnet_cli.plan.windows import field_box
 
 if TYPE_CHECKING:
     from magnet_cli.images import ImageInfo
@@ -53,7 +54,9 @@ def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
     on_host = plan.machine.kind == "cpu"
     group = max(_read_bytes(plan, step) for step in plan.passes)
     output = max(_output_bytes(plan, step) for step in plan.passes)
-    host_compute = compute if on_host else 0
+    # The field of the pass before is joined on the host, also for an accelerator.
+    joining = max(_joining_bytes(plan, step) for step in plan.passes)
+    host_compute = max(compute, joining) if on_host else joining
     base = plan.machine.base + HEAP
     cache = plan.image.resident_bytes + sum(area.resident_bytes for area in plan.areas)
     fixed = base + cache + host_compute + output
@@ -180,14 +183,44 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes) + activations
     # A mirrored patch, and the sum over those before it.
     patch += facts.input.pixels * 4 * (len(facts.bands) + 2 * plan.classes) * (plan.settings.images > 1)
+    # Y' under a row of windows, the canvas pixels of which it is made, and what a window takes out of it.
+    row = 0
+    if plan.settings.merge == "geometric" and plan.machine.kind == "cpu" and len(step.stages) + step.number > 1:
+        row = _canvas_size(step, step.stages[-1]).width * facts.input.height * plan.classes * 4 * 2
     side = output_side(plan.machine.kind)
     strip = side * (side + 2) * plan.classes * 4 * 4
-    # The first pass of a run starts from the image alone, without a field.
-    bands = plan.field_bands(plan.passes[step.number - 1]) if step.number else 0
-    field = _canvas_size(step, step.stages[0]).pixels * bands * 2 * 2
+    field = _field_pixels(plan, step) * _field_bands(plan, step) * 2
     pixels = 0 if plan.machine.kind == "cpu" else finest * (_pixel_bytes(plan) + 1)
     passes = plan.batch * patch + facts.pass_bytes
-    return plan.group[step.number] * (held + canvases[-1] + score + field + pixels) + passes + strip
+    return plan.group[step.number] * (held + canvases[-1] + score + field + pixels + row) + passes + strip
+
+
+def _field_bands(plan: Plan, step: Pass) -> int:
+    """Return the bands of the field that a pass starts from. The first pass starts from the image alone."""
+    return plan.field_bands(plan.passes[step.number - 1]) if step.number else 0
+
+
+def _field_pixels(plan: Plan, step: Pass) -> int:
+    """Return the pixels of the field that a block of a pass starts from, on the canvas of the pass before."""
+    if not step.number:
+        return 0
+    before, first = plan.passes[step.number - 1], step.stages[0]
+    boxes = (field_box(step, before, step.canvas(block, first)) for block, _ in step.alike())
+    # Blocks that are alike may lie differently between the pixels of the field, which is then one wider or higher.
+    return max((box.width + 1) * (box.height + 1) for box in boxes)
+
+
+def _joining_bytes(plan: Plan, step: Pass) -> int:
+    """Return the bytes of a group's field while that of its last block is joined, which is done on the host.
+
+    Where blocks are blended, each value is held in float32, in float32 and as it is stored for the layer that is being
+    added, and a pixel has the weights of all layers, those of the layer, and its largest class. Otherwise each value is
+    converted. On an accelerator the blocks before are on the device.
+    """
+    pixels, bands = _field_pixels(plan, step), _field_bands(plan, step)
+    joined = 10 * bands + 13 if step.number and plan.passes[step.number - 1].fade else 6 * bands
+    others = (plan.group[step.number] - 1) * 2 * bands if plan.machine.kind == "cpu" else 0
+    return pixels * (joined + others)
 
 
 def _published_bytes(plan: Plan, facts: ModelFacts) -> int:

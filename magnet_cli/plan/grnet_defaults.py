@@ -84,6 +84,7 @@ def grnet_settings(options: SegmentOptions, facts: ModelFacts, *, margin: int) -
     for option, given in (
         ("--points", options.points not in (None, ALL)),
         ("--merge", options.merge is not None),
+        ("--median", options.median is not None),
         ("--compat", options.compat not in (None, "paper")),
         ("--patches", options.patches not in ((None, ALL) if local else (None, ALL, SELECTOR))),
     ):

@@ -134,7 +134,8 @@ class MemoryPlan:
     base: int = 0
     cache: int = 0
     compute: int = 0
-    """Canvases and activations of the group being computed, where the device is the host."""
+    """Canvases and activations of the group being computed, where the device is the host; elsewhere the field that is
+    joined for a block."""
     group: int = 0
     """Pixels of one group, read and waiting."""
     output: int = 0
@@ -261,6 +262,15 @@ class Plan:
         """Return whether a stage starts the run, with nothing to refine."""
         return step.number == 0 and stage is step.stages[0]
 
+    def leaves_out(self, step: Pass, stage: Stage) -> bool:
+        """Return whether `--patches` may leave out windows of a stage's blocks. A budget compares all of the image."""
+        rule, among = self.settings.patches, step.ratio(stage).pixels
+        if self.is_first(step, stage) or rule.kind in ("all", "budget"):
+            return False
+        return rule.kind not in ("count", "share") or among > windows_selected(
+            rule, total=among, full=among, step=self.rule_step(stage)
+        )
+
     def rule_step(self, stage: Stage) -> int:
         """Return which refining stage this is, for rules that list one value a stage."""
         return stage.number - 2
@@ -274,20 +284,10 @@ class Plan:
         rule = ALL if self.is_first(step, stage) else self.settings.patches
         if rule.kind == "budget":
             return floor(self.budget_share(stage) * stage.cells.pixels)
-        ratio = step.ratio(stage)
-        columns = _cells_by_block(step.blocks.width, stage.cells.width, ratio.width)
-        rows = _cells_by_block(step.blocks.height, stage.cells.height, ratio.height)
+        full, number = step.ratio(stage).pixels, self.rule_step(stage)
         return sum(
-            many_columns
-            * many_rows
-            * windows_selected(
-                rule,
-                total=width * height,
-                full=ratio.pixels,
-                step=self.rule_step(stage),
-            )
-            for width, many_columns in columns.items()
-            for height, many_rows in rows.items()
+            blocks * windows_selected(rule, total=windows, full=full, step=number)
+            for windows, blocks in step.windows_by_block(stage).items()
         )
 
     def describe(self) -> dict[str, object]:
@@ -341,7 +341,7 @@ class Plan:
                     "stage": stage.number,
                     "scale": _size(stage.scale),
                     "pixel": {"width": float(stage.pitch.x), "height": float(stage.pitch.y)},
-                    "cells": stage.cells.pixels,
+                    "cells": step.window_count(stage),
                     "windows": self.windows(step, stage),
                 }
                 for stage in step.stages
@@ -412,15 +412,6 @@ def budget_share(budget: Fraction, stages: Sequence[Stage], stage: Stage) -> Fra
     before = sum(other.cells.pixels for other in stages if other.number < stage.number)
     left = budget * sum(other.cells.pixels for other in stages) - before
     return min(Fraction(1), max(Fraction(0), left / stage.cells.pixels))
-
-
-def _cells_by_block(blocks: int, cells: int, ratio: int) -> dict[int, int]:
-    """Return how many blocks of an axis have how many cells."""
-    # Only the last block of an axis can be cut, so there are two kinds at most.
-    last = cells - (blocks - 1) * ratio
-    counts = {ratio: blocks - 1}
-    counts[last] = counts.get(last, 0) + 1
-    return counts
 
 
 def windows_selected(rule: Rule, *, total: int, full: int, step: int) -> int:

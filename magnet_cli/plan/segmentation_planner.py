@@ -16,6 +16,7 @@ from magnet_cli.plan.domains import check_domain
 from magnet_cli.plan.footprint import no_memory, with_memory
 from magnet_cli.plan.grid import with_pixel_size, working_grid
 from magnet_cli.plan.grnet_defaults import as_one_block
+from magnet_cli.plan.idle_options import idle_notes, refuse_idle
 from magnet_cli.plan.segmentation_plan import (
     AreaSpec,
     Machine,
@@ -87,6 +88,7 @@ def make_plan(
         SourceError, WeightsError: Image and bundle do not fit.
         DeviceError: The memory budget is too small; the message says what is needed.
     """
+    refuse_idle(options)
     of_domain = check_domain(
         info,
         facts.name,
@@ -105,9 +107,10 @@ def make_plan(
     settings = resolve_settings(options, facts, grouped)
     passes = _passes(grouped, facts, info, grid.pitch, settings)
     if settings.compat == "paper":
-        _check_blocks(passes, settings)
         _check_selector(passes, settings, facts)
+        # A stage that begins a pass of its own reads blended results of all blocks, whatever its parent's rim holds.
         passes = _split_at_selection(passes, settings)
+        _check_blocks(passes, settings)
     batch = options.batch_size or default_batch(facts, machine)
     least = min(GROUP[machine.kind], batch)
     draft = Plan(
@@ -134,6 +137,7 @@ def make_plan(
         notes=(
             *(*info.notes, *of_domain, *grid.notes, *band_notes(info, bands, spans, options.value_range)),
             *(note for area in areas for note in area.notes),
+            *idle_notes(options, settings, stages=len(scales)),
             *([ONE_SCALE] if facts.is_single_scale and options.scales is None else []),
             *stretch_notes([scale for scales in grouped for scale in scales], facts.input),
         ),

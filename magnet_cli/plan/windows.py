@@ -4,10 +4,14 @@ All boxes of a stage are whole pixels of its canvas grid, whose pixel is one pix
 that grid from (0, 0); a window is its cell plus a margin, moved inside where it would cross the image's edge. So
 neighbouring windows overlap by twice the margin, and around the border of their cells the weight of one falls while
 that of the other rises: weights sum to one everywhere. The results of neighbouring blocks are joined in the same way.
+
+Windows of several cells may be moved inside to the same place. They are one window, whose own part is all of these
+cells.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -125,6 +129,16 @@ class Stage:
             height=self.input.height,
         )
 
+    @cached_property
+    def lefts(self) -> tuple[int, ...]:
+        """The left side of the window of each column of cells."""
+        return tuple(self.window(Index(column=column, row=0)).x for column in range(self.cells.width))
+
+    @cached_property
+    def tops(self) -> tuple[int, ...]:
+        """The upper side of the window of each row of cells."""
+        return tuple(self.window(Index(column=0, row=row)).y for row in range(self.cells.height))
+
     def own(self, cell: Index) -> Box:
         """Return the pixels of a cell. Near its borders, the windows of other cells may have a share in them."""
         box = Box(
@@ -149,26 +163,28 @@ class Sides:
         return any((self.left, self.right, self.top, self.bottom))
 
     @classmethod
-    def of(cls, cell: Index, is_left_out: Callable[[Index], bool], *, fall: int) -> Sides:
-        """Ask for each neighbour of a cell whether it is left out, and let the weight fall over `fall` pixels there."""
-        column, row = cell.column, cell.row
+    def of(cls, window: Window, is_left_out: Callable[[Index], bool], *, fall: int) -> Sides:
+        """Ask on each side whether the next cell is left out, and let the weight fall over `fall` pixels there."""
+        # Windows in a row have equal rows of cells, and those in a column have equal columns.
+        column, row, last = window.cell.column, window.cell.row, window.cells[-1]
         return cls(
             left=fall * is_left_out(Index(column=column - 1, row=row)),
-            right=fall * is_left_out(Index(column=column + 1, row=row)),
+            right=fall * is_left_out(Index(column=last.column + 1, row=row)),
             top=fall * is_left_out(Index(column=column, row=row - 1)),
-            bottom=fall * is_left_out(Index(column=column, row=row + 1)),
+            bottom=fall * is_left_out(Index(column=column, row=last.row + 1)),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """One forward pass: a cell, the box its patch covers, and the canvas pixels in which its result has a share."""
+    """One forward pass: its cells, the box its patch covers, and the canvas pixels in which its result has a share."""
 
-    cell: Index
+    cells: tuple[Index, ...]
+    """The cells of the block whose patch has this box, row-major: one, or more near the image's edge."""
     box: Box
     """Box of the patch on the stage's canvas grid."""
     own: Box
-    """Box of the cell, cut to the image."""
+    """Box of the cells, cut to the image."""
     kept: Box
     """`own`, and at the block's rim all of the window beyond it: later stages read that, too. Those of a block tile its
     canvas."""
@@ -180,6 +196,11 @@ class Window:
     """Most canvas pixels before a border over which they may fall where the neighbour is not computed."""
     blend: Blend
     """Shape of the weights."""
+
+    @property
+    def cell(self) -> Index:
+        """The first of the cells, by which windows of a block are told apart."""
+        return self.cells[0]
 
     @property
     def weights(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -208,9 +229,9 @@ class Window:
 
     @property
     def strips(self) -> dict[str, Box]:
-        """The pixels around each border of the cell over which weights fall between computed windows.
+        """The pixels around each border of the cells over which weights fall between computed windows.
 
-        They lie along the cell and inside of `box`, on the stage's grid.
+        They lie along the cells and inside of `box`, on the stage's grid.
         """
         own, fade = self.own, self.fade
         sides = {
@@ -294,6 +315,18 @@ class Pass:
         rows = range(block.row * ratio.height, min((block.row + 1) * ratio.height, stage.cells.height))
         return [Index(column=column, row=row) for row in rows for column in columns]
 
+    def windows_by_block(self, stage: Stage) -> Counter[int]:
+        """Return how many blocks have how many windows of a stage."""
+        ratio, found = self.ratio(stage), Counter[int]()
+        for columns, many in _places_by_block(stage.lefts, ratio.width).items():
+            for rows, count in _places_by_block(stage.tops, ratio.height).items():
+                found[columns * rows] += many * count
+        return found
+
+    def window_count(self, stage: Stage) -> int:
+        """Return the number of windows of a stage in all blocks."""
+        return sum(windows * blocks for windows, blocks in self.windows_by_block(stage).items())
+
     def own(self, block: Index, stage: Stage) -> Box:
         """Return the canvas pixels of a block's cells of a stage. Near borders, neighbours may have a share in them."""
         ratio = self.ratio(stage)
@@ -311,17 +344,19 @@ class Pass:
     def windows(self, block: Index, stage: Stage) -> Iterator[Window]:
         """Return the windows of a stage in a block; their kept boxes tile its canvas, their weights sum to one."""
         canvas = self.canvas(block, stage)
-        cells = self.cells(block, stage)
-        first, last = cells[0], cells[-1]
-        for cell in cells:
-            own = stage.own(cell)
+        places: dict[Box, list[Index]] = {}
+        for cell in self.cells(block, stage):
+            places.setdefault(stage.window(cell), []).append(cell)
+        for place, cells in places.items():
+            one, other = stage.own(cells[0]), stage.own(cells[-1])
+            own = Box.between(left=one.x, top=one.y, right=other.right, bottom=other.bottom)
             kept = Box.between(
                 # Windows at the block's rim keep all they cover: windows of the next stage read it, and the median
                 # needs real neighbours. So a block never depends on another one.
-                left=canvas.x if cell.column == first.column else own.x,
-                top=canvas.y if cell.row == first.row else own.y,
-                right=canvas.right if cell.column == last.column else own.right,
-                bottom=canvas.bottom if cell.row == last.row else own.bottom,
+                left=canvas.x if place.x == canvas.x else own.x,
+                top=canvas.y if place.y == canvas.y else own.y,
+                right=canvas.right if place.right >= canvas.right else own.right,
+                bottom=canvas.bottom if place.bottom >= canvas.bottom else own.bottom,
             )
             reach = Box.between(
                 left=kept.x - stage.fade * (kept.x > canvas.x),
@@ -330,8 +365,8 @@ class Pass:
                 bottom=kept.bottom + stage.fade * (kept.bottom < canvas.bottom),
             ).intersection(canvas)
             yield Window(
-                cell=cell,
-                box=stage.window(cell),
+                cells=tuple(cells),
+                box=place,
                 own=own,
                 kept=kept,
                 reach=reach,
@@ -463,6 +498,19 @@ class BlockLayer:
         yield from product(down, across)
 
 
+def field_box(step: Pass, before: Pass, need: Box) -> Box:
+    """Return the box of a pass's field that a block of the next pass reads: one pixel more than its windows cover.
+
+    Args:
+        step: The pass that reads.
+        before: The pass that has left the field.
+        need: The box that the windows of the block's first stage cover, on the grid of that stage.
+    """
+    coarse = before.stages[-1]
+    box = coarse.pitch.around(need, step.stages[0].pitch).grown(1)
+    return box.intersection(Box.whole(coarse.extent))
+
+
 def frame_boxes(inner: Box, outer: Box) -> list[Box]:
     """Cut the part of a box around another one inside it into up to four boxes; all of it if that one is empty."""
     if not inner.area:
@@ -480,6 +528,16 @@ def _alike(count: int) -> list[tuple[int, int]]:
     """Return the first, a middle and the last of some places in a row, each with how many there are of its kind."""
     kinds = {0: 1, count - 1: 1, **({1: count - 2} if count > 2 else {})}  # noqa: PLR2004 - the first and the last
     return list(kinds.items())
+
+
+def _places_by_block(places: Sequence[int], ratio: int) -> Counter[int]:
+    """Count the blocks along an axis by how many different places their windows have.
+
+    Args:
+        places: The place of the window of each cell along the axis.
+        ratio: Cells of a whole block.
+    """
+    return Counter(len(set(places[start : start + ratio])) for start in range(0, len(places), ratio))
 
 
 def _between(start: int, end: int, pitch: Fraction) -> tuple[int, int]:

@@ -23,6 +23,8 @@ from magnet_cli.run.private_events import PrivateEvents
 from magnet_cli.system.private_names import PrivateNames
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from magnet_cli.images import ImageInfo
     from magnet_cli.refinement.method import MaskJob, MaskPlan, Method
 
@@ -104,24 +106,37 @@ def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Even
     hashes = {**inputs.image_hashes(pair.info), "refined": inputs.digest(pair.mask)}
     hashes |= method.hashes()
     # A finished output is recognised by its hashes alone, before the mask is surveyed.
-    if output_state(paths, hashes=hashes, overwrite=options.overwrite) is OutputState.DONE:
-        events.message(f"{paths.mask}: already done")
-        if names is not None:
-            check_private(paths)
-        report = read_report(paths.report)
-        return RefineResult(
-            image=pair.image, mask=pair.mask, output=paths.mask, report=report, was_done=True, private=names
-        )
+    done = _finished(pair, hashes, options, events)
+    if done is not None:
+        return done
     view = method.view(pair.info)
     with opened_run(
         method, view, pair.mask, options, paths=paths, hashes=hashes, inputs=inputs, private=names, events=events
     ) as (job, run):
+        # The survey of a large mask takes minutes, in which another command may have finished the same output.
+        done = _finished(pair, hashes, options, events)
+        if done is not None:
+            return done
         for note in job.plan.notes:
             events.message(f"{pair.image}: {note}" if note in pair.info.notes else note)
         command = refine_words(job.plan, paths.mask, options, method)
         report = run.finish(lambda found: {**found, "command": command})
     events.message(f"{paths.mask}: done")
     return RefineResult(image=pair.image, mask=pair.mask, output=paths.mask, report=report, private=names)
+
+
+def _finished(pair: Pair, hashes: Mapping[str, str], options: RefineOptions, events: Events) -> RefineResult | None:
+    """Return the result that an earlier run has finished; None where there is none."""
+    paths, names = pair.paths, private_names(pair, options)
+    if output_state(paths, hashes=hashes, overwrite=options.overwrite) is not OutputState.DONE:
+        return None
+    events.message(f"{paths.mask}: already done")
+    if names is not None:
+        check_private(paths)
+    report = read_report(paths.report)
+    return RefineResult(
+        image=pair.image, mask=pair.mask, output=paths.mask, report=report, was_done=True, private=names
+    )
 
 
 def plan_refine(

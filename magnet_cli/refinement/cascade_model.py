@@ -16,6 +16,7 @@ from magnet_cli.models.engines.engine_networks import loaded_cascade
 from magnet_cli.models.engines.graph_engine import engine_version
 from magnet_cli.options.method_settings import BundleDefaults
 from magnet_cli.plan import Machine, ModelFacts
+from magnet_cli.run.guards import naming_shortage
 from magnet_cli.system.memory import LARGE_TENSOR, reuse_large_tensors
 
 if TYPE_CHECKING:
@@ -65,9 +66,14 @@ def load_refine_model(options: RefineOptions, events: Events, named: str) -> Ref
         named: The option of the command line that names a bundle, for messages.
 
     Raises:
-        WeightsError, DeviceError, UsageError: The bundle, the device or the engine cannot be used.
+        WeightsError, DeviceError, UsageError: The bundle, the device or the engine cannot be used, or memory ran out.
     """
-    bundle = named_bundle(options.weights, named)
+    # Other programs may have filled the device.
+    with naming_shortage("the networks were loaded"):
+        return _loaded(options, events, named_bundle(options.weights, named))
+
+
+def _loaded(options: RefineOptions, events: Events, bundle: CascadeBundle) -> RefineModel:
     side = options.side or bundle.side
     engine, word = choose_cascade_engine(
         bundle, engine=options.engine, precision=options.precision, device=resolve_device(options.device)

@@ -171,11 +171,11 @@ def _labels(stored: Stored, why: str) -> Reading:
             advice="Save class indices as whole numbers (uint8)",
         )
     present = [value for value in stored.values if value != NODATA]
-    largest = max(present, default=0)
-    if largest > NODATA or min(present, default=0) < 0:
+    least, largest = min(present, default=0), max(present, default=0)
+    if largest > NODATA or least < 0:
         raise SourceError(
             f"a class index is 0 to {NODATA - 1}",
-            value=largest,
+            value=largest if largest > NODATA else least,
             file=stored.path,
             advice="Export the mask again with class indices from 0 to 254",
         )

@@ -165,7 +165,7 @@ def make_report(
         OutputError: A mask or its report is missing or damaged, or the folder refuses a file.
     """
     # All names are checked before the first page is written.
-    found = list(named_masks(Path(mask) for mask in ([masks] if isinstance(masks, str | Path) else masks)))
+    found = list(named_masks([masks] if isinstance(masks, str | Path) else masks))
     if image is not None and len(found) > 1:
         raise UsageError("--image belongs to one mask", value=f"{len(found)} masks", advice="Name one mask")
     source = None if image is None else str(image)

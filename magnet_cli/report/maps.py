@@ -68,7 +68,7 @@ class Map:
             "size": {"width": width, "height": height},
             "pixel": {"width": self.pixel[0], "height": self.pixel[1]},
             "cell": {"width": self.cell[0], "height": self.cell[1]},
-            "data": base64.b64encode(zlib.compress(self.values.tobytes(), 9)).decode(),
+            "data": codec.packed_text(self.values.tobytes()),
         }
 
     @classmethod

@@ -255,8 +255,8 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [("Image", size)]
     if pixel is not None:
         unit = UNITS.get(pixel["unit"], str(pixel["unit"]))
-        sides = {f"{float(pixel[axis]):.4g}" for axis in ("x", "y")}
-        found.append(("Pixel", f"{' × '.join(sorted(sides))} {unit}"))  # noqa: RUF001
+        sides = dict.fromkeys(f"{float(pixel[axis]):.4g}" for axis in ("x", "y"))
+        found.append(("Pixel", f"{' × '.join(sides)} {unit}"))  # noqa: RUF001
     if image["crs"] is not None:
         found.append(("CRS", system_label(str(image["crs"]))))
     found += [

@@ -223,7 +223,7 @@ class OptionKeys(TypedDict):
     scales: list[SizeKeys]
     """Sides of the windows of each stage, coarsest first, in pixels of the working grid."""
     batch: int
-    """Patches of a forward pass."""
+    """Patches of a forward pass in the last pass."""
     group: list[int]
     """Blocks that share forward passes, for each pass."""
     device: str
@@ -307,6 +307,8 @@ class PassKeys(TypedDict("PassNumber", {"pass": int})):
 
     blocks: int
     """Blocks of the image, each of which is computed by itself."""
+    batch: int
+    """Patches of a forward pass. They may be fewer than in the pass before, where memory was short."""
     stages: list[StageKeys]
     """The stages of the pass, the coarsest first."""
 

@@ -38,7 +38,13 @@ class NamedColor(Protocol):
 
 
 def make_report(
-    plan: Plan, bundle: Bundle, totals: Totals, measured: Measured, *, shares: Sequence[float]
+    plan: Plan,
+    bundle: Bundle,
+    totals: Totals,
+    measured: Measured,
+    *,
+    shares: Sequence[float],
+    batches: Sequence[int],
 ) -> dict[str, object]:
     """Return the report of a finished run: pixels at level 0, bytes, seconds, areas in the square of the image's unit.
 
@@ -48,6 +54,7 @@ def make_report(
         totals: The summed counts of all groups.
         measured: The measurements of the run.
         shares: The share of the image that lies in each area of the plan.
+        batches: Patches of a forward pass in each pass.
     """
     return {
         **run_facts(
@@ -71,7 +78,7 @@ def make_report(
             {"kind": area.kind, "source": area.source, "share": round(share, 6)}
             for area, share in zip(plan.areas, shares, strict=True)
         ],
-        "passes": _passes(plan, totals),
+        "passes": _passes(plan, totals, batches),
     }
 
 
@@ -163,9 +170,9 @@ def input_facts(info: ImageInfo) -> dict[str, object]:
     }
 
 
-def _passes(plan: Plan, totals: Totals) -> list[dict[str, object]]:
+def _passes(plan: Plan, totals: Totals, batches: Sequence[int]) -> list[dict[str, object]]:
     found = []
-    for step in plan.passes:
+    for step, batch in zip(plan.passes, batches, strict=True):
         stages = []
         for stage in step.stages:
             counts = totals.stages.get(stage.number, {})
@@ -173,7 +180,7 @@ def _passes(plan: Plan, totals: Totals) -> list[dict[str, object]]:
                 {
                     "stage": stage.number,
                     "scale": {"width": stage.scale.width, "height": stage.scale.height},
-                    "windows": stage.cells.pixels,
+                    "windows": step.window_count(stage),
                     "windows_planned": plan.windows(step, stage),
                     "windows_run": counts.get("run", 0),
                     "windows_considered": sum(counts.get(key, 0) for key in ("run", "unselected", "unpaid", "settled")),
@@ -182,7 +189,7 @@ def _passes(plan: Plan, totals: Totals) -> list[dict[str, object]]:
                     "changed": _changed(counts),
                 }
             )
-        found.append({"pass": step.number + 1, "blocks": step.blocks.pixels, "stages": stages})
+        found.append({"pass": step.number + 1, "blocks": step.blocks.pixels, "batch": batch, "stages": stages})
     return found
 
 

@@ -1,8 +1,8 @@
 """The engine of every job: it runs pass after pass, reads groups ahead, computes them, and stores each beside the next.
 
 The first group of a job may be read before the job is run, beside the end of another one. If memory runs out, a group
-is tried once more while nothing is read or written. If that is not enough and no group is finished yet, the job begins
-again with smaller batches.
+is tried once more while nothing is read or written. If that is not enough and no group of the pass is finished yet, the
+pass begins again with smaller batches.
 """
 
 from __future__ import annotations
@@ -138,20 +138,22 @@ class Engine:
             SourceError, WeightsError, OutputError: A group failed. Groups that were finished before stay finished.
             MemoryShortageError: A group did not fit into memory, not even alone. Finished groups stay finished.
         """
+        begin = 0
         while True:
             try:
-                self._try(job, first)
+                self._try(job, first, begin)
             except MemoryShortageError as exc:
-                smaller = job.smaller()
+                step = self._unfinished(job)
+                smaller = job.smaller(step)
                 if smaller is None:
                     raise
-                if self._has_finished_any(job):
+                if self.resources.results.finished(step.number):
                     # What is finished was computed with these batches, and others may give another last bit.
-                    begin = "begin again with a smaller --batch-size and --no-resume"
-                    advice = f"{exc.advice}; or {begin}" if exc.advice else f"{begin[0].upper()}{begin[1:]}"
+                    anew = "begin again with a smaller --batch-size and --no-resume"
+                    advice = f"{exc.advice}; or {anew}" if exc.advice else f"{anew[0].upper()}{anew[1:]}"
                     raise type(exc)(exc.rule, value=exc.value, file=exc.file, advice=advice) from exc
                 job, note = smaller
-                first = None
+                first, begin = None, step.number
                 self.on_note(note)
             else:
                 return job
@@ -159,7 +161,8 @@ class Engine:
             # tensors would not be freed.
             release_device_memory(job.machine.device)
 
-    def _try(self, job: Job, first: FirstGroup | None) -> None:
+    def _try(self, job: Job, first: FirstGroup | None, begin: int) -> None:
+        """Compute what is missing of a job from a pass on, by its number. Nothing is missing of the passes before."""
         clock = self.resources.clock
         begun = first and first.readers
         with (
@@ -169,10 +172,16 @@ class Engine:
             passes = job.passes
             groups = [step.groups for step in passes]
             for step in passes:
+                if step.number < begin:
+                    continue
                 _PassRun(engine=self, job=job, step=step, groups=groups, readers=readers).run(writer, first)
 
-    def _has_finished_any(self, job: Job) -> bool:
-        return any(self.resources.results.finished(step.number) for step in job.passes)
+    def _unfinished(self, job: Job) -> RunPass:
+        """Return the pass that a job has come to: the last with finished groups, or the next where it is complete."""
+        passes = job.passes
+        finished = [len(self.resources.results.finished(step.number)) for step in passes]
+        last = max((index for index, count in enumerate(finished) if count), default=0)
+        return passes[min(last + (finished[last] >= passes[last].groups), len(passes) - 1)]
 
 
 @dataclass(frozen=True, kw_only=True)

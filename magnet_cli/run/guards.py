@@ -26,6 +26,7 @@ def keeping_what_is_finished(
     """Report what is kept if an output cannot be written, and delete the journal of a run that finished no group.
 
     A journal without finished groups would be of no use, and would refuse the image once the user has repaired it.
+    Where another process has just made the mask of the same pieces, it would make that mask count as unfinished.
 
     Args:
         journal: The journal of the run.
@@ -38,24 +39,22 @@ def keeping_what_is_finished(
         yield
     # A bug and Ctrl-C leave the same journal behind as an expected failure, so they are handled alike and raised again.
     except BaseException as error:
-        if not any(journal.finished(number) for number in passes):
+        is_kept = journal.is_there if journal.holds_groups else any(journal.finished(number) for number in passes)
+        if not journal.holds_groups:
             journal.discard()
-        elif isinstance(error, OutputError) and resume and journal.is_there:
+        if isinstance(error, OutputError) and resume and is_kept:
             events.message(f"{mask}: what was finished is kept, and the same command goes on from there")
         raise
 
 
 @contextmanager
-def keeping_changed_inputs_apart(
-    journal: Journal, passes: Collection[int], *, inputs: InputStates, events: Events
-) -> Iterator[None]:
+def keeping_changed_inputs_apart(journal: Journal, *, inputs: InputStates, events: Events) -> Iterator[None]:
     """Refuse to go on, now or later, with what was computed of an input that changed while it was read.
 
     The journal is kept under a name under which no run finds it: a part of it is of the old content, a part of the new.
 
     Args:
         journal: Journal of the run.
-        passes: Numbers of the passes.
         inputs: Inputs of the run as they were when it began.
         events: Receives messages.
 
@@ -71,7 +70,7 @@ def keeping_changed_inputs_apart(
         change = error if is_change else inputs.change(quick=not isinstance(error, Exception))
         if change is None:
             raise
-        if any(journal.finished(number) for number in passes):
+        if journal.holds_groups:
             path = journal.set_aside()
             events.message(f"{path}: what was computed of the changed input is kept here; no run uses it (delete it)")
         if is_change or not isinstance(error, Exception):

@@ -177,11 +177,16 @@ class Job(ABC):
         del noted
         return self
 
-    def smaller(self) -> tuple[Self, str] | None:
-        """Return the job with smaller batches, and a note that says so. None if its batches cannot be smaller.
+    def smaller(self, step: RunPass) -> tuple[Self, str] | None:
+        """Return the job with smaller batches, and a note that says so. None if those of a pass cannot be smaller.
 
-        The engine takes that job only while no group is finished: another batch may change the last bits of a result.
+        The engine takes that job only while no group of the pass is finished: another batch may change the last bits of
+        a result, and all groups of a pass are computed alike.
+
+        Args:
+            step: The pass in which memory ran out.
         """
+        del step
         return None
 
     def prepared(self, image: Image, stack: ExitStack) -> Prepared[Self]:

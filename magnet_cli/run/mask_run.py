@@ -26,7 +26,7 @@ from magnet_cli.system.memory import PeakSampler
 from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from magnet_cli.events import Events
     from magnet_cli.masks.output import OutputPaths
@@ -138,11 +138,7 @@ class MaskRun:
         with ExitStack() as rest:
             journal = self._journal(rest)
             with ExitStack() as work:
-                work.enter_context(
-                    keeping_changed_inputs_apart(
-                        journal, [step.number for step in self.job.passes], inputs=self.inputs, events=self.events
-                    )
-                )
+                work.enter_context(keeping_changed_inputs_apart(journal, inputs=self.inputs, events=self.events))
                 if self.elsewhere is not None:
                     self.elsewhere(journal)
                 groups = self._groups(journal, work, ahead=ahead)
@@ -193,9 +189,7 @@ class MaskRun:
             MagnetError: The part failed. Its pieces are kept.
         """
         with ExitStack() as stack:
-            groups = self._groups(
-                store, stack, threads=threads, pieces=lambda step, _: store.missing.get(step.number, [])
-            )
+            groups = self._groups(store, stack, threads=threads, pieces=lambda step, _: store.missing(step.number))
             groups.computed(stack)
         self.inputs.refuse_change()
 
@@ -218,7 +212,7 @@ class MaskRun:
             ahead: Whether another mask is still being computed.
         """
         name, peaks = self.paths.mask.name, PeakSampler()
-        noted = _noted(self._counts(journal))
+        noted = _noted(journal, self.job.passes)
         threads = threads or noted.get("threads") or self.threads or usable_cores()
         self.clock.resume(self._counts(journal))
         if not ahead:
@@ -504,12 +498,15 @@ class Tally:
         check_peak(self._peaks.peak.pss, self._job.memory.budget, file=self._job.image.path)
 
 
-def _noted(counts: Iterator[Mapping[str, object]]) -> dict[str, int]:
+def _noted(results: Results, passes: Sequence[RunPass]) -> dict[str, int]:
     """Return the numbers that an interrupted run stored with each group, such as its batch; empty for a new run.
 
-    They are equal in all groups, so the first group says them.
+    They are equal in all groups of a pass. A later pass may have had to take smaller batches, and nothing is missing of
+    those before the last one that was begun.
     """
-    return next(({key: int(str(group[key])) for key in NOTED if key in group} for group in counts), {})
+    begun = (results.finished(step.number).values() for step in reversed(passes))
+    counts = next((group for groups in begun for group in groups), {})
+    return {key: int(str(counts[key])) for key in NOTED if key in counts}
 
 
 def _description(job: Job, report: Report) -> Report:

@@ -58,7 +58,7 @@ def _classes(bundle: Bundle) -> str:
 
 def _stages(plan: Plan) -> str:
     count = sum(plan.windows(step, stage) for step in plan.passes for stage in step.stages)
-    sides = [str(stage.scale.width) for stage in plan.stages]
+    sides = [stage.scale.brief for stage in plan.stages]
     several = f"{len(sides)} stages, from coarse to fine, compute" if len(sides) > 1 else "one stage computes"
     listed = ", ".join(sides[:-1]) + f" and {sides[-1]}" if len(sides) > 1 else sides[0]
     return f"{several} windows of {listed} pixels, at most {count:,} in all, on {plan.machine.device}"

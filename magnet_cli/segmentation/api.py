@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.events import Events, Images
 from magnet_cli.masks.bucket_folder import BucketFolder
 from magnet_cli.masks.report_file import read_report
-from magnet_cli.masks.targets import is_file_name, plan_targets
+from magnet_cli.masks.targets import in_order, is_file_name, plan_targets
 from magnet_cli.models.python_network import PythonNetwork
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.cluster.cluster_run import refuse_network_of_program, segment_on_cluster
@@ -136,8 +136,7 @@ def segment_each(
         place.refuse_foreign(file.path for file in summaries)
     share = targets
     if part is not None and len(targets) > 1:
-        # The order is fixed, so that all jobs deal the same list even where their inputs are named in another order.
-        share = part.deal(sorted(targets, key=lambda target: (target.image, str(target.mask))))
+        share = part.deal(in_order(targets))
     if not share:
         events.message(f"magnet: {part} has no image, because there are only {len(targets)}")
     summary = RunSummary(
@@ -156,11 +155,32 @@ def segment_each(
         ended = True
     finally:
         if len(targets) > 1:
-            summary.end(finished=ended)
-            for line in summary.lines():
-                events.message(line)
+            _end_summary(summary, events, finished=ended)
     if several is not None:
         _share_summary(place, several, part, events)
+
+
+def _end_summary(summary: RunSummary, events: Events, *, finished: bool) -> None:
+    """Write the summary of a run for the last time, and send it as messages.
+
+    Args:
+        summary: The summary.
+        events: Receives the messages.
+        finished: Whether the run went through all of its images.
+
+    Raises:
+        OutputError: The file of a finished run cannot be written.
+    """
+    try:
+        summary.end(finished=finished)
+    except OutputError as error:
+        # Raised from here, it would take the place of the interruption or the failure that has ended the run.
+        if finished:
+            raise
+        events.message(f"magnet: {error}")
+        summary.path = None
+    for line in summary.lines():
+        events.message(line)
 
 
 def output_place(output: str | Path | None, work: str | Path) -> tuple[BucketFolder | None, Path | None]:

@@ -74,7 +74,8 @@ class BlockState:
     counts: dict[int, StageCount] = field(default_factory=dict)
     """Counts of windows and points, by the number of the stage."""
     statuses: dict[int, str] = field(default_factory=dict)
-    """Statuses of all windows, by the number of the stage: one letter of `report/maps.py` a window, row-major."""
+    """Statuses of the windows of all cells, by the number of the stage: one letter of `report/maps.py` a cell,
+    row-major."""
     samples: dict[int, Sample] = field(default_factory=dict)
     """Sampled pixels before and after each stage, by its number. A stage that starts the run or computes no window has
     no sample."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from magnet_cli.arithmetic.canvas import Canvas, reflected
+from magnet_cli.arithmetic.merge import geometric_parts, share_of_field
 from magnet_cli.arithmetic.points import SmoothedScore, choose_points
 from magnet_cli.arithmetic.scores import certainty, share_of, uncertainty
 from magnet_cli.geometry import Box
@@ -61,6 +62,8 @@ class BlockStage:
         if self._before is not None and bound.settings.points.kind != "all":
             # Windows that are not computed keep a score of 0, which is never chosen.
             self._scores = SmoothedScore.zeros(*shape[1:], side=bound.settings.median, device=bound.device)
+        self._row: tuple[Box, Tensor] | None = None
+        """A row of windows, and `share_of_field` of Y' in it, `(classes, height, width)` float32."""
         self._stored: Tensor | None = None
         self._valid: Tensor | None = None
         if state.pixels.stages and not state.pixels.is_empty:
@@ -72,7 +75,7 @@ class BlockStage:
         self._sides = sides_of(candidates, selection)
         self.is_finished = False
         state.counts[stage.number] = StageCount.of(selection)
-        state.statuses[stage.number] = selection.statuses
+        state.statuses[stage.number] = selection.of_cells(candidates)
 
     @property
     def is_start(self) -> bool:
@@ -115,8 +118,48 @@ class BlockStage:
 
     def under(self, canvas: Canvas, window: Window) -> Tensor:
         """Resample a canvas of the block to a patch, `(classes, h, w)` float32, reflected as the patch is."""
+        return self._reflected(canvas.sample(window.box.intersection(self.box), self.stage.pitch), window)
+
+    def merge(self, window: Window, own: Tensor) -> Tensor:
+        """Merge O with Y' under a window by their geometric mean, and store the result as `put` does.
+
+        Args:
+            window: One of `windows`.
+            own: O, `(classes, h, w)` float32.
+
+        Returns:
+            A number that is NaN if any value of the result is.
+        """
+        share = self._share_under(window)
+        if self._scores is not None or window.cell in self._sides:
+            powers, total = geometric_parts(own, share)
+            self.put(window, powers.div_(total), self.field_under(window))
+            return total.sum()
+        self._check(is_finished=False)
+        # A window that was moved in from the image's edge has a share in a part of its pixels alone.
+        rows, columns = window.reach.shifted(x=-window.box.x, y=-window.box.y).slices
+        powers, total = geometric_parts(own[:, rows, columns], share[:, rows, columns])
+        # One factor of a pixel scales the sum of its classes to one, and weights them.
+        self._add(window, powers.mul_(self.weights(window) / total))
+        return total.sum()
+
+    def _share_under(self, window: Window) -> Tensor:
+        """Return `share_of_field` of Y' under a window, `(classes, h, w)` float32.
+
+        It is made at once for a row of windows, which overlap, if all of them are computed.
+        """
+        box = row = window.box.intersection(self.box)
+        if len(self.windows) == self.state.counts[self.stage.number].windows:
+            row = Box(x=self.box.x, y=box.y, width=self.box.width, height=box.height)
+        if self._row is None or self._row[0] != row:
+            # The row before is let go of first.
+            self._row = None
+            self._row = row, share_of_field(self.state.canvas.sample(row, self.stage.pitch))
+        return self._reflected(self._row[1][:, :, box.shifted(x=-row.x, y=0).slices[1]], window)
+
+    def _reflected(self, under: Tensor, window: Window) -> Tensor:
+        """Continue values under the part of a window that lies in the image as the patch is continued."""
         inside = window.box.intersection(self.box)
-        under = canvas.sample(inside, self.stage.pitch)
         for dim, have, want in ((1, inside.height, window.box.height), (2, inside.width, window.box.width)):
             if have < want:
                 under = under.index_select(dim, torch.from_numpy(reflected(have, want)).to(under.device))
@@ -152,11 +195,16 @@ class BlockStage:
             RuntimeError: The stage is finished.
         """
         self._check(is_finished=False)
+        is_weighted = not window.is_sharp or window.cell in self._sides
+        self._add(window, probs * self.weights(window) if is_weighted else probs)
+
+    def _add(self, window: Window, weighted: Tensor) -> None:
+        """Add a window's result, multiplied by its weights, to those of the windows beside it."""
         target = self._next[:, *self._local(window.reach).slices]
         if window.is_sharp and window.cell not in self._sides:
-            target.copy_(probs)
+            target.copy_(weighted)
         else:
-            target += (probs * self.weights(window)).half()
+            target += weighted.half()
 
     def weights(self, window: Window) -> Tensor:
         """Give the weights of a window, `(reach.height, reach.width)` float32 in (0, 1]."""
@@ -178,6 +226,7 @@ class BlockStage:
         """
         self._check(is_finished=False)
         state, before = self.state, self._before
+        self._row = None
         selector = state.bound.plan.selector
         if selector is None or self.stage is state.bound.plan.stages[-1]:
             self._drop_pixels()

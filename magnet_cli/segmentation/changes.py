@@ -98,7 +98,9 @@ class Sample:
         parts = subdivision(stage)
         rows, _ = sampled(own.height, stage.cell.height, parts)
         columns, _ = sampled(own.width, stage.cell.width, parts)
-        field, found = before.spots(own, stage.pitch, rows=rows, columns=columns), after.view(own)[:, rows, columns]
+        field = before.spots(own, stage.pitch, rows=rows, columns=columns)
+        # The samples lie far apart in memory, so they are read once.
+        found = after.view(own)[:, rows, columns].contiguous()
         inside = own.shifted(x=-after.box.x, y=-after.box.y).slices
         return cls(
             before=largest(field),

@@ -228,12 +228,17 @@ class Computer:
         with self._clock.measure("forward"):
             images = self._bound.settings.images
             result = mean_over_mirrors(partial(self._predict, stage=stage), patches, images=images)
+        how = self._bound.settings.merge
+        if how == "geometric" and result.device.type == "cpu" and not batch[0].at.is_start:
+            # One window after another stays in the processor's cache. A GPU takes a batch in fewer operations.
+            with self._clock.measure("refine"):
+                sums = [one.at.merge(one.window, own) for one, own in zip(batch, result.unbind(), strict=True)]
+                return torch.stack(sums).sum()
         under: Tensor | None = None
         if not batch[0].at.is_start:
             with self._clock.measure("select"):
                 under = torch.stack([one.at.field_under(one.window) for one in batch])
             with self._clock.measure("refine"):
-                how = self._bound.settings.merge
                 result = merge(result, under, how=how, networks=self._networks, scale=stage.scale)
         with self._clock.measure("select"):
             for index, one in enumerate(batch):
@@ -252,7 +257,7 @@ class Computer:
         size = stage.input
         shape = (len(batch), size.height, size.width, len(self._scale))
         values = torch.empty(shape, dtype=torch.float32, device=self._networks.device)
-        valid = [one.at.patch(one.window, target) for one, target in zip(batch, values, strict=True)]
+        valid = [one.at.patch(one.window, target) for one, target in zip(batch, values.unbind(), strict=True)]
         if self._preparation is not None:
             apply_stains(values, self._preparation)
         # Factors are repeated to whole rows: an operation whose innermost dimension has the three values of a pixel

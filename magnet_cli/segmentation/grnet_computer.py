@@ -197,14 +197,17 @@ def flagged(one: Forward, flags: Tensor) -> frozenset[Index]:
     side = round(len(flags) ** 0.5)
     table = flags.reshape(side, side).tolist()
     finer = step.stages[step.stages.index(stage) + 1]
-    found = set()
-    for window in step.windows(state.pixels.block, finer):
-        own, ratio_x, ratio_y = window.own, finer.pitch.x / stage.pitch.x, finer.pitch.y / stage.pitch.y
+    ratio_x, ratio_y = finer.pitch.x / stage.pitch.x, finer.pitch.y / stage.pitch.y
+
+    def is_chosen(cell: Index) -> bool:
+        own = finer.own(cell)
         x = floor(((own.x + own.right) * ratio_x / 2 - patch.x) * side / patch.width)
         y = floor(((own.y + own.bottom) * ratio_y / 2 - patch.y) * side / patch.height)
-        if table[min(max(y, 0), side - 1)][min(max(x, 0), side - 1)]:
-            found.add(window.cell)
-    return frozenset(found)
+        chosen: bool = table[min(max(y, 0), side - 1)][min(max(x, 0), side - 1)]
+        return chosen
+
+    windows = step.windows(state.pixels.block, finer)
+    return frozenset(window.cell for window in windows if any(map(is_chosen, window.cells)))
 
 
 def covered(box: Box, pitch: Pitch, canvas: Canvas) -> Box:

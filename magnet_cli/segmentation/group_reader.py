@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
-from math import ceil
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from math import ceil, floor
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from magnet_cli.images.validity import both
 from magnet_cli.run.guards import naming_shortage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from numpy.typing import NDArray
 
     from magnet_cli.areas import Area
@@ -35,8 +37,8 @@ def needed_cells(bound: BoundPass, block: Index, area: Area) -> tuple[Cells, ...
     """Return the cells of each stage on which a label inside the area depends.
 
     A cell of the finest stage is needed if its result reaches a label inside the area. A cell of an earlier stage is
-    needed if a needed window of the next stage reads its result. If all points and windows are taken, the labels inside
-    the area are therefore those of a run without an area.
+    needed if a needed window of the next stage reads its result, also where that stage belongs to the next pass. If all
+    points and windows are taken, the labels inside the area are therefore those of a run without an area.
 
     Args:
         bound: The pass for which cells are wanted.
@@ -47,28 +49,43 @@ def needed_cells(bound: BoundPass, block: Index, area: Area) -> tuple[Cells, ...
         One set of cells for each stage. All sets are empty if no label of the block lies inside the area.
     """
     step, rim = bound.step, _rim(bound.plan)
-    finest, reach = step.stages[-1], 0 if bound.is_last else _reach(bound)
-    ranks = bound.settings.patches.kind not in ("all", "budget")
+    finest = step.stages[-1]
     # Neighbours are blended with the block's values beyond its own pixels, and a label is made of two more.
     whole = finest.pitch.level0(step.reach(block).grown(1)) if step.fade else step.level0(block)
-    wanted: list[Box] = []
+    wanted = Boxes() if bound.is_last else _read_by_next(bound, block, area)
     chosen: list[Cells] = []
     for stage in reversed(step.stages):
         taken = []
+        around = rim + _beside(bound.plan, step, stage)
         for window in step.windows(block, stage):
-            # A window that is left out lowers the weights of those beside it, so whether it is has to be known.
-            reached = stage.pitch.level0(window.reach.grown(rim + (stage.widest_fall - stage.fade if ranks else 0)))
-            if stage is not finest:
-                is_needed = any(reached.intersection(other).area for other in wanted)
-            elif bound.is_last:
+            reached = stage.pitch.level0(window.reach.grown(around))
+            if bound.is_last and stage is finest:
                 is_needed = area.touches(reached.intersection(whole))
             else:
-                is_needed = area.touches(reached.grown(reach))
+                is_needed = wanted.meet(reached)
             if is_needed:
                 taken.append(window)
         chosen.append(frozenset(window.cell for window in taken))
-        wanted = [stage.pitch.level0(window.box) for window in taken]
+        wanted = Boxes.of(stage.pitch.level0(window.box) for window in taken)
     return tuple(reversed(chosen))
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes of level 0, with which another one is compared at once."""
+
+    ends: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
+    """The left, top, right and bottom of each box."""
+
+    @classmethod
+    def of(cls, boxes: Iterable[Box]) -> Self:
+        """Return boxes."""
+        return cls(np.array([(box.x, box.y, box.right, box.bottom) for box in boxes], np.int64).reshape(-1, 4))
+
+    def meet(self, box: Box) -> bool:
+        """Return whether a box has a pixel in common with one of them."""
+        left, top, right, bottom = self.ends.T
+        return bool(((left < box.right) & (box.x < right) & (top < box.bottom) & (box.y < bottom)).any())
 
 
 def _rim(plan: Plan) -> int:
@@ -79,13 +96,53 @@ def _rim(plan: Plan) -> int:
     return 1 + plan.settings.score_side // 2
 
 
+def _beside(plan: Plan, step: Pass, stage: Stage) -> int:
+    """Return how many canvas pixels beyond its own share a window's result depends on whether it is left out.
+
+    A window that is left out lowers the weights of those beside it, so whether it is has to be known.
+    """
+    return stage.widest_fall - stage.fade if plan.leaves_out(step, stage) else 0
+
+
+def _read_by_next(bound: BoundPass, block: Index, area: Area) -> Boxes:
+    """Return the boxes of level 0 in which needed windows of the next pass read the field near a block."""
+    after, finest = bound.after, bound.step.stages[-1]
+    # A label reads no further than one window of each later stage, so few blocks are asked which of theirs are needed.
+    # What is read beside a canvas is made of values in it, too.
+    own = finest.pitch.level0(bound.step.canvas(block, finest).grown(_rim(bound.plan)))
+    if not area.touches(own.grown(_reach(bound))):
+        return Boxes()
+    near = map(after.step.block, _blocks_reading(after.step, own))
+    return Boxes(np.concatenate([after.remembered(other, partial(_read_in, after, other, area)) for other in near]))
+
+
+def _read_in(bound: BoundPass, block: Index, area: Area) -> NDArray[np.int64]:
+    """Return the ends of the boxes of level 0 that needed windows of a block's first stage read."""
+    first, cells = bound.step.stages[0], needed_cells(bound, block, area)[0]
+    windows = bound.step.windows(block, first) if cells else ()
+    return Boxes.of(first.pitch.level0(window.box) for window in windows if window.cell in cells).ends
+
+
+def _blocks_reading(step: Pass, box: Box) -> Iterator[int]:
+    """Yield the row-major numbers of a pass's blocks whose windows may read under a box of level 0."""
+    # A window at the image's edge is moved inside by less than its side.
+    first, blocks = step.stages[0], step.blocks
+    near = box.grown(_side(first, 1))
+    width, height = step.span * first.cell.width * first.pitch.x, step.span * first.cell.height * first.pitch.y
+    columns = range(max(0, floor(near.x / width)), min(blocks.width, ceil(near.right / width)))
+    rows = range(max(0, floor(near.y / height)), min(blocks.height, ceil(near.bottom / height)))
+    return (row * blocks.width + column for row in rows for column in columns)
+
+
 def _reach(bound: BoundPass) -> int:
     """Return how far from a label the later passes may read this pass's field, in level-0 pixels.
 
-    Each stage reads at most one window and its rim further than the stage after it.
+    Each stage reads at most one window and its rim further than the stage after it, and further again where a window
+    that is left out lowers the weights of those beside it.
     """
-    later = [stage for after in bound.plan.passes[bound.number + 1 :] for stage in after.stages]
-    return sum(_side(stage, _rim(bound.plan)) for stage in later)
+    plan = bound.plan
+    later = [(step, stage) for step in plan.passes[bound.number + 1 :] for stage in step.stages]
+    return sum(_side(stage, _rim(plan) + _beside(plan, step, stage)) for step, stage in later)
 
 
 def _side(stage: Stage, rim: int) -> int:

@@ -12,18 +12,21 @@ from magnet_cli.events import Events
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import StoredGroups
 from magnet_cli.masks.output import OutputPaths
+from magnet_cli.masks.part_note import PartNote, note_path
 from magnet_cli.masks.pieces import ENDING, PieceFolder, PieceStore, missing_groups
 from magnet_cli.masks.report_file import read_report
-from magnet_cli.masks.targets import Target
+from magnet_cli.masks.targets import ON_DISK, Target
 from magnet_cli.models.device import pin_arithmetic
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.spelling import options_of_words
+from magnet_cli.run.workload import Workload
 from magnet_cli.segmentation.image_run import ImageResult, ImageRun
 from magnet_cli.segmentation.image_series import failed, image_run
-from magnet_cli.segmentation.part_groups import groups_of_part
+from magnet_cli.segmentation.part_groups import groups_of_part, in_turn
 from magnet_cli.segmentation.probe import probe
 from magnet_cli.segmentation.segment_job import SegmentJob
 from magnet_cli.segmentation.segment_model import load_model
+from magnet_cli.system.addresses import local_path
 from magnet_cli.system.durable import BUSY
 from magnet_cli.system.threads import usable_cores
 
@@ -98,16 +101,24 @@ class ImageParts:
         self.run.report_notes(plan)
         facts = self._agreed(plan, run, folder)
         header = JournalHeader(hashes=facts, spec=run.job.spec, fields=run.job.fields)
-        wanted = groups_of_part(plan, part)
-        most = self.groups or max(1, min(GROUPS_IN_PIECE, len(wanted[plan.passes[-1].number]) // PIECES_OF_PART))
+        turns, most = turns_of_part(plan, part, self.groups)
 
         def check() -> None:
             change = run.inputs.change(quick=True)
             if change is not None:
                 raise change
 
-        with PieceStore(folder, header, wanted=wanted, groups=most, check=check) as store:
-            run.leave_pieces(store, threads=int(facts["threads"]))
+        work = Workload.of(run.job).passes
+        note = PartNote(
+            path=note_path(folder.path, part.index, part.count),
+            work={step.number: work[step.number] / plan.groups(step) for step in plan.passes},
+        )
+        try:
+            with PieceStore(folder, header, wanted=turns, groups=most, check=check, finished=note.add) as store:
+                run.leave_pieces(store, threads=int(facts["threads"]))
+            note.end()
+        finally:
+            folder.drop_late(note.path)
         return self.made(plan, run, folder, header, part)
 
     def made(
@@ -196,6 +207,20 @@ class ImageParts:
         }
 
 
+def turns_of_part(plan: Plan, part: JobPart, most: int | None = None) -> tuple[dict[int, list[int]], int]:
+    """Return the groups that a part needs in the order in which it computes them, by pass, and the most of a piece.
+
+    Args:
+        plan: The plan of the image.
+        part: The part.
+        most: Most groups of a piece. None takes a number that suits the part.
+    """
+    wanted = groups_of_part(plan, part)
+    most = most or max(1, min(GROUPS_IN_PIECE, len(wanted[plan.passes[-1].number]) // PIECES_OF_PART))
+    passes = plan.passes
+    return {step.number: in_turn(wanted[step.number], part.span(plan.groups(step)), most=most) for step in passes}, most
+
+
 def absolute_image(image: str) -> str:
     """Return the name of an image from any folder: an absolute path, or the address as it is."""
     return image if "://" in image else str(Path(image).absolute())
@@ -210,7 +235,7 @@ def with_absolute_paths(options: SegmentOptions) -> SegmentOptions:
         refine_weights=_absolute(options.refine_weights),
         foreign=options.foreign if network is None else replace(options.foreign, network=_absolute(network)),
         roi=options.roi.absolute() if isinstance(options.roi, Path) else options.roi,
-        mask=None if options.mask is None else options.mask.absolute(),
+        mask=options.mask.absolute() if isinstance(options.mask, Path) else options.mask,
     )
 
 
@@ -290,7 +315,7 @@ def assemble(mask: str | Path, *, events: Events | None = None) -> ImageResult:
         MagnetError: The image has changed, or the bundle is not to be found.
     """
     events = events or Events()
-    path = Path(mask)
+    path = local_path(mask, rule=ON_DISK)
     path = path.with_name(path.name.removesuffix(ENDING)) if path.name.endswith(ENDING) else path
     folder = PieceFolder.of(path)
     if path.exists() and not folder.exists:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -159,16 +158,18 @@ def plan_image(
     measured, given = None, options.value_range
     if given is not None and given.kind == "percentiles":
         bands = check_bands(info, facts, options.bands)
-        cache = images.CacheBudget.within(folder or Path(tempfile.gettempdir()))
-        with images.reopen(info, cache=cache) as opened:
+        with images.reopen(info, cache=_cache(folder)) as opened:
             measured = images.sample_percentiles(opened, bands, (float(given.low), float(given.high)))
     plan = make_plan(info, facts, options, machine, specify(options, info), measured=measured)
     if facts.preparation == "none":
         return plan
     check_preparation(plan, facts)
-    cache = images.CacheBudget.within(folder or Path(tempfile.gettempdir()))
-    with images.reopen(info, cache=cache) as opened:
+    with images.reopen(info, cache=_cache(folder)) as opened:
         return replace(plan, preparation=find_stains(opened, plan.bands, facts.preparation))
+
+
+def _cache(folder: Path | None) -> images.CacheBudget | None:
+    return images.CacheBudget.temporary() if folder is None else images.CacheBudget.within(folder)
 
 
 def case_of(image_plan: Plan, *, digest: str) -> Case:

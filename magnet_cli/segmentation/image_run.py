@@ -133,7 +133,7 @@ def private_names(target: Target, options: SegmentOptions) -> PrivateNames | Non
         return None
     weights = (options.weights, options.refine_weights, options.foreign.network)
     folders = (word for word in weights if word is not None and Path(word).exists())
-    areas = (path for path in (options.roi, options.mask) if isinstance(path, Path))
+    areas = (path for path in (options.roi, options.mask) if isinstance(path, Path | str))
     return PrivateNames([target.image, target.shown, target.mask, target.unrefined], [*areas, *folders])
 
 
@@ -430,7 +430,7 @@ class ImageRun:
         if not run.is_done():
             # The journal of a refinement holds for one unrefined mask. That mask is about to be made anew, so refined
             # groups of the old one must not be resumed.
-            drop_journal(paths.journal)
+            drop_journal(paths.journal, hashes=hashes, overwrite=self.options.overwrite or not self.options.resume)
         before.segmented(plan)
         command = self.command(plan)
         try:

@@ -23,10 +23,7 @@ class ImageShares:
     """
 
     def __init__(self, images: Sequence[str]) -> None:
-        sizes = [_bytes(image) for image in images]
-        known = [size for size in sizes if size]
-        mean = fmean(known) if known else 1.0
-        weights = [size or mean for size in sizes]
+        weights = image_weights(images)
         total = sum(weights)
         self._shares = [weight / total for weight in weights]
         self._is_finished = [False] * len(images)
@@ -47,6 +44,18 @@ class ImageShares:
     def following(self) -> float:
         """The share of the first image that is not finished; 0 where all are."""
         return self._shares[self._next] if self._next < len(self._shares) else 0.0
+
+
+def image_weights(images: Sequence[str]) -> list[float]:
+    """Return the sizes of images' files in bytes. One whose size is not known at once counts as the mean of the others.
+
+    Args:
+        images: Paths and addresses.
+    """
+    sizes = [_bytes(image) for image in images]
+    known = [size for size in sizes if size]
+    mean = fmean(known) if known else 1.0
+    return [size or mean for size in sizes]
 
 
 def _bytes(image: str) -> int | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from math import floor
 from typing import TYPE_CHECKING
 
-from magnet_cli.geometry import Box
+from magnet_cli.plan.windows import field_box
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from magnet_cli.geometry import Box
     from magnet_cli.options.parts import JobPart
     from magnet_cli.plan import Plan
     from magnet_cli.plan.windows import Pass
@@ -34,6 +36,28 @@ def groups_of_part(plan: Plan, part: JobPart) -> dict[int, list[int]]:
     return found
 
 
+def in_turn(groups: Sequence[int], own: range, *, most: int) -> list[int]:
+    """Return groups of a pass in the order in which a part computes them.
+
+    Parts that begin at the same time need results of each other. Each computes its own share first, from both ends of
+    the share inwards, because its neighbours need what lies there. Of what belongs to others it takes the farthest
+    first, which they come to last. What they have left by then, it need not compute.
+
+    Args:
+        groups: The groups that the part needs, in rising order.
+        own: The part's own share of all groups of the pass.
+        most: Groups that follow one another in any case, because they are stored together.
+    """
+    ours = [group for group in groups if group in own]
+    inwards = deque(ours[start : start + most] for start in range(0, len(ours), most))
+    taken = [inwards.pop() if turn % 2 else inwards.popleft() for turn in range(len(inwards))]
+    before = [group for group in groups if group < own.start]
+    after = [group for group in groups if group >= own.stop]
+    taken += [before[start : start + most] for start in range(0, len(before), most)]
+    taken += [after[start : start + most] for start in range(0, len(after), most)][::-1]
+    return [group for run in taken for group in run]
+
+
 def groups_below(plan: Plan, step: Pass, groups: Iterable[int]) -> list[int]:
     """Return the groups of the pass before whose field is read by groups of a pass, in rising order."""
     before, first = plan.passes[step.number - 1], step.stages[0]
@@ -43,19 +67,6 @@ def groups_below(plan: Plan, step: Pass, groups: Iterable[int]) -> list[int]:
             box = field_box(step, before, step.canvas(block, first))
             found.update(number // plan.group[before.number] for number in blocks_touching(before, box))
     return sorted(found)
-
-
-def field_box(step: Pass, before: Pass, need: Box) -> Box:
-    """Return the box of a pass's field that a block of the next pass reads: one pixel more than its windows cover.
-
-    Args:
-        step: The pass that reads.
-        before: The pass that has left the field.
-        need: The box that the windows of the block's first stage cover, on the grid of that stage.
-    """
-    coarse = before.stages[-1]
-    box = coarse.pitch.around(need, step.stages[0].pitch).grown(1)
-    return box.intersection(Box.whole(coarse.extent))
 
 
 def blocks_touching(step: Pass, box: Box) -> Iterable[int]:

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from magnet_cli.arithmetic.canvas import Canvas
 from magnet_cli.masks.spec import PROBABILITIES, UNCERTAINTY
+from magnet_cli.plan.windows import field_box
 from magnet_cli.run.job import Runner
 from magnet_cli.segmentation.block_borders import (
     VALID_LABELS,
@@ -21,7 +22,6 @@ from magnet_cli.segmentation.block_borders import (
 )
 from magnet_cli.segmentation.canvas_output import count_labels, labels_of, own_uncertainty, values_of
 from magnet_cli.segmentation.group_reader import read_group
-from magnet_cli.segmentation.part_groups import field_box
 from magnet_cli.segmentation.window_budget import next_cells, pack_scores
 from magnet_cli.segmentation.window_records import window_records
 from magnet_cli.segmentation.window_scores import Known

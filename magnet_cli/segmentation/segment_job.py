@@ -14,7 +14,7 @@ from magnet_cli.report.maps import describe_maps
 from magnet_cli.report.run_report import make_report
 from magnet_cli.run.job import PlannedJob, Prepared
 from magnet_cli.run.measured import Totals
-from magnet_cli.run.workload import WRITING_A_PIXEL
+from magnet_cli.run.workload import PASSING_A_PIXEL, WRITING_A_PIXEL
 from magnet_cli.segmentation.block_borders import BorderPass, BorderRunner, border_fields
 from magnet_cli.segmentation.bound_pass import BoundPass
 from magnet_cli.segmentation.computer import Computer
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from magnet_cli.run.results import Results
     from magnet_cli.segmentation.computer import Normalisation, Predictor
 
-ARITHMETIC = 10
+ARITHMETIC = 13
 """Version of the computation, part of the options hash. It is raised by hand whenever the same options begin to give
 another mask, so that no run resumes groups that an older program computed."""
 COMPUTERS: dict[str, type[Computer]] = {"grnet": GRNetComputer, "grnet-local": LocalComputer}
@@ -93,7 +93,14 @@ class SegmentJob(PlannedJob):
     def work(self) -> Sequence[float]:
         plan = self.plan
         computed = [
-            float(sum(plan.windows(step, stage) * stage.input.pixels for stage in step.stages)) for step in plan.passes
+            float(
+                sum(
+                    plan.settings.images * plan.windows(step, stage) * stage.input.pixels
+                    + stage.extent.pixels * PASSING_A_PIXEL
+                    for stage in step.stages
+                )
+            )
+            for step in plan.passes
         ]
         # Borders are joined without a network, of pixels that are kept: they take about as long as their writing.
         borders = [self.image.size.pixels * WRITING_A_PIXEL for _ in BorderPass.of(plan)]
@@ -102,7 +109,7 @@ class SegmentJob(PlannedJob):
     @property
     @override
     def noted(self) -> Mapping[str, int]:
-        # Another batch may change the last bits of a result. A run that had to halve its batch is therefore resumed
+        # Another batch may change the last bits of a result. A pass that had to halve its batch is therefore resumed
         # with the halved one, even where memory is not short any more.
         return {"batch": self.plan.batch}
 
@@ -111,16 +118,17 @@ class SegmentJob(PlannedJob):
     def shown(self) -> Mapping[str, object]:
         # The page of a mask that is being computed names the scale of what the coarser passes have found.
         finest = [step.stages[-1].scale for step in self.plan.passes]
-        return {"scales": [str(scale.width) if scale.width == scale.height else str(scale) for scale in finest]}
+        return {"scales": [scale.brief for scale in finest]}
 
     @override
     def resumed(self, noted: Mapping[str, int]) -> Self:
         return replace(self, plan=replace(self.plan, batch=noted.get("batch") or self.plan.batch))
 
     @override
-    def smaller(self) -> tuple[Self, str] | None:
+    def smaller(self, step: RunPass) -> tuple[Self, str] | None:
         batch = self.plan.batch
-        if batch == 1 or self.is_shared:
+        # Borders of blocks are joined without a network.
+        if batch == 1 or self.is_shared or isinstance(step, BorderPass):
             return None
         note = f"memory was short: {batch // 2} patches a forward pass, not {batch}"
         return replace(self, plan=replace(self.plan, batch=batch // 2)), note
@@ -150,9 +158,17 @@ class SegmentJob(PlannedJob):
     def report(self, results: Results, measured: Measured) -> dict[str, object]:
         totals = Totals.of(counts for step in self.passes for counts in results.finished(step.number).values())
         return {
-            **make_report(self.plan, self.bundle, totals, measured, shares=self.shares),
+            **make_report(self.plan, self.bundle, totals, measured, shares=self.shares, batches=self._batches(results)),
             "maps": describe_maps(self.plan, results.finished),
         }
+
+    def _batches(self, results: Results) -> list[int]:
+        """Return the patches of a forward pass of each pass, which were noted with all of its groups."""
+        found = []
+        for step in self.plan.passes:
+            batch = next(iter(results.finished(step.number).values()), {}).get("batch")
+            found.append(batch if isinstance(batch, int) else self.plan.batch)
+        return found
 
 
 def options_hash(plan: Plan) -> str:

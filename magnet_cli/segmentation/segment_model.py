@@ -17,6 +17,7 @@ from magnet_cli.models.facts import model_facts
 from magnet_cli.models.foreign.foreign_bundle import bundle_in_place
 from magnet_cli.models.foreign.loading import runtime
 from magnet_cli.options.segment import DEFAULT_BUNDLE, DEFAULT_BUNDLE_NOTE
+from magnet_cli.run.guards import naming_shortage
 from magnet_cli.system.memory import reuse_large_tensors
 
 if TYPE_CHECKING:
@@ -54,8 +55,14 @@ def load_model(options: SegmentOptions, events: Events, own: PythonNetwork | Non
     """Load the bundle of the options, or the network of a Python program, onto the device of the options.
 
     Raises:
-        WeightsError, DeviceError, UsageError: The bundle or the device cannot be used.
+        WeightsError, DeviceError, UsageError: The bundle or the device cannot be used, or memory ran out.
     """
+    # Other programs may have filled the device.
+    with naming_shortage("the networks were loaded"):
+        return _loaded(options, events, own)
+
+
+def _loaded(options: SegmentOptions, events: Events, own: PythonNetwork | None) -> Model:
     last = load_last_stage(options, events)
     bundle = chosen_bundle(options, own)
     engine, word = engine_of_run(options, bundle, own)

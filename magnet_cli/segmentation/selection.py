@@ -141,6 +141,12 @@ class Selection:
     statuses: str
     """The status of each window of the stage, computed or not: one letter of `report/maps.py`, row-major."""
 
+    def of_cells(self, among: Candidates) -> str:
+        """Return the status of the window of each cell of the block, row-major."""
+        pairs = zip(among.windows, self.statuses, strict=True)
+        found = {cell: status for window, status in pairs for cell in window.cells}
+        return "".join(found[cell] for cell in among.bound.step.cells(among.pixels.block, among.stage))
+
 
 def select(among: Candidates) -> Selection:
     """Choose the windows of a block's stage that are computed.
@@ -177,9 +183,10 @@ def sides_of(among: Candidates, selection: Selection) -> dict[Index, Sides]:
     budget = among.bound.budget
     beyond = BeyondBlock.of(among, selection) if budget is None else None
     left_out = {
-        window.cell
+        cell
         for window, status in zip(among.windows, selection.statuses, strict=True)
         if status in (UNSELECTED, UNPAID)
+        for cell in window.cells
     }
 
     def is_left_out(cell: Index) -> bool:
@@ -187,7 +194,7 @@ def sides_of(among: Candidates, selection: Selection) -> dict[Index, Sides]:
             return True
         return budget.leaves_out(cell) if budget is not None else beyond is not None and beyond.leaves_out(cell)
 
-    found = ((window.cell, Sides.of(window.cell, is_left_out, fall=among.stage.fall)) for window in selection.windows)
+    found = ((window.cell, Sides.of(window, is_left_out, fall=among.stage.fall)) for window in selection.windows)
     return {cell: sides for cell, sides in found if sides}
 
 
@@ -214,7 +221,7 @@ class BeyondBlock:
     @cached_property
     def own(self) -> frozenset[Index]:
         """The block's own cells."""
-        return frozenset(window.cell for window in self.among.windows)
+        return frozenset(cell for window in self.among.windows for cell in window.cells)
 
     @cached_property
     def cut(self) -> float:

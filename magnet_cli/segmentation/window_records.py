@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from magnet_cli.arithmetic.scores import uncertainty
 from magnet_cli.masks import codec
 from magnet_cli.report.maps import NOTHING, subdivision
-from magnet_cli.segmentation.canvas_output import own_uncertainty
 from magnet_cli.segmentation.changes import means, sampled
 
 if TYPE_CHECKING:
@@ -69,12 +69,13 @@ def block_uncertainty(step: Pass, state: BlockState) -> NDArray[np.uint8]:
     rows, row_of = sampled(own.height, stage.cell.height, parts)
     columns, column_of = sampled(own.width, stage.cell.width, parts)
     # Samples lie far apart in memory, so they are read once.
-    sample = canvas.view(own)[:, rows, columns].contiguous().cpu()
-    values, known = sample.numpy(), (sample > 0).any(dim=0).numpy()
+    sample = canvas.view(own)[:, rows, columns].contiguous().cpu().float()
+    known = (sample.amax(dim=0) > 0).numpy()
     valid = state.pixels.kept_valid
     if valid is not None:
         known &= valid[own.shifted(x=-canvas.box.x, y=-canvas.box.y).slices][rows, columns]
-    unsure = own_uncertainty(np.where(known, values, np.float16("nan")))[0].astype(np.float32)
+    # Rounded as the uncertainty that is stored beside a mask.
+    unsure = uncertainty(sample).half().float().numpy()
     cells = step.cells(state.pixels.block, stage)
     first, last = cells[0], cells[-1]
     shape = (last.row - first.row + 1) * parts, (last.column - first.column + 1) * parts

@@ -30,6 +30,7 @@ from magnet_cli.train.config import LoopConfig
 from tests.gpu.simulated import DEVICE, NAME, SimulatedCascade, Stream, on_device, simulated
 from tests.laws.support import METHODS_OF_ONE_PASS, blurry_bundle, labels_in, scene_pixels, sides, write_tiled
 from tests.refinement.support import Bright, discs, model_of, use, write_grey, write_image
+from tests.segmentation.test_fields import fast, recalled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,6 +103,19 @@ def test_masks_are_those_of_the_cpu_and_no_stream_is_ahead_of_another(
     assert sum(device.operations.values()) > 100
     assert device.pinned_copies > 0
     assert device.used == 0, "tensors are left on the device"
+
+
+def test_the_host_joins_no_more_of_a_field_than_is_planned(
+    device: SimulatedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 2 beside an accelerator: a pass starts from a field that the host joins block by block."""
+    plan = fast(NAME)
+    most, kept = recalled(plan, plan.passes[1], monkeypatch, DEVICE)
+    assert kept <= device.peak < 1.1 * kept
+    assert most > 4 * kept
+    assert most <= plan.memory.compute < 1.1 * most
+    assert plan.memory.total >= plan.memory.compute + plan.memory.base
+    assert device.violations == []
 
 
 def test_a_refined_mask_is_that_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,11 +227,11 @@ def test_tensors_of_two_devices_do_not_mix(device: SimulatedDevice) -> None:
     assert device.used == 0
 
 
-# The stages of `fast` are passes of their own, and the last takes the most memory: a run takes smaller batches only as
-# long as nothing is finished. `tests/laws/test_shortage.py` has `all` on a CPU.
+# The stages of `fast` are passes of their own, and the last takes the most memory. `tests/laws/test_shortage.py` has
+# both on a CPU.
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("all", {"survived", "ended"}), pytest.param("fast", {"ended"}, marks=pytest.mark.full)],
+    [("all", {"survived", "ended"}), pytest.param("fast", {"survived", "ended"}, marks=pytest.mark.full)],
 )
 def test_wherever_memory_runs_out_the_mask_is_the_same_or_the_run_can_go_on(
     bundle: str, image: Path, name: str, *, expected: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

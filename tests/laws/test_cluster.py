@@ -449,7 +449,7 @@ def test_a_run_over_workers_stops_at_a_failure_where_that_is_asked_for(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--compat=published",), "the image as a whole"),
+        (("--compat=published", "--overlap=0"), "the image as a whole"),
         (("--refine=guided",), "--refine"),
     ],
 )
@@ -662,6 +662,17 @@ def test_a_late_worker_of_a_folder_computes_by_what_the_others_do() -> None:
     assert series.objection("w", found) is None
     assert "cpu, float32, torch" in str(series.objection("w", {**found, "device": "cpu"}))
     assert "its version" in str(series.objection("w", {**found, "version": "0"}))
+
+
+def test_a_mask_that_only_its_worker_sees_is_the_failure_of_its_image(tmp_path: Path) -> None:
+    heard = Heard()
+    series = series_of(heard, SegmentOptions())
+    series._targets = [Target(image="a.tif", mask=tmp_path / "a.tif")]
+    found = series._result(0, {"was_done": False, "exports": []})
+    assert isinstance(found.error, OutputError)
+    assert "Write to a folder that all workers share under one name" in str(found.error)
+    assert found.status == "failed"
+    assert not [text for text in heard.texts if "done" in text]
 
 
 def test_an_answer_that_cannot_be_fetched_is_that_of_a_lost_worker() -> None:

@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from magnet_cli.errors import OutputError, SourceError
 from magnet_cli.events import Events
-from magnet_cli.masks.journal import Journal
+from magnet_cli.geometry import Size
+from magnet_cli.masks.journal import Journal, StoredGroups
 from magnet_cli.masks.output import OutputPaths
+from magnet_cli.masks.part_note import PartNote
 from magnet_cli.masks.pieces import PieceFolder
 from magnet_cli.masks.targets import Target
 from magnet_cli.models.networks import Networks
 from magnet_cli.options.parts import JobPart
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.run.mask_run import MaskRun
 from magnet_cli.run.readers import Readers
 from magnet_cli.segmentation import image_parts
 from magnet_cli.segmentation.image_parts import ImageParts, assemble
 from magnet_cli.segmentation.image_series import image_run
+from magnet_cli.segmentation.part_groups import groups_of_part, in_turn
 from magnet_cli.segmentation.segment_model import load_model
 from tests.laws.driver import Script, forked
 from tests.laws.shared_work import Work, check_equal, made_work
-from tests.laws.support import KILLED, magnet
+from tests.laws.support import KILLED, magnet, report_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import ExitStack
+
     from torch import Tensor
 
-    from magnet_cli.geometry import Size
+    from magnet_cli.masks.header import JournalHeader
     from magnet_cli.segmentation.image_run import ImageResult
 
 if sys.platform == "win32":
@@ -70,6 +83,107 @@ def computed(
     model = load_model(options, Events())
     run = image_run(Target(image=str(work.image), mask=mask), model, options, events or Events())
     return ImageParts(run=run, groups=groups).computed(part)
+
+
+FAST = (
+    "--method=magnet-fast",
+    "--scales=128,64,32",
+    "--patches=4,2",
+    "--overlap=8",
+    "--batch-size=1",
+    "--num-workers=0",
+    "--probabilities",
+)
+
+
+class InTurn:
+    """Lets parts compute in one process, of which each runs one forward pass and then waits for the others.
+
+    Args:
+        monkeypatch: Puts the turns into the networks.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.windows = 0
+        self._changed = threading.Condition()
+        self._waiting: deque[int] = deque()
+        self._numbers: dict[int, int] = {}
+        real = Networks.predict
+
+        def predict(networks: Networks, patches: Tensor, scale: Size) -> Tensor:
+            number = self._numbers.get(threading.get_ident())
+            if number is not None:
+                self.windows += len(patches)
+                self._waiting.append(self._waiting.popleft())
+                self._await(number)
+            return real(networks, patches, scale)
+
+        monkeypatch.setattr(Networks, "predict", predict)
+        # The patches by which parts are compared are no windows of the image.
+        monkeypatch.setattr(image_parts, "probe", lambda *_, **__: "alike")
+
+    def run(self, parts: Sequence[Callable[[], ImageResult]]) -> list[ImageResult]:
+        """Run parts and return their results."""
+        self._waiting.extend(range(len(parts)))
+        with ThreadPoolExecutor(len(parts)) as pool:
+            return list(pool.map(self._part, range(len(parts)), parts))
+
+    def _part(self, number: int, part: Callable[[], ImageResult]) -> ImageResult:
+        self._numbers[threading.get_ident()] = number
+        self._await(number)
+        try:
+            return part()
+        finally:
+            with self._changed:
+                self._waiting.remove(number)
+                self._changed.notify_all()
+
+    def _await(self, number: int) -> None:
+        with self._changed:
+            self._changed.notify_all()
+            assert self._changed.wait_for(lambda: self._waiting[0] == number, timeout=60)
+
+
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.full), 4])
+def test_parts_that_begin_together_use_what_others_have_left(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stages of MagNet-Fast are passes of the same blocks, so parts need coarse results of each other."""
+    work = made_work(tmp_path, method=FAST, size=Size(width=900, height=900))
+    mask, turns = tmp_path / "out" / "m.tif", InTurn(monkeypatch)
+    options = SegmentOptions(
+        weights=work.bundle,
+        method="magnet-fast",
+        scales="128,64,32",
+        patches="4,2",
+        overlap="8",
+        batch_size=1,
+        num_workers=0,
+        probabilities=True,
+    )
+    model = load_model(options, Events())
+    run = image_run(Target(image=str(work.image), mask=mask), model, options, Events())
+    plan = run.plan()
+    assert [step.blocks for step in plan.passes] == [plan.passes[0].blocks] * 2
+    parts = [partial(ImageParts(run=run).computed, JobPart(index=index, count=count)) for index in range(count)]
+    results = turns.run(parts)
+    assert sorted(result.status for result in results) == ["done", *["part done"] * (count - 1)]
+    check_equal(work, mask)
+    report: Any = report_of(mask)
+    one = sum(stage["windows_run"] for step in report["passes"] for stage in step["stages"])
+    needed = sum(len(groups_of_part(plan, JobPart(index=index, count=count))[0]) for index in range(count))
+    assert needed > 1.1 * plan.groups(plan.passes[0])
+    assert one <= turns.windows < 1.1 * one
+
+
+def test_a_part_computes_what_others_need_before_what_it_needs_of_others() -> None:
+    groups, own = range(2, 23), range(8, 17)
+    assert in_turn(groups, own, most=1)[:9] == [8, 16, 9, 15, 10, 14, 11, 13, 12]
+    # What the neighbours come to last: the farthest of those before, and the farthest of those after.
+    assert in_turn(groups, own, most=1)[9:] == [*range(2, 8), *range(22, 16, -1)]
+    assert in_turn(groups, own, most=4) == [*range(8, 12), 16, *range(12, 16), *range(2, 8), 21, 22, *range(17, 21)]
+    assert in_turn([3, 5], range(4), most=2) == [3, 5]
+    assert sorted(in_turn(groups, own, most=3)) == list(groups)
 
 
 @pytest.mark.parametrize(("fault", "at"), [("half a record", 30), ("group not finished", 4), ("before the rename", 1)])
@@ -210,11 +324,81 @@ def test_an_input_that_changes_leaves_no_piece(work: Work, tmp_path: Path, monke
     assert PieceFolder.of(mask).pieces() == []
 
 
+def test_a_part_that_is_late_takes_the_mask_that_another_has_just_made(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process has let go of the journal, and is deleting the pieces."""
+    mask, pieces = tmp_path / "out" / "m.tif", PieceFolder.of(tmp_path / "out" / "m.tif").path
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageParts, "made", lambda self, *_: self.run.done({}))
+        for index in range(2):
+            computed(work, mask, JobPart(index=index, count=2))
+    begin, attach, other = MaskRun._journal, StoredGroups.attach, list[str]()
+
+    def late(self: MaskRun, stack: ExitStack) -> Journal:
+        if not other:
+            other.append("makes the mask")
+            shutil.copytree(pieces, tmp_path / "copy")
+            assert assemble(mask).status == "done"
+            shutil.copytree(tmp_path / "copy", pieces)
+            other.append("deletes the pieces")
+        return begin(self, stack)
+
+    def deleted(self: StoredGroups, paths: list[Path], header: JournalHeader) -> None:
+        if isinstance(self, Journal) and other[-1:] == ["deletes the pieces"]:
+            other.append("is done")
+            attach(self, paths[:1], header)
+            shutil.rmtree(pieces)
+        attach(self, paths, header)
+
+    monkeypatch.setattr(MaskRun, "_journal", late)
+    monkeypatch.setattr(StoredGroups, "attach", deleted)
+    assert computed(work, mask, JobPart(index=0, count=2)).status == "already done"
+    assert other[-1] == "is done"
+    check_equal(work, mask)
+    assert not OutputPaths.of(mask).journal.exists()
+
+
+def test_a_note_that_comes_while_the_pieces_are_deleted_leaves_no_folder(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process has made the mask, and has listed what it deletes."""
+    mask = tmp_path / "out" / "m.tif"
+    pieces, end = PieceFolder.of(mask), PartNote.end
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageParts, "made", lambda self, *_: self.run.done({}))
+        for index in range(2):
+            computed(work, mask, JobPart(index=index, count=2))
+    late = list[PartNote]()
+
+    def listed(path: Path, **_: Any) -> None:
+        found = sorted(path.iterdir())
+        assert not pieces.exists
+        end(late[0])
+        for entry in found:
+            entry.unlink()
+        with suppress(OSError):
+            path.rmdir()
+        assert path.exists()
+
+    def ended(self: PartNote) -> None:
+        late.append(self)
+        with monkeypatch.context() as patched:
+            patched.setattr(shutil, "rmtree", listed)
+            assert assemble(mask).status == "done"
+
+    monkeypatch.setattr(PartNote, "end", ended)
+    assert computed(work, mask, JobPart(index=0, count=2)).status == "already done"
+    assert late
+    assert not pieces.path.exists()
+    check_equal(work, mask)
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         (("--method=magnet-fast", "--budget=30%"), "scores of the whole pass"),
-        (("--compat=published",), "the image as a whole"),
+        (("--compat=published", "--overlap=0"), "the image as a whole"),
         (("--overwrite",), "--overwrite"),
         (("--refine=guided",), "--refine"),
     ],

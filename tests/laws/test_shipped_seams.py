@@ -97,12 +97,13 @@ def slopes(folder: Path, *, where: str, **more: Any) -> dict[str, Slope]:
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("more", [{}, {"points": "q>0.2", "overlap": 12}], ids=["default", "least overlap"])
 @pytest.mark.parametrize("where", ["generated", "photographs"])
-def test_borders_of_blocks_that_select_windows_do_not_show(where: str, tmp_path: Path) -> None:
+def test_borders_of_blocks_that_select_windows_do_not_show(where: str, more: dict[str, Any], tmp_path: Path) -> None:
     """Blocks of four windows, each of which computes one: most borders of windows are borders of blocks."""
     if where == "photographs" and not PHOTOGRAPHS.is_dir():
         pytest.skip("the photographs are not there")
-    found = slopes(tmp_path, where=where, scales="512,256", patches="1")
+    found = slopes(tmp_path, where=where, scales="512,256", patches="1", **more)
     for kind in ("blocks", "selected"):
         described = found[kind].describe()
         assert described["changes"] > FEWEST / 2, kind

@@ -141,6 +141,23 @@ def test_labels_inside_are_those_of_a_run_over_everything(
     assert finest["not_run"]["outside"] > finest["windows"] / 2
 
 
+@pytest.mark.parametrize("points", ["all", "q>0.02"])
+@pytest.mark.parametrize("box", [MIDDLE, CELLS, CORNER_PIXEL])
+def test_labels_inside_are_those_of_a_run_over_everything_where_a_limit_leaves_windows_out(
+    points: str, box: Box, *, blurry: Path, scene: Path, tmp_path: Path
+) -> None:
+    """Each later stage is a pass, whose windows are needed where windows of the next pass are."""
+    method = ("--method", "magnet-fast", "--patches", "u>0.9", "--points", points)
+    words = ("--weights", blurry, "--scales", "32,64,128", "--overlap", "12", *method)
+    whole = segmented(scene, tmp_path / "whole.tif", *words)
+    part_of = segmented(scene, tmp_path / "part.tif", *words, "--roi", f"{box.x},{box.y},{box.width},{box.height}")
+    inside = inside_of(box)
+    assert np.array_equal(part_of[inside], whole[inside])
+    for found, full in zip(stages(tmp_path / "part.tif"), stages(tmp_path / "whole.tif"), strict=True):
+        assert found["windows_run"] <= full["windows_run"]
+    assert [stage["not_run"]["unselected"] > 0 for stage in stages(tmp_path / "whole.tif")] == [False, True, True]
+
+
 def test_the_mask_of_an_area_does_not_depend_on_workers_or_memory(blurry: Path, scene: Path, tmp_path: Path) -> None:
     words = ("--weights", blurry, "--scales", "32,64,128", "--points", "30%", "--roi", "50,40,200,100")
     one = segmented(scene, tmp_path / "one.tif", *words, "--num-workers", "0")

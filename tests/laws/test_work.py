@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from magnet_cli.arithmetic.points import UNDECIDED
 from magnet_cli.geometry import Size
+from magnet_cli.images.input_states import InputStates
 from magnet_cli.images.read_samples import ReadSamples
 from magnet_cli.images.tiff_store import TiffStore
 from magnet_cli.masks.journal import Journal
@@ -19,7 +20,15 @@ from magnet_cli.models.networks import Networks
 from magnet_cli.options.rules import parse_points
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.block_stage import BlockStage
-from tests.laws.support import blurry_bundle, part, scene_pixels, segment, write_tiled
+from tests.laws.support import (
+    blurry_bundle,
+    magnet,
+    part,
+    report_of,
+    scene_pixels,
+    segment,
+    write_tiled,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +78,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted(Networks, "predict", "forward", lambda _, patches, __: len(patches))
     counted(Networks, "refine", "refine", lambda _, own, *__: len(own))
     counted(TiffStore, "_bands", "decoded", lambda _, __, tile, ___: tile.area)
+    # A file that nothing has written to for seconds is not read again, which a slow machine would decide.
+    monkeypatch.setattr(InputStates, "is_untouched", lambda *_: False)
     read_again = ReadSamples.refuse_difference
 
     def counted_apart(samples: ReadSamples, image: Image) -> None:
@@ -85,10 +96,14 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-def windows(report: dict[str, object]) -> int:
+def stages_of(report: dict[str, object]) -> list[dict[str, Any]]:
     passes = part(report, "passes")
     assert isinstance(passes, list)
-    return sum(stage["windows_run"] for step in passes for stage in step["stages"])
+    return [stage for step in passes for stage in step["stages"]]
+
+
+def windows(report: dict[str, object]) -> int:
+    return sum(stage["windows_run"] for stage in stages_of(report))
 
 
 @pytest.mark.parametrize("points", ["all", "50%", "q>0.1"])
@@ -120,3 +135,50 @@ def test_every_window_once_every_tile_once_every_pixel_once(points: str, tmp_pat
     assert seen["upload"] == 2 * blocks
     assert seen["upload amount"] < 3 * SIZE.pixels * (1 + 1 / 4) * (SIDE / (SIDE - 24)) ** 2
     assert huge.sizes == []
+
+
+REPEATED = Size(width=90, height=84)
+"""A size of the image at which all cells of the second of three stages have one window, and so have the last two cells
+of each row and column of the third. Cells have 40 pixels, and windows 12 more on each side."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--merge=refiner",),
+        ("--merge=geometric",),
+        ("--merge=mean", "--points=50%"),
+        ("--method=magnet-fast", "--patches=75%"),
+        ("--method=magnet-fast", "--patches=u>0.2", "--points=q>0.05"),
+        ("--method=magnet-fast", "--patches=75%", "--select=ppn"),
+        ("--method=patch",),
+    ],
+    ids=" ".join,
+)
+def test_a_window_of_several_cells_once(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, mask = write_tiled(tmp_path / "s.tif", scene_pixels(REPEATED)), tmp_path / "m.tif"
+    bundle = blurry_bundle(tmp_path / "bundle", side=SIDE, scales=(SIDE,), selector="--select=ppn" in words)
+    passed: list[tuple[Size, bytes]] = []
+    predict = Networks.predict
+
+    def noted(networks: Networks, patches: torch.Tensor, scale: Size) -> torch.Tensor:
+        passed.extend((scale, patch.contiguous().numpy().tobytes()) for patch in patches)
+        return predict(networks, patches, scale)
+
+    monkeypatch.setattr(Networks, "predict", noted)
+    is_patch = "--method=patch" in words
+    scales = () if is_patch else (f"--scales={SIDE},{2 * SIDE},{4 * SIDE}",)
+    ended = magnet("segment", image, f"--weights={bundle}", "--overlap=24", *scales, *words, "-o", mask)
+    assert ended.code == 0, ended.said
+    report = report_of(mask)
+    # No patch is computed twice, and as many are computed as the report says.
+    assert len(set(passed)) == len(passed) == windows(report)
+    stages = stages_of(report)
+    assert [stage["windows"] for stage in stages] == ([4] if is_patch else [1, 1, 4])
+    for stage in stages:
+        assert stage["windows_run"] + sum(stage["not_run"].values()) == stage["windows"]
+        assert 0 < stage["windows_run"] <= stage["windows_planned"] <= stage["windows"]
+    if "--method=magnet-fast" not in words:
+        assert all(stage["windows_run"] == stage["windows"] for stage in stages)

@@ -78,10 +78,15 @@ def test_no_thread_outlives_it() -> None:
     assert not any(thread.name.startswith("pack") for thread in threading.enumerate())
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(1, LEAST), (CORES, CORES), (200, MOST)])
+@pytest.mark.parametrize(("cores", "threads"), [(2, LEAST), (CORES, CORES), (200, MOST)])
 def test_there_are_as_many_threads_as_cores_within_bounds(
     monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
 ) -> None:
     monkeypatch.setattr(packing, "usable_cores", lambda: cores)
     together = threading.Barrier(threads)
     assert list(by_threads(lambda item: together.wait(30) >= 0 and item, range(threads))) == list(range(threads))
+
+
+def test_with_one_core_the_calling_thread_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "usable_cores", lambda: 1)
+    assert set(by_threads(lambda _: threading.current_thread(), range(5))) == {threading.current_thread()}

@@ -5,6 +5,7 @@ import tracemalloc
 import warnings
 from collections import Counter
 from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from magnet_cli.geometry import Box, Size
+from magnet_cli.images.protocol import Resolution
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.overview import HalvedTiles, halve, halved, level_sizes
@@ -145,6 +147,18 @@ def test_description_resolution_and_copied_tags(tmp_path: Path, work: Callable[.
         assert file.crs.to_epsg() == 32633
         assert file.transform.a == 0.5
         assert file.nodata == 255
+
+
+@pytest.mark.parametrize("side", [Fraction(1, 10**7), Fraction(10**16)])
+def test_a_size_of_a_pixel_that_a_tiff_cannot_say_is_left_out(
+    tmp_path: Path, work: Callable[..., Any], side: Fraction
+) -> None:
+    """Who gives metres in place of micrometres learns of it before an hour of work is lost."""
+    made = work(200, 100)
+    pixel = Resolution(x=Fraction(1, 2), y=side, unit="um")
+    made = replace(made, header=replace(made.header, spec=replace(made.header.spec, resolution=pixel)))
+    with tifffile.TiffFile(assemble(made, tmp_path)) as tiff:
+        assert tiff.pages.first.tags.valueof(296) == tifffile.RESUNIT.NONE
 
 
 labels_of = st.integers(1, 6).flatmap(

@@ -104,6 +104,15 @@ def test_a_report_of_something_else_is_refused(paths: OutputPaths) -> None:
         verify_mask(paths.mask)
 
 
+def test_a_report_of_a_mask_without_columns_is_refused(paths: OutputPaths) -> None:
+    flip(paths.mask, paths.mask.stat().st_size - 1)
+    report: dict[str, Any] = read_report(paths.report)
+    report["mask"]["pages"][-1]["columns"] = 0
+    write_report(paths.report, report)
+    with pytest.raises(OutputError, match="the report does not describe a mask"):
+        verify_mask(paths.mask)
+
+
 def test_the_report_may_lie_elsewhere(paths: OutputPaths, tmp_path: Path) -> None:
     shutil.move(paths.report, tmp_path / "elsewhere.json")
     assert verify_mask(paths.mask, tmp_path / "elsewhere.json").ok

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 from typing import Any
@@ -38,3 +39,14 @@ def test_one_option_at_most_says_at_which_size_to_read(one: str, other: str) -> 
     with pytest.raises(UsageError, match=rf"\(got --{one} 1 and --{other} 1\)\. Give only one of --mpp"):
         SegmentOptions(**{one: 1, other: 1})  # type: ignore[arg-type]
     assert SegmentOptions(**{one: 1}).reading == f"--{one} 1"  # type: ignore[arg-type]
+
+
+def test_of_several_methods_each_takes_the_options_that_concern_it() -> None:
+    options = SegmentOptions(points="50%", merge="mean", median=3, patches="2", overlap=0)
+    patch = options.of_method("patch", among=("magnet-fast", "patch"))
+    assert patch == SegmentOptions(method="patch", overlap=0)
+    magnet = options.of_method("magnet", among=("magnet-fast", "magnet"))
+    assert magnet == SegmentOptions(method="magnet", points="50%", merge="mean", median=3, overlap=0)
+    # What concerns none of them stays, so that the run refuses it.
+    assert options.of_method("patch", among=("patch", "magnet")).patches == options.patches
+    assert options.of_method("patch", among=("patch",)) == replace(options, method="patch")

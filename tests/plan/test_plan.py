@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, pairwise
@@ -39,7 +40,7 @@ from magnet_cli.segmentation.segment_job import options_hash
 
 if TYPE_CHECKING:
     from magnet_cli.options.rules import Rule
-    from magnet_cli.options.segment import Compat
+    from magnet_cli.options.segment import Blend, Compat, Method
     from magnet_cli.plan.windows import Index, Pass, Stage
 
 MACHINE = Machine(device="cpu", precision="float32", memory=8 << 30, base=300 << 20)
@@ -121,10 +122,32 @@ def test_a_margin_that_is_too_small_is_refused_with_the_number(points: str, need
     assert make_plan(image(), facts(), replace(options, overlap=None), MACHINE).settings.margin == default
 
 
+@pytest.mark.parametrize(
+    ("patches", "blend", "needed"),
+    [("1", None, 6), ("u>0.1", None, 6), ("4,8", None, 12), ("2,16", None, 12), ("1", "none", 12)],
+)
+def test_stages_that_begin_a_pass_need_the_rim_of_the_median_alone(
+    patches: str, blend: Blend | None, needed: int
+) -> None:
+    """A pass reads blended results of all blocks; only stages within a pass need what a child reaches in its parent."""
+    options = SegmentOptions(
+        method="magnet-fast",
+        points=parse_points("q>0.2"),
+        patches=parse_patches(patches),
+        blend=blend,
+        overlap=2 * needed - 2,
+    )
+    with pytest.raises(UsageError, match=f"an overlap of at least {2 * needed} pixels"):
+        make_plan(image(), facts(), options, MACHINE)
+    assert make_plan(image(), facts(), replace(options, overlap=2 * needed), MACHINE).settings.margin == needed
+    # The default does not follow what is accepted.
+    assert make_plan(image(), facts(), replace(options, overlap=None), MACHINE).settings.margin == 12
+
+
 def test_the_papers_margin_serves_one_block_and_one_stage() -> None:
     none = SegmentOptions(overlap=0, points=parse_points("32"))
     assert make_plan(image(256, 256), facts(), none, MACHINE).settings.margin == 0
-    assert make_plan(image(), facts(), replace(none, method="patch"), MACHINE).settings.margin == 0
+    assert make_plan(image(), facts(), SegmentOptions(overlap=0, method="patch"), MACHINE).settings.margin == 0
     with pytest.raises(UsageError, match="has 2 blocks"):
         make_plan(image(257, 256), facts(), none, MACHINE)
 
@@ -373,18 +396,18 @@ def test_any_scales_make_a_plan(text: str, width: int) -> None:
 
 
 def brute_force(plan: Plan, step: Pass, stage: Stage) -> int:
-    """Return the most windows that can be computed, counted block by block and cell by cell."""
+    """Return the most windows that can be computed, counted block by block."""
     rule = ALL if plan.is_first(step, stage) else plan.settings.patches
     ratio, number = step.ratio(stage), stage.number - 2
-    return sum(_chosen(rule, step.cells(block, stage), ratio, number) for block in all_blocks(step))
+    places = ({stage.window(cell) for cell in step.cells(block, stage)} for block in all_blocks(step))
+    return sum(_chosen(rule, len(windows), ratio, number) for windows in places)
 
 
 def all_blocks(step: Pass) -> list[Index]:
     return [step.block(number) for number in range(step.blocks.width * step.blocks.height)]
 
 
-def _chosen(rule: Rule, cells: list[Index], ratio: Size, step: int) -> int:
-    total = len(cells)
+def _chosen(rule: Rule, total: int, ratio: Size, step: int) -> int:
     if rule.kind == "share":
         return min(total, ceil(rule.value(step) * total))
     if rule.kind == "count":
@@ -490,6 +513,69 @@ def test_the_published_arithmetic_is_planned_with_the_whole_image() -> None:
     assert plan.memory.compute > 4096**2 * 5 * 4 * 5
     with pytest.raises(DeviceError, match="of host memory"):
         make_plan(image(4096, 4096), facts(), published, replace(MACHINE, memory=1 << 30))
+
+
+@pytest.mark.parametrize("method", ["patch", "downsample"])
+@pytest.mark.parametrize(
+    ("given", "value", "other"),
+    [
+        ({"points": "75%"}, "--points 75%", "magnet"),
+        ({"points": "q>0.2", "median": 3}, "--points q>0.2 and --median 3", "magnet"),
+        ({"merge": "mean"}, "--merge mean", "magnet"),
+        ({"median": 11}, "--median 11", "magnet"),
+        ({"patches": "4,16"}, "--patches 4,16", "magnet-fast"),
+        ({"patches": "selector"}, "--patches selector", "grnet"),
+        ({"patches": "selector", "merge": "mean"}, "--patches selector and --merge mean", "magnet-fast"),
+    ],
+)
+def test_a_method_of_one_stage_refuses_what_only_later_stages_use(
+    method: Method, given: dict[str, Any], value: str, other: str
+) -> None:
+    words = " and ".join(f"--{name}" for name in given)
+    rule = f"--method {method} computes every window of a single stage, which chooses and merges nothing"
+    with pytest.raises(
+        UsageError, match=re.escape(f"{rule} (got {value}). Leave {words} out, or take --method {other}")
+    ):
+        make_plan(image(), facts(), SegmentOptions(method=method, **given), MACHINE)
+    # What is done anyway may be named, and what the bundle recommends is no option of the user.
+    named = SegmentOptions(method=method, points="all", patches="all")
+    own = facts(defaults=BundleDefaults(scales=(square(64),), merge="refiner", points=parse_points("75%"), median=5))
+    assert make_plan(image(), own, named, MACHINE).settings.merge == "refiner"
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"method": "magnet-fast", "patches": "all", "select": "change"}, "--select change ranks windows"),
+        ({"overlap": 0, "blend": "spline"}, "--overlap 0 has no windows to join.*--blend spline"),
+        ({"overlap": 8, "compat": "published"}, "--compat published .*--overlap 8"),
+    ],
+)
+def test_an_option_that_another_makes_idle_is_refused(given: dict[str, Any], match: str) -> None:
+    with pytest.raises(UsageError, match=match):
+        make_plan(image(), facts(), SegmentOptions(**given), MACHINE)
+
+
+def test_what_changes_nothing_with_this_bundle_or_image_is_noted() -> None:
+    def notes(**given: Any) -> str:
+        return " ".join(make_plan(image(), facts(), SegmentOptions(**given), MACHINE).notes)
+
+    assert "--median 5 has no effect but on the default overlap" in notes(median=5)
+    assert "--median 5 has no effect: " in notes(median=5, overlap=32)
+    assert "--median" not in notes(median=5, points="50%")
+    assert "--merge mean has no effect" in notes(scales="64", merge="mean")
+    one = notes(scales="64", method="magnet-fast", points="50%", patches="3", median=5)
+    assert "one stage" in one
+    assert "--points 50%, --patches 3 and --median 5 have no effect" in one
+    assert "--patches 1,2,3 names 3 stages" in notes(method="magnet-fast", patches="1,2,3")
+    assert notes(method="magnet-fast", patches="1,2", merge="mean") == notes()
+
+
+def test_an_overlap_is_noted_where_the_bundle_alone_asks_for_the_published_windows() -> None:
+    own = facts(compat="published", has_refiner=True)
+    plan = make_plan(image(), own, SegmentOptions(overlap=8), MACHINE)
+    assert "--overlap 8 has no effect: --compat published, which the bundle recommends" in " ".join(plan.notes)
+    assert "--overlap" not in " ".join(make_plan(image(), own, SegmentOptions(), MACHINE).notes)
 
 
 def test_a_refused_rule_is_spelled_as_it_was_given() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil, floor
@@ -103,6 +104,22 @@ def test_what_a_child_needs_lies_in_its_parent_canvas(step: Pass) -> None:
             assert top >= have.y or have.y == 0
             assert right < have.right or have.right == parent.extent.width
             assert bottom < have.bottom or have.bottom == parent.extent.height
+
+
+@given(passes())
+@settings(max_examples=120, deadline=None)
+def test_no_block_has_two_windows_at_one_place(step: Pass) -> None:
+    for stage in step.stages:
+        found = [list(step.windows(block, stage)) for block in all_blocks(step)]
+        for block, windows in zip(all_blocks(step), found, strict=True):
+            assert len({window.box for window in windows}) == len(windows)
+            cells = [cell for window in windows for cell in window.cells]
+            assert sorted(cells, key=lambda cell: (cell.row, cell.column)) == step.cells(block, stage)
+            for window in windows:
+                assert {stage.window(cell) for cell in window.cells} == {window.box}
+                assert window.own.area == sum(stage.own(cell).area for cell in window.cells)
+        assert step.windows_by_block(stage) == Counter(map(len, found))
+        assert step.window_count(stage) == sum(map(len, found))
 
 
 @given(passes())

@@ -146,6 +146,8 @@ def test_wrong_masks_are_refused_by_name(tmp_path: Path) -> None:
         read(colours)
     with pytest.raises(SourceError, match="class index"):
         read(tiff(tmp_path / "large.tif", disc() * np.uint16(700)), "labels")
+    with pytest.raises(SourceError, match=r"class index is 0 to 254 \(got -1\)"):
+        read(tiff(tmp_path / "below.tif", np.where(disc(), np.int16(3), np.int16(-1))), "labels")
     with pytest.raises(SourceError, match="whole numbers"):
         read(scores, "labels")
     with pytest.raises(UsageError, match="--threshold"):

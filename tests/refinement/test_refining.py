@@ -21,11 +21,16 @@ from magnet_cli.masks.verification import verify_mask
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.values import parse_value_range
 from magnet_cli.refinement.api import refine
+from magnet_cli.refinement.survey import Survey
 from tests.refinement.support import SIDE, Bright, Echo, Swallow, discs, labels_in, use, write_grey, write_image
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from magnet_cli.refinement.survey import MaskObject
 
 
 LARGE = (330, 351)
@@ -235,6 +240,29 @@ def test_interrupted_and_resumed_equals_never_interrupted(
     assert whole.output.read_bytes() == cut.output.read_bytes()
     again = refine(image, mask, tmp_path / "cut" / "m.tif", options)
     assert again.was_done
+
+
+def test_a_mask_that_another_command_has_made_during_the_survey_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, objects, others = Bright(), Survey.objects, list[bytes]()
+    use(monkeypatch, network)
+    truth = discs(SMALL, (60, 70, 30))
+    files = write_image(tmp_path / "i.tif", truth), write_grey(tmp_path / "m.tif", truth.astype(np.uint8))
+    out = tmp_path / "out.tif"
+
+    def surveyed(survey: Survey) -> Iterator[MaskObject]:
+        if not others:
+            others.append(b"")
+            assert not refine(*files, out).was_done
+            others.append(out.read_bytes())
+        yield from objects(survey)
+
+    monkeypatch.setattr(Survey, "objects", surveyed)
+    assert refine(*files, out).was_done
+    assert network.calls == 1
+    assert out.read_bytes() == others[-1]
+    assert not list(tmp_path.glob("*.journal"))
 
 
 def test_readers_threads_and_budgets_do_not_show_in_the_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,3 +225,13 @@ def test_a_page_without_maps(here: Path, image: Path, bundle: Path) -> None:
     assert page.all("input", type="checkbox") == []
     assert len(cells(page.one("table", id="stages"))) == 3
     assert "does not state the size of a pixel" in page.one("main").text
+
+
+def test_sides_of_a_pixel_are_its_width_and_its_height(here: Path, image: Path, bundle: Path) -> None:
+    assert invoke("segment", image, "--weights", bundle, "-o", "m.tif").exit_code == 0
+    for pixel, shown in (((0.5, 0.25), "0.5 × 0.25 µm"), ((10, 10), "10 µm")):  # noqa: RUF001
+        report = json.loads((here / "m.json").read_text())
+        report["input"]["pixel"] = {"x": pixel[0], "y": pixel[1], "unit": "um"}
+        write_report(here / "m.json", report)
+        assert invoke("report", "m.tif").exit_code == 0
+        assert shown in parse((here / "m.html").read_text(encoding="utf-8")).one("body").text

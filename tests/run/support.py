@@ -133,7 +133,8 @@ class Counting(Job):
         return {"batch": self.batch}
 
     @override
-    def smaller(self) -> tuple[Counting, str] | None:
+    def smaller(self, step: RunPass) -> tuple[Counting, str] | None:
+        del step
         if self.batch <= self.least:
             return None
         smaller = Counting(**{**vars(self), "batch": self.batch // 2})

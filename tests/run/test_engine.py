@@ -241,6 +241,37 @@ def test_before_anything_is_finished_batches_are_halved() -> None:
     assert [note for note in notes if "instead" in note] == ["2 instead of 5", "1 instead of 2"]
 
 
+@pytest.mark.parametrize("readers", [0, 2])
+def test_before_anything_of_a_later_pass_is_finished_its_batches_are_halved(readers: int) -> None:
+    job = Counting(steps=TWO)
+    tight = Counting(
+        **{**vars(job), "computing": lambda _: out_of_memory() if 4 <= len(job.done("compute")) < 8 else None}
+    )
+    memory, notes, seen = Memory(), list[str](), list[tuple[int, int, bool]]()
+    own = engine(
+        memory,
+        readers=readers,
+        on_note=notes.append,
+        on_progress=lambda found: seen.append((found.step.number, found.done, found.resumed)),
+    )
+    ran = own.run(tight)
+    assert isinstance(ran, Counting)
+    assert ran.batch == 1
+    assert [{counts["batch"] for counts in memory.groups[number].values()} for number in (0, 1)] == [{4}, {1}]
+    assert [note for note in notes if "instead" in note] == ["2 instead of 4", "1 instead of 2"]
+    # The pass before is neither computed nor counted again.
+    assert [entry for entry in job.log if entry[:2] == ("store", 0)] == [("store", 0, group) for group in range(3)]
+    assert seen == [*((0, done, False) for done in (1, 2, 3)), *((1, done, False) for done in range(1, 6))]
+
+
+def test_once_a_group_of_a_later_pass_is_finished_the_run_ends() -> None:
+    memory = Memory()
+    job = Counting(steps=TWO, computing=lambda group: out_of_memory() if group == 4 else None)
+    with pytest.raises(MemoryShortageError, match=r"group 5 of 5 of pass 2.*smaller --batch-size and --no-resume"):
+        engine(memory, readers=2).run(job)
+    assert sorted(memory.groups[1]) == [0, 1, 2, 3]
+
+
 def test_afterwards_the_run_ends_and_keeps_what_is_finished() -> None:
     memory = Memory()
     job = Counting(computing=lambda group: out_of_memory() if group == 2 else None)

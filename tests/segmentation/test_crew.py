@@ -273,6 +273,26 @@ def test_of_images_the_longest_says_what_to_expect_and_no_worker_is_named_early(
     assert [task for task, _, _ in results] == [0]
 
 
+def test_a_larger_image_is_given_more_time_by_its_size() -> None:
+    crew, shift = late_shift(expected=None)
+    messages = Messages()
+    crew.events = messages
+    # The image that hangs is a hundred times as large as those that take a while.
+    shift.size = lambda task: 100.0 if task == 0 else 1.0
+    results = shift.results()
+    for _ in range(3):
+        next(results)
+    assert crew.late is not None
+    longest, slowest = shift._longest, shift._slowest
+    assert 0 < longest == slowest
+    while not messages.found:
+        crew.time += 1
+        shift._name_hanging()
+    assert crew.time == pytest.approx(crew_module.HANGING * 100 * slowest, abs=10)
+    crew.late.found = {"ok": "at last"}
+    assert [task for task, _, _ in results] == [0]
+
+
 def test_images_that_were_done_before_say_nothing_about_the_time_of_one() -> None:
     crew, shift = late_shift(expected=None, tasks=6)
     messages = Messages()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -13,13 +15,15 @@ import torch
 import magnet_cli
 from magnet_cli.arithmetic.grnet_stages import CellLayout, all_cells, cut_out, resized, segmented
 from magnet_cli.errors import UsageError, WeightsError
-from magnet_cli.geometry import Box, Size
+from magnet_cli.geometry import Box, Pitch, Size
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.networks import Networks, load_networks
 from magnet_cli.models.registry import build_backbone, build_local, build_selector
 from magnet_cli.options.rules import ALL, Rule, parse_patches, parse_points
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.plan.windows import Pass, Stage
+from magnet_cli.segmentation.grnet_computer import flagged
 from tests.train.fields import probabilities_in
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from magnet_cli.arithmetic.grnet_stages import Fusion, Outcome, Variant
+    from magnet_cli.segmentation.computer import Forward
 
 pytestmark = pytest.mark.full
 
@@ -227,6 +232,9 @@ def test_an_image_smaller_than_a_cell_is_reflected(tmp_path: Path) -> None:
         ({"points": parse_points("3")}, UsageError, "no such --points"),
         ({"merge": "mean"}, UsageError, "no such --merge"),
         ({"compat": "published"}, UsageError, "no such --compat"),
+        ({"median": 3}, UsageError, "no such --median"),
+        ({"method": "grnet-local", "median": 3}, UsageError, "no such --median"),
+        ({"overlap": 0, "blend": "spline"}, UsageError, "has no windows to join"),
         ({"patches": parse_patches("3")}, UsageError, "no such --patches.*selector or all"),
         ({"method": "magnet-fast", "patches": parse_patches("selector")}, UsageError, "is for --method grnet"),
         ({"weights": "aerial"}, WeightsError, "no local branch"),
@@ -260,3 +268,28 @@ def test_a_block_with_hardly_any_data_is_looked_at(tmp_path: Path) -> None:
     assert mask[5, 40] < CLASSES
     assert (mask == 255).sum() == mask.size - 1
     assert stages_of(report)[1]["windows_run"] == 1
+
+
+def test_a_window_of_several_cells_is_refined_where_the_centre_of_any_of_them_was_chosen() -> None:
+    def stage(number: int, side: int) -> Stage:
+        return Stage(
+            number=number,
+            scale=Size(width=side, height=side),
+            input=Size(width=512, height=512),
+            margin=64,
+            image=Size(width=1187, height=512),
+            working=Pitch(x=Fraction(1), y=Fraction(1)),
+            blend="linear",
+        )
+
+    coarse, fine = stage(1, 2048), stage(2, 512)
+    step = Pass(number=0, stages=(coarse, fine))
+    (block,) = (step.block(number) for number in range(step.blocks.pixels))
+    (window,) = step.windows(block, coarse)
+    last = list(step.windows(block, fine))[-1]
+    assert {cell.column for cell in last.cells} == {2, 3}
+    state = SimpleNamespace(bound=SimpleNamespace(step=step), pixels=SimpleNamespace(block=block))
+    one = SimpleNamespace(at=SimpleNamespace(state=state, stage=coarse), window=window)
+    chosen = torch.zeros(4, 4, dtype=torch.bool)
+    chosen[:, 2] = True  # the centre of cell 3 lies in it, and the one of both cells together does not
+    assert flagged(cast("Forward", one), chosen.flatten()) == {last.cell}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from magnet_cli.errors import MemoryShortageError, SourceError
+from magnet_cli.errors import DeviceError, MemoryShortageError, SourceError
 from magnet_cli.events import Events
 from magnet_cli.masks import output
 from magnet_cli.masks.report_file import read_report, write_report
@@ -154,6 +154,21 @@ def test_a_failure_to_open_ahead_is_that_of_its_image(log: Log, bundle: Path) ->
     log.entries.clear()
     results = api.segment("in", "out", SegmentOptions(weights=str(bundle), method="patch"))
     assert [result.error and result.error.exit_code for result in results] == [None, 5, None]
+
+
+def test_memory_that_runs_out_while_images_are_planned_is_no_bug(
+    log: Log, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> object:
+        raise MemoryError
+
+    monkeypatch.setattr("magnet_cli.segmentation.image_run.plan_image", full)
+    options = SegmentOptions(weights=str(bundle), method="patch")
+    for inputs in ("in", "in/a.tif"):
+        errors = [result.error for result in api.segment(inputs, "out", options)]
+        assert {type(error) for error in errors} == {DeviceError}
+    assert not log.entries
+    nothing_is_left()
 
 
 def test_an_image_that_was_read_ahead_is_closed_when_the_run_is_interrupted(log: Log, bundle: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from contextlib import ExitStack
@@ -310,7 +309,7 @@ def open_exhibit(
         SourceError: A file cannot be read, or a mask belongs to another image.
     """
     with ExitStack() as stack:
-        cache = images.CacheBudget.within(Path(tempfile.gettempdir()))
+        cache = images.CacheBudget.temporary()
         opened = stack.enter_context(images.open_image(image, cache=cache, series=series))
         shown: list[ShownMask] = []
         # Masks of this program name their classes. Those names and colours serve rasters that have none.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli import __version__
+from magnet_cli.errors import OutputError
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.run.private_events import PrivateEvents
@@ -16,6 +17,7 @@ from magnet_cli.segmentation.cluster.crew import Shift
 from magnet_cli.segmentation.image_parts import absolute_image
 from magnet_cli.segmentation.image_run import ImageResult, private_names
 from magnet_cli.segmentation.image_series import failed
+from magnet_cli.segmentation.image_shares import image_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -60,8 +62,14 @@ class ClusterSeries:
             del workers
             return None if stopped else next(numbers, None)
 
+        weights = image_weights([target.image for target in targets])
         shift: Shift[int] = Shift(
-            crew=self.crew, work=self, following=following, admitted=self.admitted, is_independent=True
+            crew=self.crew,
+            work=self,
+            following=following,
+            admitted=self.admitted,
+            is_independent=True,
+            size=lambda number: weights[number],
         )
         found: dict[int, ImageResult] = {}
         due = 0
@@ -72,10 +80,10 @@ class ClusterSeries:
             # A report is read again when its turn comes: those of many images would fill the memory.
             found[number] = replace(result, report=None)
             while due in found:
-                yield self._with_report(found.pop(due))
+                yield self._with_report(due, found.pop(due))
                 due += 1
         for number in sorted(found):
-            yield self._with_report(found[number])
+            yield self._with_report(number, found[number])
 
     def greeting(self, worker: str) -> Question:
         """Return the question that makes a worker load the networks."""
@@ -115,8 +123,6 @@ class ClusterSeries:
 
         was_done = bool(answered["was_done"])
         names = private_names(target, target.options(self.options))
-        events = self.events if names is None else PrivateEvents(self.events, names)
-        events.message(f"{target.mask}: {'already ' if was_done else ''}done")
         result = ImageResult(
             image=target.image,
             mask=target.mask,
@@ -133,10 +139,23 @@ class ClusterSeries:
             ),
             private=names,
         )
-        return self._with_report(result)
+        result = self._with_report(number, result)
+        if result.error is None:
+            events = self.events if names is None else PrivateEvents(self.events, names)
+            events.message(f"{target.mask}: {result.status}")
+        return result
 
-    @staticmethod
-    def _with_report(result: ImageResult) -> ImageResult:
+    def _with_report(self, number: int, result: ImageResult) -> ImageResult:
+        """Return a result with the report that its worker has written; a failure of the image where it is not here."""
         if result.error is not None:
             return result
-        return replace(result, report=read_report(OutputPaths.of(result.mask).report))
+        try:
+            return replace(result, report=read_report(OutputPaths.of(result.mask).report))
+        except OutputError as exc:
+            error = OutputError(
+                "a worker has made this mask, and its report cannot be read here",
+                file=result.mask,
+                advice="Write to a folder that all workers share under one name",
+            )
+            error.__cause__ = exc
+            return failed(self._targets[number], error, self.options, self.events)

@@ -343,10 +343,14 @@ class Shift(Generic[T]):
     task is left, a task that is late is given to a second worker, and the first result counts: where one of the two
     fails, the other one is waited for. A third worker gets the task if the second one takes twice as long, and so on.
     Without the function no task is given to two workers."""
+    size: Callable[[T], float] | None = None
+    """The function returns the work of a task in any unit, where tasks differ in it and `expected` is not known."""
     _named: dict[Future, float] = field(default_factory=dict)
     """The seconds after which the user hears of a task again."""
     _longest: float = 0.0
     """The most seconds that a task of this shift has taken."""
+    _slowest: float = 0.0
+    """The most seconds that a task has taken for its work."""
     _failed_late: set[str] = field(default_factory=set)
     """The workers that could not compute a task that another one computed as well. They get no late tasks."""
     _since: dict[Future, float] = field(default_factory=dict)
@@ -442,8 +446,9 @@ class Shift(Generic[T]):
                 self._name_silent(future, worker, GATHERING)
                 continue
             expected = None if self.expected is None else self.expected(task)
-            # Where tasks differ in size, as images do, the longest is the measure.
-            expected = expected or self._longest or UNKNOWN
+            # Where tasks differ in size, as images do, the longest is the measure, and a larger one may take more.
+            larger = 0.0 if self.size is None else self._slowest * self.size(task)
+            expected = expected or max(self._longest, larger) or UNKNOWN
             spent = now - self._since[future]
             if self._is_due(future, max(LEAST_HANGING, HANGING * expected)):
                 self.crew.events.message(
@@ -516,7 +521,10 @@ class Shift(Generic[T]):
         # An image that was done before says nothing about the time that one takes.
         is_measured = task is not None and not found.get("was_done")
         if since is not None and is_measured and found.keys().isdisjoint((*NO_RESULT, "lost")):
-            self._longest = max(self._longest, self.crew.now() - since)
+            spent = self.crew.now() - since
+            self._longest = max(self._longest, spent)
+            if task is not None and self.size is not None:
+                self._slowest = max(self._slowest, spent / self.size(task))
         failure = delivered(found["error"]) if "error" in found else None
         if found.get("lost"):
             self._report_loss(worker)
