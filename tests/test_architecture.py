@@ -72,7 +72,7 @@ ONLY: dict[str, set[str]] = {
     "fsspec": {"images"},
     "aiohttp": {"images"},
     "wsidicom": {"images"},
-    "shapely": {"areas", "exports"},
+    "shapely": {"images", "areas", "exports"},
     "cv2": {"arithmetic"},
     "pydensecrf": {"arithmetic"},
     "jinja2": {"report"},

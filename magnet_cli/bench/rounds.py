@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from magnet_cli.bench.result import Mark, Row
 from magnet_cli.bench.task import Task, command_of, for_drawn, mask_beside
@@ -162,8 +162,9 @@ class Bench(Closing):
         return warm
 
     def _task(self, image: str | Path, warm: Path, method: str, *, drawn: bool = False) -> Task[Any]:
-        options: Any = replace(cast("Any", self._options.measured), method=method)
+        measured: Any = self._options.measured
         refines = self._command == "refine"
+        options: Any = replace(measured, method=method) if refines else measured.of_method(method, among=self._methods)
         mask = str(mask_beside(Path(image))) if drawn and refines else self._mask
         return Task(
             image=str(image),

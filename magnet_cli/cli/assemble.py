@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +14,7 @@ from magnet_cli.errors import MagnetError
 @command
 def assemble(
     masks: Annotated[
-        list[Path], typer.Argument(metavar="MASK...", help="Masks that segment --num-parts began, or their pieces.")
+        list[str], typer.Argument(metavar="MASK...", help="Masks that segment --num-parts began, or their pieces.")
     ],
     *,
     json: Json = False,

@@ -86,10 +86,10 @@ class CommandGroup(TyperGroup):
 
 @contextmanager
 def _named(path: str, group: Any = None) -> Iterator[None]:
-    """End the program with the failure that a mistake in the words of the command line is.
+    """Print a mistake in the words of the command line as a failure, and end the program with exit code 2.
 
     Args:
-        path: The words of the command, where a mistake does not know them.
+        path: The words before the name of the command, such as `magnet weights`.
         group: Context of a group whose command is read. It knows the command as soon as its name is read.
     """
     try:
@@ -106,7 +106,7 @@ def _named(path: str, group: Any = None) -> Iterator[None]:
 
 
 def usage_failure(error: Any, path: str) -> UsageError:
-    """Return the failure that an error of typer about words of the command line stands for.
+    """Turn an error of typer about the words of the command line into a failure of this program.
 
     Args:
         error: The error of typer.

@@ -137,11 +137,19 @@ def _machine() -> Iterator[Finding]:
         needed_for="the network, and the windows that are read ahead" if low else "",
         command="close other programs; `magnet plan IMAGE` says what an image needs" if low else NO_COMMAND,
     )
-    for name, folder, more in (
-        ("temporary files", Path(tempfile.gettempdir()), "name another folder in the variable TMPDIR"),
-        ("current folder", Path.cwd(), "write to another disk with -o"),
-    ):
-        yield _disk(name, folder, more)
+    named = "name another folder in the variable TMPDIR"
+    try:
+        yield _disk("temporary files", Path(tempfile.gettempdir()), named)
+    except FileNotFoundError:
+        yield Finding(
+            part="Machine",
+            name="temporary files",
+            state="missing",
+            found="no folder that can be written",
+            needed_for="images that cannot be read by region",
+            command=named,
+        )
+    yield _disk("current folder", Path.cwd(), "write to another disk with -o")
 
 
 def _disk(name: str, folder: Path, advice: str) -> Finding:

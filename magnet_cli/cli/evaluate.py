@@ -50,13 +50,14 @@ COMPARED: Panel = "What to compare"
 def evaluate(
     context: typer.Context,
     mask: Annotated[
-        Path | None, typer.Argument(metavar="MASK", help="Predicted classes: a raster of class indices.")
+        str | None, typer.Argument(metavar="MASK", help="Predicted classes: a raster of class indices, a file or URL.")
     ] = None,
     truth: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
             metavar="TRUTH",
-            help="True classes: a raster of the same size, or a .geojson file of polygons, in which pixels count.",
+            help="True classes: a raster of the same size, a file or URL, or a .geojson file of polygons, in which "
+            "pixels count.",
         ),
     ] = None,
     *,
@@ -97,7 +98,7 @@ def evaluate(
         bool | None,
         typer.Option(
             "--mba/--no-mba",
-            help="Compute the mean boundary accuracy; the default with --data.",
+            help="Compute the mean boundary accuracy; the default with --data and with --mba-radii.",
             show_default=False,
             rich_help_panel=COMPARED,
         ),
@@ -122,6 +123,12 @@ def evaluate(
     MASK that were not computed (255) are wrong where TRUTH is labelled.
     """
     with Listing(json=json) as listing:
+        if mba is False and mba_radii is not None:
+            raise UsageError(
+                "--mba-radii names the radii of an accuracy that --no-mba leaves out",
+                value=f"--no-mba --mba-radii {mba_radii}",
+                advice="Leave out --no-mba or --mba-radii",
+            )
         if data is not None:
             check_address_space()
             _refuse(context, OF_A_MASK, rule="goes with MASK TRUTH, not with --data")
@@ -140,20 +147,20 @@ def evaluate(
                 advice="Write magnet evaluate MASK TRUTH; 'magnet evaluate --help' explains the rest",
             )
         names = _names(counting, options)
-        counted = counting.value(boundary=(mba_radii or "paper") if mba else None, **names)
+        counted = counting.value(boundary=mba_radii or ("paper" if mba else None), **names)
         _score_mask(mask, truth, counted, listing, roi=roi, json=json)
     return 0
 
 
 def _score_mask(
-    mask: Path, truth: Path, options: EvaluationOptions, listing: Listing, *, roi: str | None, json: bool
+    mask: str, truth: str, options: EvaluationOptions, listing: Listing, *, roi: str | None, json: bool
 ) -> None:
     """Score a mask, and print the scores."""
     from magnet_cli.cli.score_text import evaluation_lines
     from magnet_cli.evaluation import mask_scores as evaluation
 
     scored = evaluation.evaluate(mask, truth, options, roi=roi)
-    listing.add({"mask": str(mask), "truth": str(truth), **scored.describe()})
+    listing.add({"mask": mask, "truth": truth, **scored.describe()})
     if not json:
         print_lines(*evaluation_lines(scored))
 

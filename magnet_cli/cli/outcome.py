@@ -18,7 +18,7 @@ import typer
 
 from magnet_cli.cli.signals import GOES_ON, INTERRUPTED, interruptible
 from magnet_cli.cli.volume import VOLUME
-from magnet_cli.errors import BugError, DeviceError, MagnetError, OutputError, foreseen, redacted
+from magnet_cli.errors import BugError, MagnetError, OutputError, foreseen, redacted
 from magnet_cli.system.address_space import address_space_limit, is_shortage, shortage
 from magnet_cli.system.characters import printable
 
@@ -76,9 +76,7 @@ def _ended(function: Callable[P, int | None], *args: P.args, **kwargs: P.kwargs)
 
 
 def expected_failure(error: BaseException | None) -> MagnetError | None:
-    """Return the failure that an exception stands for, memory that ran out included, or None for a bug."""
-    if isinstance(error, MemoryError):
-        return DeviceError("out of memory", advice="Run the same command with more memory, or with fewer --num-workers")
+    """Return the failure that an exception stands for, a limited address space included, or None for a bug."""
     limit = address_space_limit()
     if limit is not None and error is not None and is_shortage(error):
         return shortage(limit)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +16,7 @@ from magnet_cli.system.private_names import PrivateNames
 @command
 @takes(views=Group(options=ViewOptions))
 def report(
-    masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help="Masks of magnet, or folders of them.")],
+    masks: Annotated[list[str], typer.Argument(metavar="MASK...", help="Masks of magnet, or folders of them.")],
     *,
     image: Annotated[
         str | None, typer.Option(help="The mask's image, if it is not where the report says (for one mask only).")

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from magnet_cli.geometry import Size
+from magnet_cli.options.spelling import as_path
 from magnet_cli.segmentation.run_summary import class_lines
 from magnet_cli.system.memory import format_bytes
 from magnet_cli.system.speeds import format_seconds
@@ -39,7 +41,7 @@ def result_lines(row: dict[str, Any], *, verbose: bool = False) -> list[str]:
         lines.append(f"  time by activity: {spent}")
     mask = str(row["mask"])
     lines.append(f"  {mask.rpartition('.')[0]}.json is the report")
-    named = shlex.quote(mask)
+    named = shlex.quote(as_path(mask))
     # These commands read local files alone, and with --private the name of a file lacks its folder.
     is_named = "://" not in mask and not report.get("private")
     if report.get("command") is not None and row["status"] == "done" and is_named:
@@ -47,7 +49,7 @@ def result_lines(row: dict[str, Any], *, verbose: bool = False) -> list[str]:
         look = f"open {shlex.quote(str(page))} in a browser" if page.is_file() else f"magnet report {named} --html"
         lines.append(f"  to look at it:    {look}")
         if all(find_spec(name) is not None for name in SERVERS):
-            lines.append(f"  to zoom into it:  magnet view {shlex.quote(str(row['image']))} {named}")
+            lines.append(f"  to zoom into it:  magnet view {shlex.quote(as_path(str(row['image'])))} {named}")
         lines.append(f"  to hand it on:    magnet export {named} --format geojson")
     return lines
 
@@ -55,7 +57,7 @@ def result_lines(row: dict[str, Any], *, verbose: bool = False) -> list[str]:
 def _stage_lines(report: dict[str, Any]) -> list[str]:
     return [
         f"  stage {stage['stage']}: {stage['windows_run']:,} of {stage['windows']:,} windows of "
-        f"{stage['scale']['width']} pixels"
+        f"{Size(**stage['scale']).brief} pixels"
         for step in report["passes"]
         for stage in step["stages"]
     ]

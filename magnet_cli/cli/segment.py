@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from magnet_cli.cli.device_processes import joined_rows, run_on_devices
+from magnet_cli.cli.device_processes import joined_rows, run_on_devices, watch_of
 from magnet_cli.cli.outcome import Listing, command
 from magnet_cli.cli.parameters import Given, Group, Inputs, Json, NoProgress, output_option, takes
 from magnet_cli.cli.volume import VOLUME
@@ -110,13 +110,14 @@ def segment(
             words = _words(inputs, output, work, chosen, stops=stops)
             folder = segmentation.output_place(output, work)[1]
             # Wrong inputs are refused here once, and not by every process.
-            is_one = len(plan_targets(inputs, folder)) == 1
+            targets = plan_targets(inputs, folder)
+            is_one = len(targets) == 1
             with Display(enabled=not no_progress) as display:
                 rows, code = run_on_devices(
                     shared.devices,
                     words,
                     memory=chosen.memory,
-                    output=None if is_one else folder,
+                    watch=watch_of(targets, folder, len(shared.devices)),
                     events=display,
                 )
                 rows = joined_rows(rows, is_one=is_one)

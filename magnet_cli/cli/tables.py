@@ -88,8 +88,8 @@ def _scale(plan: Plan, stage: Stage) -> str:
 
 
 def _windows(plan: Plan, step: Pass, stage: Stage) -> str:
-    count, cells = plan.windows(step, stage), stage.cells.pixels
-    return f"all {cells}" if count == cells else f"at most {count} of {cells}"
+    count, total = plan.windows(step, stage), step.window_count(stage)
+    return f"all {total}" if count == total else f"at most {count} of {total}"
 
 
 def info_dict(info: ImageInfo) -> dict[str, object]:

@@ -40,6 +40,7 @@ The configuration, beside [bundle] and [network]:
           precision = "float32", "bfloat16" or "float16"; device = "auto", "cpu", "cuda", "cuda:N", "mps"
           validate_every, patience: score the scenes of [data] validation, keep the best, stop early
           encoder_rate: the rate of an encoder as a share of `rate`; smoothing: for labels some of which are wrong
+          logit_adjustment: how far the class weights of `balance` are kept out of the probabilities, 0 to 1
           seed, threads, log_every, save_every
   [network] encoder_weights = FILE, "package:NAME" or "timm:TAG": what the encoder begins with
 
@@ -75,7 +76,7 @@ The configuration, in addition to [bundle], [network], [data] and [loop] of a ba
              soft: how often the mask is as unsure as a coarser level leaves it
              gradient, finest: weights of losses at stride 1; windows: number drawn for a validation
              cut: the probability that the bundle takes for one half
-The losses are the paper's: `loss` and `balance` of [loop] have no effect.
+The losses are the paper's: `loss`, `focal_gamma` and `balance` of [loop] are refused.
 
 Where [loop] validate_every is set, IoU and boundary accuracy of wrong masks on held-out scenes are printed, before and
 after refinement.

@@ -12,6 +12,7 @@ import typer
 
 from magnet_cli.cli.outcome import command, print_json, print_lines, print_note
 from magnet_cli.cli.parameters import FIRST, Json, NoProgress
+from magnet_cli.system.addresses import local_path
 
 if TYPE_CHECKING:
     from magnet_cli.images import ImageInfo
@@ -30,7 +31,7 @@ BROWSER_SECONDS = 2.0
 def view(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="The image, a file or URL.")],
     masks: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             metavar="MASK...",
             help="Masks of the image: those of magnet, also while they are computed, or any raster of class indices, "
@@ -58,7 +59,7 @@ def view(
         ),
     ] = False,
     regions: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="FILE",
             help="GeoJSON file whose areas the page draws and lists by name.",
@@ -87,7 +88,7 @@ def view(
     from magnet_cli.report.viewer.exhibit import NamedRegion, open_exhibit
 
     def find_regions(info: ImageInfo) -> list[NamedRegion]:
-        found = [] if regions is None else read_named_areas(str(regions), info)
+        found = [] if regions is None else read_named_areas(regions, info)
         return [NamedRegion(name=area.name, rings=area.rings) for area in found]
 
     def ready(address: str) -> None:
@@ -98,7 +99,9 @@ def view(
         sys.stdout.flush()
         _advise(address, opened=not no_browser and _open(address))
 
-    with open_exhibit(image, masks or [], series=series, find_regions=find_regions) as exhibit:
+    rule = "masks that are viewed lie on a disk, where their corrections are written beside them"
+    paths = [local_path(mask, rule=rule) for mask in masks or []]
+    with open_exhibit(image, paths, series=series, find_regions=find_regions) as exhibit:
         try:
             serve(exhibit, port=port, ready=ready)
         except KeyboardInterrupt:

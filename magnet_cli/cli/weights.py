@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_text
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -215,8 +215,10 @@ def import_checkpoints(
         Literal["own-first", "field-first"],
         typer.Option(help="Field that refiners get as their first input, where no sample decides."),
     ] = "own-first",
-    image: Annotated[Path | None, typer.Option(help="Sample that decides the refiners' input order.")] = None,
-    label: Annotated[Path | None, typer.Option(help="The sample's true classes.")] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="FILE|URL", help="Sample that decides the refiners' input order.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(metavar="FILE|URL", help="The sample's true classes.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the model card.")] = None,
     machine: Given[MachineOptions],
     engine: Given[EngineOptions],
@@ -226,8 +228,9 @@ def import_checkpoints(
         typer.Option("--bands", help="Short for --network-bands.", rich_help_panel="Network from elsewhere"),
     ] = None,
     sample: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
+            metavar="FILE|URL",
             help="Image whose centre is the picture of the trial pass. Default: a made-up picture.",
             rich_help_panel="Network from elsewhere",
         ),
@@ -241,7 +244,7 @@ def import_checkpoints(
     another library is named by --network.
     """
     with answering("bundles", json=json) as rows:
-        described = foreign.value(**({} if bands is None else {"network_bands": bands}))
+        described = _with_bands(foreign, bands)
         if described.network is not None:
             _refuse_checkpoints(context, file)
             _refuse_device(machine, "a network is tried on the CPU, so that the bundle does not depend on a device")
@@ -358,6 +361,23 @@ def _measure_engine(bundle: Bundle | CascadeBundle, engine: EngineName) -> dict[
     return {"name": bundle.name, "device": "cpu", "lines": lines}
 
 
+def _with_bands(foreign: Given[NetworkOptions], bands: str | None) -> NetworkOptions:
+    """Return the network that is described, its bands by the short option where that is given.
+
+    Raises:
+        UsageError: The bands are given by both options, or what is given describes no network.
+    """
+    if bands is None:
+        return foreign.value()
+    if foreign.typed("network_bands"):
+        raise UsageError(
+            "--bands is short for --network-bands",
+            value=f"--bands {bands} --network-bands {foreign.given('network_bands')}",
+            advice="Give either --bands or --network-bands",
+        )
+    return replace(foreign.value(), network_bands=bands)
+
+
 def _refuse_device(machine: Given[MachineOptions], rule: str) -> None:
     """Refuse a device that is typed where none is used. One of the environment is for other commands too.
 
@@ -388,7 +408,7 @@ def _import_network(
     output: Path,
     *,
     engine: EngineOption,
-    sample: Path | None,
+    sample: str | None,
     licence: str | None,
     overwrite: bool,
 ) -> dict[str, object]:
@@ -446,7 +466,7 @@ def parse_scale(text: str) -> Size:
     return Size(width=int(match[1]), height=int(match[2] or match[1]))
 
 
-def _sample(image: Path | None, label: Path | None) -> OrderSample | None:
+def _sample(image: str | None, label: str | None) -> OrderSample | None:
     if image is None and label is None:
         return None
     if image is None or label is None:

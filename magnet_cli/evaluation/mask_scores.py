@@ -345,7 +345,7 @@ def _counted(
     if roi is None:
         return None, ()
     where = parse_counted(roi) if isinstance(roi, str) else roi
-    if isinstance(where, Box) or is_geojson(where.name):
+    if isinstance(where, Box) or (isinstance(where, Path) and is_geojson(where.name)):
         spec = specify_roi(where, info)
         area = open_roi(spec, info)
         return (lambda box: area.mask(box, LEVEL0)), spec.notes

@@ -18,6 +18,7 @@ from magnet_cli.evaluation.mask_scores import (
     refuse_values_of_polygons,
 )
 from magnet_cli.evaluation.statistics import Distribution, Pooled, paired_difference
+from magnet_cli.evaluation.stored_values import classes_of_values
 from magnet_cli.events import Events
 from magnet_cli.geometry import LEVEL0
 from magnet_cli.images.dataset import DatasetSample, read_dataset
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from magnet_cli.events import Step
     from magnet_cli.geometry import Box
     from magnet_cli.models.python_network import NetworkDescription, PatchFunction
+    from magnet_cli.options.evaluate import EvaluationOptions
     from magnet_cli.options.segment import Method, SegmentOptions
     from magnet_cli.segmentation.segment_model import Model
 
@@ -458,12 +460,11 @@ def _score(
     sample: DatasetSample, target: Target, model: Model, options: ScoreOptions, *, method: Method, events: Events
 ) -> ImageScore:
     row = ImageScore(sample=sample, method=method, mask=target.mask)
-    made = segment_target(target, model, replace(options.segment, method=method), events)
+    made = segment_target(target, model, options.segment.of_method(method, among=options.methods), events)
     if made.error is not None:
         return replace(row, error=made.error)
     try:
-        # A list may have rasters, whose stored values have a meaning of their own, and polygons beside them.
-        counting = replace(options.evaluation, truth_values=None) if is_drawn(sample.label) else options.evaluation
+        counting = _counting(sample, options.evaluation)
         with _ImageData(target, model, options.segment) as image:
             found = evaluate_segmented(
                 target.mask,
@@ -479,6 +480,16 @@ def _score(
     trim()
     cost = None if made.report is None else Cost.of(made.report)
     return replace(row, was_done=made.was_done, evaluation=found, cost=cost)
+
+
+def _counting(sample: DatasetSample, options: EvaluationOptions) -> EvaluationOptions:
+    """Return the options of a sample.
+
+    A list may have polygons and masks of this program beside rasters whose stored values have a meaning of their own.
+    """
+    given = options.truth_values or {}
+    own = {} if is_drawn(sample.label) else classes_of_values(sample.label, given, names=options.names)
+    return replace(options, truth_values=own or None)
 
 
 class _ImageData(Closing):

@@ -83,7 +83,7 @@ def draw_distributions(scores: Scores) -> bytes:
 
 
 def _draw_images(axes: Axes, methods: Sequence[MethodScore]) -> None:
-    count = max(len(score.rows) for score in methods)
+    count = max(len(score.found) for score in methods)
     axes.set_title(f"mean IoU of each image ({count} image{'s'[: count != 1]})", fontsize=10, color=INK)
     _frame(axes, [score.method for score in methods])
     spread = 0.0 if count <= MOST_JOINED else BOX

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,10 +19,10 @@ from magnet_cli.models.checkpoint import fitted_state, read_checkpoint
 from magnet_cli.models.description import CARD
 from magnet_cli.models.registry import build_backbone, build_refiner
 from magnet_cli.system import durable
+from magnet_cli.system.addresses import is_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -99,7 +100,8 @@ def import_bundle(backbone: Path, refiners: Sequence[Path], output: Path, option
         OutputError: The folder is there already, or cannot be written.
         SourceError: The sample cannot be read, or does not fit.
     """
-    sample = [] if options.sample is None else [options.sample.image, options.sample.label]
+    given = () if options.sample is None else (options.sample.image, options.sample.label)
+    sample = [Path(path) for path in given if not is_address(str(path))]
     check_output(output, overwrite=options.overwrite, read=[backbone, *refiners, *sample])
     scales = refiner_scales(options, len(refiners))
     # All files are read before the folder is made, so that a wrong one leaves nothing behind.

@@ -21,6 +21,7 @@ from magnet_cli.models.foreign.foreign_spec import FOLDER
 from magnet_cli.models.foreign.trial import SIDE
 from magnet_cli.plan import check_bands, check_values
 from magnet_cli.system import durable
+from magnet_cli.system.addresses import is_address
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +44,7 @@ def import_network(
     options: NetworkOptions,
     output: Path,
     *,
-    sample: Path | None = None,
+    sample: str | Path | None = None,
     licence: str | None = None,
     overwrite: bool = False,
     engine: EngineOption = "auto",
@@ -65,7 +66,7 @@ def import_network(
         OutputError: The folder is there already, or cannot be written.
         SourceError: The sample cannot be read, or has other bands.
     """
-    read = [Path(path) for path in (options.network, sample) if path]
+    read = [Path(path) for path in (options.network, sample) if path and not is_address(str(path))]
     check_output(output, overwrite=overwrite, read=read)
     tried = tried_network(options, picture=None if sample is None else partial(_centre, sample), engine=engine)
     if licence is not None:
@@ -96,7 +97,7 @@ class SampleReader:
     title: str = "the network"
 
 
-def _centre(path: Path, bands: tuple[str, ...], span: tuple[float, float]) -> NDArray[Any]:
+def _centre(path: str | Path, bands: tuple[str, ...], span: tuple[float, float]) -> NDArray[Any]:
     """Return the stored values `(bands, 512, 512)` or fewer from the centre of an image."""
     with images.open_image(path) as image:
         info = image.info

@@ -40,8 +40,8 @@ MOST_PIXELS = 64 << 20
 class OrderSample:
     """An image and its true classes."""
 
-    image: Path
-    label: Path
+    image: str | Path
+    label: str | Path
 
 
 def order_scores(

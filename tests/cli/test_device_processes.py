@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,20 +18,24 @@ from magnet_cli.cli import device_processes
 from magnet_cli.cli.device_processes import (
     HANGING,
     LEAST_HANGING,
+    LEAST_HANGING_GROUP,
     UNKNOWN,
     DeviceProcess,
+    Doing,
+    PartNotes,
     PartSummaries,
     Stalls,
     _wait,
+    run_on_devices,
 )
 from magnet_cli.errors import UsageError
 from magnet_cli.events import Events
+from magnet_cli.masks import part_note
+from magnet_cli.masks.part_note import PartNote, note_path
 from magnet_cli.masks.report_file import read_report
+from magnet_cli.masks.spec import GroupId
 from magnet_cli.options.parts import PartOptions
 from tests.cli.support import command, environment, invoke, run, write_image
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 PATCH = ("--method", "patch")
@@ -243,6 +248,12 @@ def test_a_signal_ends_all_processes_and_the_run_goes_on(here: Path, bundle: Pat
     assert sorted(path.name for path in here.glob("m.*")) == ["m.json", "m.tif"]
 
 
+def doing(**counts: int) -> Doing:
+    """Return what a process does whose images are alike, from a summary's counts."""
+    images = [["x.tif"] * sum(counts.values())]
+    return PartSummaries(Path("none"), images)._done(0, counts)
+
+
 class Messages(Events):
     """Keeps messages."""
 
@@ -259,13 +270,13 @@ def test_a_process_that_finishes_nothing_is_named_after_ten_times_an_image() -> 
     for now in range(0, 91, 2):
         for index in range(2):
             # Both finish an image every 30 seconds.
-            stalls.note(index, {"waiting": 9 - now // 30, "done": now // 30}, float(now))
+            stalls.note(index, doing(waiting=9 - now // 30, done=now // 30), float(now))
             stalls.name(index, float(now))
     assert messages.found == []
     first = 0
     for now in range(92, 2000, 2):
-        stalls.note(0, {"waiting": max(1, 9 - now // 30), "done": min(8, now // 30)}, float(now))
-        stalls.note(1, {"waiting": 6, "done": 3}, float(now))
+        stalls.note(0, doing(waiting=max(1, 9 - now // 30), done=min(8, now // 30)), float(now))
+        stalls.note(1, doing(waiting=6, done=3), float(now))
         stalls.name(1, float(now))
         if messages.found and len(messages.found) == 1:
             first = now
@@ -280,7 +291,7 @@ def test_a_process_without_a_first_image_gets_more_time(counts: dict[str, int]) 
     messages = Messages()
     stalls = Stalls(["cpu"], messages, 0.0)
     if counts:
-        stalls.note(0, counts, 0.0)
+        stalls.note(0, doing(**counts), 0.0)
     for now in (LEAST_HANGING, HANGING * UNKNOWN - 1):
         stalls.name(0, now)
     assert messages.found == []
@@ -291,7 +302,7 @@ def test_a_process_without_a_first_image_gets_more_time(counts: dict[str, int]) 
 def test_a_process_without_images_is_never_named() -> None:
     messages = Messages()
     stalls = Stalls(["cpu"], messages, 0.0)
-    stalls.note(0, {"waiting": 0, "done": 3}, 0.0)
+    stalls.note(0, doing(waiting=0, done=3), 0.0)
     stalls.name(0, 1e6)
     assert messages.found == []
 
@@ -301,7 +312,7 @@ def test_images_that_are_not_computed_say_nothing_about_the_time_of_one(ended: s
     messages = Messages()
     stalls = Stalls(["cpu"], messages, 0.0)
     for now in range(10):
-        stalls.note(0, {"waiting": 20 - now, ended: now}, float(now))
+        stalls.note(0, doing(**{"waiting": 20 - now, ended: now}), float(now))
     stalls.name(0, 9 + HANGING * UNKNOWN - 1)
     assert messages.found == []
     stalls.name(0, 9 + HANGING * UNKNOWN)
@@ -311,11 +322,56 @@ def test_images_that_are_not_computed_say_nothing_about_the_time_of_one(ended: s
 def test_a_rise_of_waiting_images_says_nothing_about_the_time_of_one() -> None:
     messages = Messages()
     stalls = Stalls(["cpu"], messages, 0.0)
-    stalls.note(0, {"waiting": 1, "done": 4}, 2000.0)
-    stalls.note(0, {"waiting": 5, "done": 0}, 2001.0)
-    stalls.name(0, 2001 + 10 * LEAST_HANGING)
+    stalls.note(0, doing(waiting=5, done=0), 0.0)
+    stalls.note(0, doing(waiting=1, done=4), 2000.0)
+    stalls.note(0, doing(waiting=5, done=0), 2001.0)
+    stalls.name(0, 2001 + HANGING * 500 - 1)
     # An image took 500 seconds: no process is named before 5000 have passed.
     assert messages.found == []
+    stalls.name(0, 2001 + HANGING * 500)
+    assert len(messages.found) == 1
+
+
+def test_a_device_says_nothing_about_the_time_of_another_kind() -> None:
+    messages = Messages()
+    stalls = Stalls(["cuda:0", "cuda:1", "cpu"], messages, 0.0)
+    for number in range(1, 101):
+        stalls.note(0, Doing(done=number, work=float(number), following=1.0), float(number))
+    stalls.name(2, HANGING * UNKNOWN - 1)
+    assert messages.found == []
+    stalls.name(1, LEAST_HANGING)
+    assert "the process on cuda:1 (number 1)" in messages.found.pop()
+    for number in (1, 2):
+        stalls.note(2, Doing(done=number, work=float(number), following=1.0), 100.0 * number)
+    stalls.name(2, 200 + HANGING * 100 - 1)
+    assert messages.found == []
+    stalls.name(2, 200 + HANGING * 100)
+    assert "the process on cpu (number 2)" in messages.found[0]
+
+
+def test_the_start_of_a_process_says_nothing_about_the_time_of_an_image() -> None:
+    messages = Messages()
+    stalls = Stalls(["cpu"], messages, 0.0)
+    # The program and its networks were loaded in most of the time, and the first image is tiny.
+    stalls.note(0, Doing(done=1, work=0.01, following=1.0), 50.0)
+    stalls.note(0, Doing(done=2, work=1.01, following=1.0), 70.0)
+    stalls.name(0, 70 + HANGING * 20 - 1)
+    assert messages.found == []
+    stalls.name(0, 70 + HANGING * 20)
+    assert len(messages.found) == 1
+
+
+def test_groups_over_glass_say_little_of_one_over_tissue(tmp_path: Path) -> None:
+    notes, messages = PartNotes(tmp_path, 1), Messages()
+    stalls = Stalls(["cpu"], messages, 0.0, thing=notes.thing, least=notes.least)
+    for number in range(1, 202):
+        stalls.note(0, Doing(done=number, work=float(number), following=1.0), 8 + number / 50)
+    spent = 8 + 201 / 50
+    stalls.name(0, spent + LEAST_HANGING_GROUP - 1)
+    assert messages.found == []
+    stalls.name(0, spent + LEAST_HANGING_GROUP)
+    assert len(messages.found) == 1
+    assert LEAST_HANGING_GROUP > LEAST_HANGING
 
 
 def summary(folder: Path, index: int, **counts: int) -> Path:
@@ -327,7 +383,7 @@ def summary(folder: Path, index: int, **counts: int) -> Path:
 
 def test_what_an_earlier_run_has_left_is_passed_over(tmp_path: Path) -> None:
     old = summary(tmp_path, 0, waiting=0, done=7)
-    found = PartSummaries(tmp_path, 2)
+    found = PartSummaries(tmp_path, [["a.tif"] * 8, ["b.tif"] * 8])
     assert found.counts() == {}
     summary(tmp_path, 1, waiting=2, done=1)
     assert found.counts() == {1: {"waiting": 2, "done": 1}}
@@ -347,7 +403,7 @@ def test_a_process_that_hangs_in_its_first_image_is_named(
     for name, value in (("POLL", 0.01), ("SHOWN_EVERY", 0.01), ("LEAST_HANGING", 0.05), ("UNKNOWN", 0.005)):
         monkeypatch.setattr(device_processes, name, value)
     messages = Messages()
-    summaries = PartSummaries(tmp_path, 2)
+    summaries = PartSummaries(tmp_path, [["a.tif"] * 8, ["b.tif"] * 8])
     with (
         tempfile.TemporaryFile() as answer,
         subprocess.Popen(["sleep", "10"]) as hanging,
@@ -369,18 +425,104 @@ def test_a_process_that_hangs_in_its_first_image_is_named(
     assert not any("cuda:1" in text for text in messages.found)
 
 
-def test_the_blocks_of_one_image_are_not_watched(
+def test_an_image_that_is_larger_is_given_more_time() -> None:
+    """Small images come before large ones in a folder: their time says nothing of a large one unless sizes do."""
+    messages = Messages()
+    stalls = Stalls(["cpu"], messages, 0.0)
+    for number in range(1, 11):
+        stalls.note(0, Doing(done=number, work=float(number), following=1.0 if number < 10 else 500.0), 10.0 * number)
+    stalls.name(0, 100 + HANGING * 500 * 10 - 1)
+    assert messages.found == []
+    stalls.name(0, 100 + HANGING * 500 * 10)
+    assert "one was expected to take 83 min" in messages.found[0]
+    # A small one after it takes no longer than the longest did.
+    stalls.note(0, Doing(done=11, work=510.0, following=1.0), 60000.0)
+    stalls.name(0, 60000 + 9 * 9900.0)
+    assert len(messages.found) == 1
+
+
+def test_the_sizes_of_files_say_how_large_an_image_is(tmp_path: Path) -> None:
+    names = []
+    for number, size in enumerate((100, 100, 5000)):
+        names.append(str(tmp_path / f"{number}.tif"))
+        Path(names[-1]).write_bytes(bytes(size))
+    summaries = PartSummaries(tmp_path, [names[:1], names[1:]])
+    (tmp_path / "run-1-of-2.json").write_text(json.dumps({"counts": {"waiting": 1, "done": 1}}))
+    assert summaries.doing() == {1: Doing(done=1, work=100.0, following=5000.0)}
+
+
+def test_groups_of_one_image_are_watched_by_the_notes_of_their_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part_note, "SELDOM", 1e9)
+    old = PartNote(path=note_path(tmp_path, 0, 2), work={0: 1.0, 1: 4.0})
+    old.add(GroupId(pass_index=0, index=0))
+    notes = PartNotes(tmp_path, 2)
+    assert notes.doing() == {}
+    new = PartNote(path=note_path(tmp_path, 1, 2), work={0: 1.0, 1: 4.0})
+    new.add(GroupId(pass_index=0, index=3))
+    assert notes.doing() == {1: Doing(done=1, work=1.0, following=4.0)}
+    new.add(GroupId(pass_index=1, index=3))
+    # Between two writings lies some time, and the last one is never left out: the part may make the mask from then on.
+    assert notes.doing()[1].done == 1
+    new.end()
+    assert notes.doing() == {1: Doing(done=2, work=5.0, following=0.0)}
+
+
+@posix
+@pytest.mark.full
+def test_a_process_that_stops_between_the_blocks_of_an_image_is_named(
+    here: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The process is named soon whether another one has shown how long a group takes or not.
+    for name, value in (("SHOWN_EVERY", 0.1), ("LEAST_HANGING_GROUP", 5.0), ("HANGING", 1.0), ("UNKNOWN", 5.0)):
+        monkeypatch.setattr(device_processes, name, value)
+    write_image(here / "s.tif", size=(1200, 1200))
+    messages, stopped = Messages(), list[int]()
+    started, doing_of = subprocess.Popen, PartNotes.doing
+
+    def watched(notes: PartNotes) -> dict[int, Doing]:
+        found = doing_of(notes)
+        if 1 in found and not stopped:
+            stopped.append(processes[1].pid)
+            os.kill(processes[1].pid, signal.SIGSTOP)
+        return found
+
+    def heard(text: str) -> None:
+        # With so short times a process that does not hang may be named as well.
+        if "(number 1)" in text and stopped:
+            messages.found.append(text)
+            os.kill(stopped[0], signal.SIGCONT)
+
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def begun(*words: Any, **more: Any) -> subprocess.Popen[bytes]:
+        processes.append(started(*words, **more))
+        return processes[-1]
+
+    monkeypatch.setattr(PartNotes, "doing", watched)
+    monkeypatch.setattr(messages, "message", heard)
+    monkeypatch.setattr(subprocess, "Popen", begun)
+    words = ["segment", "s.tif", "--weights", str(bundle), "-b", "1", "-o", "m.tif"]
+    watch = PartNotes(here / "m.tif.pieces", 2)
+    rows, code = run_on_devices(["cpu", "cpu"], words, memory=4 << 30, watch=watch, events=messages)
+    assert code == 0, rows
+    assert "the process on cpu (number 1) has finished no group of windows for " in messages.found[0]
+    assert (here / "m.tif").exists()
+
+
+def test_one_image_is_watched_by_its_notes_and_several_by_their_summaries(
     image: Path, bundle: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One image has no summary, and a file of that name in its folder is of another run."""
-    folders: list[Path | None] = []
+    """A summary in the folder of a single image is of another run."""
+    kinds: list[str] = []
 
-    def run(_devices: list[str], _words: list[str], *, output: Path | None, **_: object) -> tuple[list[Any], int]:
-        folders.append(output)
+    def run(_devices: list[str], _words: list[str], *, watch: object, **_: object) -> tuple[list[Any], int]:
+        kinds.append(type(watch).__name__)
         return [], 0
 
     monkeypatch.setattr("magnet_cli.cli.segment.run_on_devices", run)
-    invoke("segment", image, "--weights", bundle, "-o", here / "out", "--devices", "cpu:2")
     other = write_image(here / "t.tif")
-    invoke("segment", image, other, "--weights", bundle, "-o", here / "out", "--devices", "cpu:2")
-    assert folders == [None, here / "out"]
+    for words in ((image, "-o", here / "out"), (image, other, "-o", here / "out"), (image, other)):
+        invoke("segment", *words, "--weights", bundle, "--devices", "cpu:2")
+    assert kinds == ["PartNotes", "PartSummaries", "NoneType"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import magnet_cli
 from magnet_cli.cli.outcome import expected_failure
-from magnet_cli.errors import DeviceError
+from magnet_cli.errors import DeviceError, OutputError
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.system import address_space, durable
 from tests.cli.support import command, environment, invoke, one_failure
 from tests.train.support import CONFIG, make_data
@@ -128,6 +131,30 @@ def test_memory_that_runs_out_anywhere_is_no_bug() -> None:
     found = expected_failure(MemoryError())
     assert isinstance(found, DeviceError)
     assert expected_failure(ZeroDivisionError()) is None
+
+
+def test_without_a_folder_for_temporary_files_everything_else_works(
+    image: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file system of a container may be read-only but for the folder of the outputs."""
+
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    assert invoke("segment", image, "--weights", bundle, "-o", "m.tif").exit_code == 0
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    for words in (
+        ("plan", image, "--weights", bundle, "--value-range", "2%,98%"),
+        ("evaluate", "m.tif", "m.tif"),
+        ("refine", image, "m.tif", "--method", "guided", "-o", "refined.tif", "--dry-run"),
+    ):
+        assert invoke(*words).exit_code == 0, words
+    with magnet_cli.open_image(image) as opened:
+        assert opened.read("0,0,8,8").pixels.shape == (8, 8, 3)
+    with pytest.raises(OutputError, match="no folder for temporary files can be written"):
+        magnet_cli.segment_array(image, SegmentOptions(weights=str(bundle)))
+    found = invoke("doctor")
+    assert "no folder that can be written" in found.stdout
 
 
 DIGITS = "9" * 400

@@ -56,6 +56,15 @@ def test_options(files: tuple[Path, Path]) -> None:
     assert invoke_json("evaluate", *files, "--roi", files[0])["images"][0]["labelled"] == 5
 
 
+def test_radii_ask_for_the_accuracy_that_they_are_of(files: tuple[Path, Path]) -> None:
+    (row,) = invoke_json("evaluate", *files, "--mba-radii", "fixed")["images"]
+    assert row["boundary"]["fixed"]["radii"][0] == 3
+    for words in ((*files,), ("--data", "none.csv")):
+        result = invoke("evaluate", *words, "--no-mba", "--mba-radii", "fixed")
+        assert result.exit_code == 2
+        assert "--no-mba leaves out" in result.stderr
+
+
 def test_a_region_is_a_box_polygons_or_a_raster(files: tuple[Path, Path], here: Path) -> None:
     corners = [[2, 0], [4, 0], [4, 2], [2, 2], [2, 0]]
     (here / "right.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [corners]}))

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import tifffile
 
+from magnet_cli.cli.progress import Display
 from magnet_cli.events import Events, Images
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.options.parts import JobPart
@@ -186,6 +187,24 @@ def test_a_run_that_is_interrupted_leaves_its_summary(folder: Path, bundle: Path
         "failed": 1,
         "waiting": 0,
     }
+
+
+def test_a_summary_that_cannot_be_written_does_not_hide_that_the_run_was_interrupted(
+    folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def images(display: Display, progress: Images) -> None:
+        del display
+        if progress.done == 1:
+            Path("out/run.json").unlink()
+            Path("out/run.json").mkdir()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Display, "images", images)
+    found = invoke("segment", folder, "--weights", bundle, *PATCH, "-o", "out")
+    assert found.exit_code == 130
+    assert "out/run.json: " in found.stderr
+    assert "lists every image" not in found.stderr
+    assert found.stderr.splitlines()[-1].startswith("magnet: interrupted; ")
 
 
 def test_a_file_of_another_program_is_not_replaced(folder: Path, bundle: Path) -> None:

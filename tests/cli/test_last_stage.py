@@ -19,6 +19,7 @@ from magnet_cli.models.registry import build_backbone, build_cascade
 from magnet_cli.refinement import method_loader as loading
 from magnet_cli.report.legend import share_text
 from magnet_cli.segmentation.image_planner import Planner
+from magnet_cli.segmentation.pass_runner import PassRunner
 from tests.cli.support import SIZE, expected_labels, invoke, invoke_json, one_failure, write_colours_bundle, write_image
 from tests.refinement.support import Bright, use
 from tests.refinement.test_squares import Same
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from magnet_cli.masks.spec import GroupId
     from magnet_cli.plan import Plan
 
 FAST = ("--method", "patch", "--weights", "bundle", "--device", "cpu")
@@ -150,6 +152,31 @@ def test_probabilities_that_are_gone_are_named(
     assert result.exit_code == 3
     assert "Delete m.unrefined.tif" in result.stderr
     assert "m.unrefined.tif: the unrefined mask is complete" in result.stderr
+
+
+def test_an_interrupted_run_without_a_last_stage_is_not_deleted_by_one_with_it(
+    images: tuple[str, str], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_tool(monkeypatch, Next(), side=256)
+    words = ("segment", images[0], "-o", "m.tif", *FAST, "--batch-size", "1")
+    store, left = PassRunner.store, iter(range(1))
+
+    def interrupted(own: PassRunner, group: GroupId, found: Any) -> dict[str, object]:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return store(own, group, found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PassRunner, "store", interrupted)
+        assert invoke(*words).exit_code == 130
+    finished = (here / "m.tif.journal").read_bytes()
+    result = invoke(*words, "--refine", "guided")
+    assert result.exit_code == 5
+    assert "an interrupted run with other inputs or options left its journal here" in result.stderr
+    assert (here / "m.tif.journal").read_bytes() == finished
+    assert not (here / "m.unrefined.tif").exists()
+    assert invoke(*words, "--refine", "guided", "--no-resume").exit_code == 0
+    assert not (here / "m.tif.journal").exists()
 
 
 def test_the_cascade_refines_objects_of_the_mask(

@@ -125,3 +125,17 @@ def test_a_folder_run_knows_the_plots_and_pictures_of_every_command(here: Path, 
         assert name in skipped[0]
     # A named file is read.
     assert len(invoke_json("info", "for the talk.png")["images"]) == 1
+
+
+def test_the_true_classes_of_a_scene_are_no_image_of_a_folder(here: Path, bundle: Path) -> None:
+    folder = here / "scenes"
+    folder.mkdir()
+    made = invoke("scene", folder / "town.tif", "--size", "96x96", "--labels", folder / "truth.tif")
+    assert made.exit_code == 0, made.stderr
+    found = invoke("segment", folder, "-o", here / "masks", "--weights", bundle)
+    assert found.exit_code == 0, found.stderr
+    assert "skipped 1 file that this program wrote" in found.stderr
+    assert "truth.tif" in found.stderr
+    assert len(invoke_json("info", folder)["images"]) == 1
+    named = invoke_json("info", folder / "truth.tif")["images"]
+    assert len(named) == 1

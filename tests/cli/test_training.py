@@ -120,7 +120,7 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_grnet_and_a_selector_are_trained_and_shown(tmp_path: Path) -> None:
-    short = GRNET.replace("iterations = 8", "iterations = 1")
+    short = GRNET.replace("iterations = 8", "iterations = 4")
     assert train(tmp_path, short, what="grnet").exit_code == 0
     shown = CliRunner().invoke(app, ["weights", "show", str(tmp_path / "tiny")]).stdout
     assert "selector: ppn-small, selector.safetensors" in shown

@@ -43,6 +43,26 @@ def test_a_run_says_what_it_recognised_what_it_does_and_what_came_out(image: Pat
         assert invoke(*words, *(["--help"] if words[0] == "view" else [])).exit_code == 0, words
 
 
+def test_the_commands_that_follow_take_names_that_look_like_options(image: Path, bundle: Path) -> None:
+    image.rename("-s.tif")
+    lines = invoke("segment", "--weights", bundle, "--", "-s.tif").stderr.splitlines()
+    commands = [line.partition("magnet ")[2].split() for line in lines if line.startswith("  to ")]
+    assert [words[0] for words in commands] == ["report", "view", "export"]
+    assert commands[1][1:] == ["./-s.tif", "./-s.mask.tif"]
+    for words in (commands[0], commands[2]):
+        assert invoke(*words).exit_code == 0, words
+
+
+def test_windows_that_are_not_square_are_shown_with_both_sides(image: Path, bundle: Path) -> None:
+    words = ("segment", image, "--weights", bundle, "-o", "out", "--scales", "64x32,128", "--verbose")
+    lines = invoke(*words).stderr.splitlines()
+    assert [line.split("compute ")[1].split(",")[0] for line in lines if "compute windows" in line] == [
+        "windows of 128 and 64x32 pixels"
+    ]
+    stages = [line.partition(" windows of ")[2] for line in lines if line.startswith("  stage ")]
+    assert stages == ["128 pixels", "64x32 pixels"]
+
+
 def test_a_page_that_was_made_is_what_to_look_at(image: Path, bundle: Path) -> None:
     lines = invoke("segment", image, "--weights", bundle, "-o", "out", "--html").stderr.splitlines()
     assert "  to look at it:    open out/s.html in a browser" in lines

@@ -23,6 +23,7 @@ from magnet_cli.models.architectures.refiner import RefinementMagNet
 from magnet_cli.models.bundle_writer import describe_cascade, write_cascade_bundle
 from magnet_cli.models.registry import CASCADES, build_backbone, build_cascade
 from tests.cli.support import invoke, invoke_json, one_failure, write_colours_bundle, write_image
+from tests.images.server import serving
 
 
 @pytest.fixture
@@ -245,6 +246,13 @@ def test_a_labelled_image_decides_the_order_of_the_inputs(
     # What the user says does not count where a sample decides.
     (row,) = invoke_json("weights", "import", *words, *sample, "--refiner-input", other, "--overwrite")["bundles"]
     assert row["refiner_input"] == order
+    pytest.importorskip("fsspec")
+    pytest.importorskip("aiohttp")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving(here) as server:
+        addresses = ["--image", server.url("image.tif"), "--label", server.url("label.tif")]
+        (row,) = invoke_json("weights", "import", *words, *addresses, "--overwrite")["bundles"]
+    assert row["refiner_input"] == order
 
 
 def test_import_refuses_a_page(here: Path) -> None:
@@ -359,3 +367,14 @@ def test_wrong_use_of_programs(here: Path, words: list[str], message: str) -> No
     result = invoke("weights", "import", "-o", "x", *words)
     assert result.exit_code == 2
     assert message in one_failure(result)
+
+
+def test_bands_of_a_network_have_two_options_of_which_one_is_given(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("weights", "import", "--network", "nowhere", "--bands", "blue,green,red", "-o", "b")
+    result = invoke(*words, "--network-bands", "red,green,blue")
+    assert result.exit_code == 2
+    assert "--bands is short for --network-bands" in result.stderr
+    monkeypatch.setenv("MAGNET_NETWORK_BANDS", "red,green,blue")
+    result = invoke(*words)
+    assert "there is no such folder or file" in result.stderr
+    assert not (here / "b").exists()

@@ -74,6 +74,20 @@ def test_the_command_line_beats_the_environment_for_the_size_to_read_at(
         assert f"--{name[7:].lower()} {value}" in one_failure(result)
 
 
+def test_the_environment_says_nothing_of_stages_that_a_typed_method_lacks(
+    image: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("plan", image, "--weights", bundle)
+    for name, value in (("POINTS", "50%"), ("MERGE", "mean"), ("MEDIAN", "3"), ("PATCHES", "2"), ("SELECT", "change")):
+        monkeypatch.setenv(f"MAGNET_{name}", value)
+    found = {method: invoke_json(*words, "--method", method)["images"][0] for method in ("patch", "magnet")}
+    assert (found["patch"]["method"], found["patch"]["median"]) == ("patch", 11)
+    assert (found["magnet"]["points"], found["magnet"]["patches"]) == ("50%", "all")
+    assert invoke_json(*words, "--method", "magnet-fast")["images"][0]["select"] == "change"
+    monkeypatch.setenv("MAGNET_METHOD", "patch")
+    assert "--points 50%" in one_failure(invoke(*words))
+
+
 def test_the_environment_says_nothing_of_polygons_where_there_are_none(
     image: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

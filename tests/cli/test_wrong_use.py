@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import tifffile
@@ -246,6 +246,39 @@ def test_an_output_folder_that_cannot_be_written(here: Path, image: Path, bundle
     assert "s.tif/out" in result.stderr
     assert "the output cannot be written" in result.stderr
     assert [path.name for path in here.iterdir()] == ["s.tif"]
+
+
+@pytest.mark.parametrize(
+    ("output", "locked"),
+    [("out/locked", "out/locked"), ("locked/s.tif", "locked/s.tif"), ("locked", "locked/s.tif"), ("m.tif", "m.json")],
+)
+def test_an_output_that_the_system_denies_access_to(
+    image: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, output: str, locked: str
+) -> None:
+    """The tests may run as root, whom no rights of files stop."""
+    if output == "m.tif":
+        assert invoke("segment", image, "--weights", bundle, "-o", "m.tif").exit_code == 0
+    stat, opened = Path.stat, Path.open
+
+    def refused(path: Path) -> None:
+        if str(path) == locked or output in map(str, path.parents):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    def denied(path: Path, **more: bool) -> os.stat_result:
+        if output != "m.tif":
+            refused(path)
+        return stat(path, **more)
+
+    def closed(path: Path, *words: Any, **more: Any) -> Any:
+        refused(path)
+        return opened(path, *words, **more)
+
+    monkeypatch.setattr(Path, "stat", denied)
+    monkeypatch.setattr(Path, "open", closed)
+    result = invoke("segment", image, "--weights", bundle, "-o", output)
+    assert result.exit_code == 5
+    said = "Choose an output folder that you may write to\n  Why: the output cannot be reached (got Permission denied)"
+    assert f"{locked}: {said}" in one_failure(result)
 
 
 def test_a_scene_does_not_replace_a_file(here: Path, image: Path) -> None:

@@ -117,6 +117,15 @@ def test_scores_are_those_of_the_masks_arrays(data: Path, colours: Path, tmp_pat
         assert described["megapixels"] == pytest.approx(sum(h * w for h, w in SIZES) / 1e6)
 
 
+def test_a_mask_as_the_truth_has_classes_and_no_stored_values(data: Path, colours: Path, tmp_path: Path) -> None:
+    data.write_text("image,label\ni0.tif,t0.tif\n", encoding="utf-8")
+    evaluate_methods(data, tmp_path / "out", options(colours, ("downsample",)))
+    data.write_text("image,label\ni0.tif,out/downsample/i0.tif\ni1.tif,t1.tif\n", encoding="utf-8")
+    counting = EvaluationOptions(truth_values={0: 1, 1: 0})
+    (score,) = evaluate_methods(data, options=options(colours, ("downsample",), evaluation=counting)).methods
+    assert [found.accuracy == 1 for found in score.found] == [True, False]
+
+
 @pytest.mark.parametrize("bands", [3, 4])
 def test_labels_where_the_image_has_no_data_do_not_count(colours: Path, tmp_path: Path, bands: int) -> None:
     """No method can find a class there, and a training leaves such pixels out, too.
@@ -140,6 +149,27 @@ def test_labels_where_the_image_has_no_data_do_not_count(colours: Path, tmp_path
     assert confusion.sum() == (size[0] - 20) * size[1]
     # Three classes of the truth; the fourth column counts pixels that were not computed.
     assert confusion[:, 3].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("given", [{"patches": "1"}, {"select": "change"}, {"budget": "50%"}])
+def test_what_chooses_windows_is_for_the_method_that_chooses(data: Path, colours: Path, given: dict[str, Any]) -> None:
+    segment = SegmentOptions(weights=str(colours), device="cpu", **given)
+    for methods in (("magnet-fast", "magnet", "patch"), ("magnet",)):
+        found = evaluate_methods(data, options=ScoreOptions(methods=methods, segment=segment)).methods
+        assert [len(score.found) for score in found] == ([3, 3, 3] if len(methods) > 1 else [0])
+        if len(methods) == 1:
+            assert isinstance(found[0].rows[0].error, UsageError)
+
+
+@pytest.mark.parametrize("given", [{"points": "50%", "median": 3}, {"merge": "mean"}])
+def test_what_later_stages_use_is_for_the_methods_that_have_some(
+    data: Path, colours: Path, given: dict[str, Any]
+) -> None:
+    segment = SegmentOptions(weights=str(colours), device="cpu", **given)
+    found = evaluate_methods(data, options=ScoreOptions(methods=("magnet", "patch"), segment=segment)).methods
+    assert [len(score.found) for score in found] == [3, 3]
+    (alone,) = evaluate_methods(data, options=ScoreOptions(methods=("patch",), segment=segment)).methods
+    assert isinstance(alone.rows[0].error, UsageError)
 
 
 def test_an_image_that_is_decoded_as_a_whole_is_decoded_beside_its_mask(
@@ -411,6 +441,11 @@ def test_the_picture_shows_the_methods_that_have_scores(shares: list[float | Non
     found = scores({"patch": shares, "magnet": shares, "downsample": [None] * len(shares)})
     seen = colours_of(draw_distributions(found))
     assert [method for method, colour in COLOURS.items() if colour in seen] == ["patch", "magnet"]
+
+
+def test_the_picture_counts_the_images_that_have_scores() -> None:
+    one, other = (draw_distributions(scores({"patch": shares})) for shares in ([0.5, None, 0.3], [0.5, 0.3]))
+    assert one == other
 
 
 def test_costs_add_up_and_peaks_do_not() -> None:
