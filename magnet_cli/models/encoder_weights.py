@@ -8,6 +8,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from magnet_cli.errors import WeightsError
 from magnet_cli.models.architectures.efficientnet import EfficientNetLite
 from magnet_cli.models.architectures.timm_encoder import TimmEncoder, timm_package
@@ -65,7 +67,7 @@ def normalisation(encoder: nn.Module) -> tuple[tuple[float, ...], tuple[float, .
     return IMAGENET_MEAN, IMAGENET_STD
 
 
-def fill_encoder(encoder: nn.Module, words: str, *, folder: Path) -> EncoderOrigin:
+def fill_encoder(encoder: nn.Module, words: str, *, folder: Path, masks: int = 0) -> EncoderOrigin:
     """Give an encoder the weights that a configuration names.
 
     Args:
@@ -73,6 +75,7 @@ def fill_encoder(encoder: nn.Module, words: str, *, folder: Path) -> EncoderOrig
         words: A file of weights (`.pth` or `.safetensors`, relative to `folder`); `package:NAME`, an installed Python
             package that holds one such file; or `timm:TAG`, weights that timm downloads, where TAG may be empty.
         folder: Folder of the configuration.
+        masks: The number of channels behind the bands of the image. They begin without an effect.
 
     Raises:
         WeightsError: Nothing is found, or it does not fit the encoder.
@@ -83,7 +86,7 @@ def fill_encoder(encoder: nn.Module, words: str, *, folder: Path) -> EncoderOrig
         checkpoint, source, licence = _from_package(words.removeprefix(PACKAGE))
     else:
         checkpoint, source, licence = _read(folder / words), Path(words).name, ""
-    state = _for_bands(_renamed(checkpoint.state, encoder), encoder.state_dict())
+    state = _for_bands(_renamed(checkpoint.state, encoder), encoder.state_dict(), masks=masks)
     checkpoint = Checkpoint(file=checkpoint.file, state=state, dropped=())
     encoder.load_state_dict(fitted_state(checkpoint, encoder, architecture=type(encoder).__name__))
     digest = sha256()
@@ -183,15 +186,21 @@ def _renamed_lite(state: Mapping[str, Tensor], encoder: EfficientNetLite) -> dic
     return found
 
 
-def _for_bands(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Spread weights of three bands over another number of bands, so that a grey image gives the same output."""
+def _for_bands(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, masks: int) -> dict[str, Tensor]:
+    """Spread weights of three bands over another number of bands, so that a grey image gives the same output.
+
+    Channels of masks behind the bands get zeros. They learn all the same: the gradient of a weight is not zero where
+    the weight is.
+    """
     found = dict(state)
     for key, tensor in state.items():
         own = wanted.get(key)
         if own is None or own.ndim != tensor.ndim or own.ndim < 2 or tensor.shape == own.shape:  # noqa: PLR2004
             continue
         if tensor.shape[1] == RGB and tensor.shape[:1] == own.shape[:1] and tensor.shape[2:] == own.shape[2:]:
+            bands = own.shape[1] - masks
             # A grey value times three weights is the same sum as times any number of bands with their mean, scaled.
-            mean = tensor.mean(dim=1, keepdim=True) * RGB / own.shape[1]
-            found[key] = mean.expand(own.shape).contiguous()
+            mean = tensor.mean(dim=1, keepdim=True) * RGB / bands
+            spread = tensor if bands == RGB else mean.expand(-1, bands, *own.shape[2:])
+            found[key] = torch.cat((spread, spread.new_zeros(len(own), masks, *own.shape[2:])), dim=1)
     return found

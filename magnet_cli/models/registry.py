@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from magnet_cli.errors import WeightsError
-from magnet_cli.models.architectures.cascadepsp import cascadepsp_light, cascadepsp_resnet50
+from magnet_cli.models.architectures.cascadepsp import cascadepsp_light, cascadepsp_lite0, cascadepsp_resnet50
 from magnet_cli.models.architectures.conv import conv_backbone, conv_cascade, conv_refiner
 from magnet_cli.models.architectures.deeplab import deeplabv3plus_resnet50
 from magnet_cli.models.architectures.fpn import (
@@ -61,6 +61,7 @@ REFINERS: dict[str, Callable[..., nn.Module]] = {
 CASCADES: dict[str, Callable[..., CascadeModule]] = {
     "cascadepsp-resnet50": cascadepsp_resnet50,
     "cascadepsp-light": cascadepsp_light,
+    "cascadepsp-lite0": cascadepsp_lite0,
     "conv": conv_cascade,
 }
 """Cascades. Each takes its options, and sharpens a mask of an image in two or three passes."""

@@ -353,8 +353,7 @@ def train_backbone(
         network = trainer.fit(**watch)
         if not trainer.done:
             return None
-        if origin is not None:
-            description["source"] = "; ".join(filter(None, (description.get("source", ""), f"{ENCODER}{origin}")))
+        description = with_origin(description, origin)
         if validation:
             validator = Validator(scenes=validation, bundle=recipe.bundle, ignore=config.data.ignore)
             scores = score_held_out(network.to(trainer.arithmetic.device), validator, trainer.arithmetic)
@@ -404,6 +403,13 @@ def is_complete(output: Path, config: TrainConfig) -> bool:
     """Return whether a bundle has its card, and the text of this configuration."""
     file = output / CONFIG_FILE
     return (output / CARD).exists() and file.is_file() and file.read_bytes() == config.text.encode()
+
+
+def with_origin(description: Mapping[str, Any], *origins: EncoderOrigin | None) -> dict[str, Any]:
+    """Return a description whose source also names what encoders began with; None is an encoder of random weights."""
+    named = (f"{ENCODER}{origin}" for origin in dict.fromkeys(origins) if origin is not None)
+    source = "; ".join(filter(None, (description.get("source", ""), *named)))
+    return {**description, "source": source} if source else dict(description)
 
 
 def with_additions(description: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:

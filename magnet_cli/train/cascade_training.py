@@ -16,11 +16,12 @@ from magnet_cli.models.bundle_writer import CASCADE_FILE, write_cascade_bundle
 from magnet_cli.models.description import DESCRIPTION, SCHEMA, parse_bundle
 from magnet_cli.models.registry import build_cascade
 from magnet_cli.models.schema import parse_object
-from magnet_cli.train.backbone_training import CONFIG_FILE, about_scenes, keep_text
+from magnet_cli.train.backbone_training import CONFIG_FILE, about_scenes, keep_text, with_origin
 from magnet_cli.train.batches import BatchSampler
 from magnet_cli.train.binary_objects import BinaryObjects
 from magnet_cli.train.cascade_losses import BANDS, LevelObjective
 from magnet_cli.train.destination import real_path, training_folder
+from magnet_cli.train.encoder_start import EncoderStart, refuse_idle_rate
 from magnet_cli.train.loop import Files, Trainer, seeded
 from magnet_cli.train.mask_samples import MaskSampler, MaskValidator
 from magnet_cli.train.perturbation import Perturbation
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from magnet_cli.models.architectures.cascade_base import CascadeModule
+    from magnet_cli.models.encoder_weights import EncoderOrigin
     from magnet_cli.train.config import TrainConfig
     from magnet_cli.train.loop import Message, Watch
     from magnet_cli.train.scenes import LabelledScene
@@ -52,12 +54,15 @@ class CascadeRecipe:
 
         Raises:
             SourceError: A scene has other than three bands.
+            WeightsError: The encoder's first weights are missing, or do not fit.
         """
         check([*scenes, *validation])
         config, loop = self.config, self.config.loop
         seeded(loop.seed, threads=loop.threads)
+        network = self.network()
+        self.start.fill(network)
         return Trainer(
-            build_cascade(config.network.architecture, options=config.network.options),
+            network,
             batches=self.sampler(scenes),
             config=loop,
             objective=LevelObjective(gradient=config.cascade.gradient, finest=config.cascade.finest),
@@ -65,6 +70,26 @@ class CascadeRecipe:
             validate=self.validator(validation) if validation else None,
             about=self.about(scenes, validation),
         )
+
+    def network(self) -> CascadeModule:
+        """Return the cascade with random weights."""
+        return build_cascade(self.config.network.architecture, options=self.config.network.options)
+
+    @property
+    def start(self) -> EncoderStart:
+        """The weights that the encoder begins with."""
+        return EncoderStart(words=self.config.network.encoder_weights, folder=self.config.folder)
+
+    def origin(self) -> EncoderOrigin | None:
+        """Return where the encoder's first weights come from; None where they are random.
+
+        Raises:
+            UsageError: The network has no encoder, though the configuration names weights or a rate of it.
+            WeightsError: The weights are missing, or do not fit.
+        """
+        network = self.network()
+        refuse_idle_rate(network, self.config.loop)
+        return self.start.fill(network)
 
     def sampler(self, scenes: Sequence[LabelledScene], *, plain: bool = False) -> MaskSampler:
         """Return a sampler of objects with wrong masks. With `plain` colours and scales are not varied."""
@@ -117,7 +142,15 @@ def cascade_description(config: TrainConfig) -> dict[str, Any]:
         "sha256": "0" * 64,
     }
     head = {"schema": SCHEMA, "kind": "cascade", "metrics": {}}
-    return {**head, **config.bundle, "networks": {"cascade": entry}}
+    description = {**head, **config.bundle, "networks": {"cascade": entry}}
+    pixels = description.get("input")
+    if isinstance(pixels, dict) and config.network.encoder_weights:
+        # On the device meta a network has shapes and takes no memory.
+        with torch.device("meta"):
+            network = build_cascade(config.network.architecture, options=config.network.options)
+        expected = EncoderStart(words=config.network.encoder_weights).normalisation(network)
+        description["input"] = {**expected, **pixels}
+    return description
 
 
 def cascade_of(description: dict[str, Any], *, folder: Path) -> CascadeBundle:
@@ -172,7 +205,6 @@ def train_cascade(
         UsageError: The configuration has keys that a cascade does not have, or asks for masks that no scene has.
     """
     # These are refused before the scenes are decoded, which may take minutes.
-    config.network.refuse_encoder_weights(trained="a cascade")
     if config.data.rare or config.data.border:
         raise UsageError(
             "[data] rare and border are for backbones and GRNets: a cascade draws objects, and learns at their borders",
@@ -193,6 +225,8 @@ def train_cascade(
     output = real_path(output)
     description = cascade_description(config)
     recipe = CascadeRecipe(bundle=cascade_of(description, folder=output), config=config)
+    weights = recipe.start.states()
+    origin = recipe.origin()
     refuse_range(recipe.bundle.input.range)
     with training_folder(output, ".training", (CASCADE_FILE,), replaces=True) as work:
         files = Files(folder=work.path)
@@ -200,7 +234,7 @@ def train_cascade(
             data, config.data, work=files.folder, output=output, bands=recipe.bundle.input.bands, message=message
         )
         scenes, validation = split_scenes(read, config.data)
-        work.depend_on([*scenes, *validation])
+        work.depend_on([*scenes, *validation], weights=weights)
         if config.cascade.masks and all(scene.mask is None for scene in scenes):
             raise UsageError(
                 "[cascade] masks is the share of masks of another program, and no scene to train on has a mask",
@@ -212,6 +246,7 @@ def train_cascade(
         network = trainer.fit(**watch)
         if not trainer.done:
             return None
+        description = with_origin(description, origin)
         cut = config.cascade.cut
         # sigmoid(x + log((1 - cut) / cut)) is one half where sigmoid(x) is `cut`.
         cast("CascadeModule", network).raise_finest(log((1 - cut) / cut))

@@ -288,7 +288,7 @@ class NetworkConfig:
         """
         if self.encoder_weights:
             raise UsageError(
-                f"encoder_weights are for backbones and GRNets, and {trained} begins at random",
+                f"encoder_weights are for backbones, GRNets and cascades, and {trained} begins at random",
                 value=self.encoder_weights,
                 advice="Remove the key.",
             )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError
 from magnet_cli.images import InputStates
+from magnet_cli.models.architectures.cascade_base import MASKS, CascadeModule
+from magnet_cli.models.architectures.cascadepsp import ResidualEncoder
 from magnet_cli.models.architectures.efficientnet import EfficientNetLite
 from magnet_cli.models.architectures.resnet import ResNet
 from magnet_cli.models.architectures.timm_encoder import TimmEncoder
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
 def encoders_of(network: nn.Module) -> list[nn.Module]:
     """Return the parts of a network that turn pixels into features and are known by published weights."""
-    return [module for module in network.modules() if isinstance(module, ResNet | EfficientNetLite | TimmEncoder)]
+    kinds = ResNet | ResidualEncoder | EfficientNetLite | TimmEncoder
+    return [module for module in network.modules() if isinstance(module, kinds)]
 
 
 def encoder_of(network: nn.Module) -> nn.Module | None:
@@ -84,6 +87,7 @@ class EncoderStart:
             raise UsageError(
                 "[network] encoder_weights needs an architecture with an encoder",
                 value=type(network).__name__,
-                advice="Choose one of the fpn-* architectures, or remove the key.",
+                advice="Choose one with an encoder, such as fpn-lite0 or cascadepsp-lite0, or remove the key",
             )
-        return fill_encoder(encoder, self.words, folder=self.folder)
+        masks = MASKS if isinstance(network, CascadeModule) else 0
+        return fill_encoder(encoder, self.words, folder=self.folder, masks=masks)

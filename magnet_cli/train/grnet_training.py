@@ -22,6 +22,7 @@ from magnet_cli.train.backbone_training import (
     check,
     check_classes,
     keep_text,
+    with_origin,
 )
 from magnet_cli.train.destination import real_path, training_folder
 from magnet_cli.train.encoder_start import EncoderStart
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from magnet_cli.arithmetic.grnet_stages import Fusion
+    from magnet_cli.models.architectures.grnet import LocalBranch
     from magnet_cli.models.bundle import Bundle
+    from magnet_cli.models.encoder_weights import EncoderOrigin
     from magnet_cli.train.config import GRNetConfig, NetworkConfig, TrainConfig
     from magnet_cli.train.grnet_parts import Turn
     from magnet_cli.train.log import Line
@@ -180,13 +183,24 @@ def build_grnet(recipe: Recipe, config: GRNetConfig) -> GRNet:
     backbone = recipe.network()
     options = {**config.selector.options, "cells": config.cells}
     selector = build_selector(config.selector.architecture, bands=bands, classes=classes, options=options)
-    cut = {"cells": config.cells, "fusion": config.fusion}
-    options = {**config.local.options, **cut}
-    local = build_local(config.local.architecture, classes=classes, bands=bands, options=options)
-    replace(recipe.start, words=config.local.encoder_weights).fill(local)
+    local, _ = local_branch(recipe, config)
     return GRNet(
         backbone=backbone, selector=selector, local=local, layout=layout, variant=cast("Variant", config.variant)
     )
+
+
+def local_branch(recipe: Recipe, config: GRNetConfig) -> tuple[LocalBranch, EncoderOrigin | None]:
+    """Build a local branch, and return it with the origin of its encoder's first weights, None where they are random.
+
+    Raises:
+        UsageError: The branch has no encoder that could begin with the weights.
+        WeightsError: The weights are missing, or do not fit.
+    """
+    bundle = recipe.bundle
+    options = {**config.local.options, "cells": config.cells, "fusion": config.fusion}
+    bands, classes = len(bundle.input.bands), len(bundle.classes)
+    local = build_local(config.local.architecture, classes=classes, bands=bands, options=options)
+    return local, replace(recipe.start, words=config.local.encoder_weights).fill(local)
 
 
 def bundle_of_cells(bundle: Bundle, *, cells: int) -> Bundle:
@@ -234,6 +248,10 @@ def train_grnet(
     bundle = bundle_of(description, folder=output)
     words = (config.network.encoder_weights, config.grnet.local.encoder_weights)
     weights = InputStates.joined(EncoderStart(words=each, folder=config.folder).states() for each in words)
+    # Weights that are missing are refused here, before the scenes are decoded.
+    start = EncoderStart(words=config.network.encoder_weights, folder=config.folder)
+    recipe = Recipe(bundle=bundle, data=config.data, loop=config.loop, start=start)
+    origins = recipe.origin(), local_branch(recipe, config.grnet)[1]
     refuse_range(bundle.input.range)
     with training_folder(output, ".training", (BACKBONE_FILE, LOCAL_FILE, SELECTOR_FILE), replaces=True) as work:
         files = Files(folder=work.path)
@@ -249,6 +267,7 @@ def train_grnet(
             return None
         if trainer.validate is not None:
             description["metrics"] = {**description["metrics"], "variants": variant_scores(network, trainer)}
+        description = with_origin(description, *origins)
         parts = dict(network.named_children())
         written = {BACKBONE_FILE: parts["backbone"], LOCAL_FILE: parts["local"]}
         if config.grnet.variant == "selected":

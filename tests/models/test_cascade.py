@@ -8,7 +8,7 @@ from torch import Tensor
 
 from magnet_cli.errors import WeightsError
 from magnet_cli.models.architectures.cascade_base import CascadeModule, CascadeOutputs
-from magnet_cli.models.architectures.cascadepsp import cascadepsp_light, cascadepsp_resnet50
+from magnet_cli.models.architectures.cascadepsp import cascadepsp_light, cascadepsp_lite0, cascadepsp_resnet50
 from magnet_cli.models.architectures.conv import conv_cascade
 from magnet_cli.models.registry import CASCADES, build_cascade
 from tests.models.support import manifest, on_meta, parameters, shapes
@@ -83,8 +83,22 @@ def means(found: CascadeOutputs) -> list[float]:
     return [float(output.mean()) for output in (*found.s8, *found.s4, found.s1)]
 
 
-def test_every_weight_of_the_light_module_learns_from_the_outputs() -> None:
-    network = build_cascade("cascadepsp-light", options=SLIM).train()
+def test_the_module_over_lite0_is_small_on_disk() -> None:
+    network = on_meta(cascadepsp_lite0)
+    assert 3_200_000 < parameters(network) < 3_400_000
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("cascadepsp-light", SLIM),
+        ("cascadepsp-lite0", {"lateral": 8, "pooled": 8, "widths": [8, 4, 4], "hidden": 4}),
+    ],
+)
+def test_every_weight_of_the_small_modules_learns_from_the_outputs(
+    architecture: str, options: dict[str, object]
+) -> None:
+    network = build_cascade(architecture, options=options).train()
     torch.manual_seed(5)
     found = network(torch.randn(2, 3, 32, 32), torch.randn(2, 1, 32, 32).sign())
     total = torch.stack([output.square().mean() for output in (*found.s8, *found.s4, found.s1)]).sum()
@@ -113,12 +127,19 @@ def test_the_finest_logits_may_be_raised() -> None:
     assert torch.equal(after.s4[-1], before.s4[-1])
 
 
+def test_sides_need_only_be_multiples_of_eight_over_lite0() -> None:
+    """The maps of strides 16 and 32 of such sides are rounded up, and are enlarged to the map of stride 8."""
+    with torch.device("meta"):
+        found = cascadepsp_lite0().eval()(torch.empty(1, 3, 40, 72), torch.empty(1, 1, 40, 72))
+    assert {tuple(output.shape) for output in (*found.s8, *found.s4, found.s1)} == {(1, 1, 40, 72)}
+
+
 @pytest.mark.parametrize("sees", [False, True])
 def test_the_finest_level_sees_the_masks_where_it_is_told_to(*, sees: bool) -> None:
     torch.manual_seed(0)
     network = cascadepsp_light(width=4, depths=(1, 1, 1, 1), pooled=8, widths=(8, 4, 4), hidden=4, sees=sees).eval()
     with torch.no_grad():
-        network.feats.conv1.weight[:, 3:] = 0
+        network.feats.get_parameter("conv1.weight")[:, 3:] = 0
     images, mask = torch.randn(1, 3, 16, 24), torch.randn(1, 1, 16, 24).sign()
     found, other = (network(images, masks) for masks in (mask, -mask))
     assert torch.equal(found.s4[0], other.s4[0])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.models.architectures.conv import conv_backbone
 from magnet_cli.models.architectures.efficientnet import efficientnet_lite0
 from magnet_cli.models.architectures.ppn import ppn_small
@@ -264,6 +264,18 @@ def test_both_branches_begin_with_weights_of_other_images(tmp_path: Path) -> Non
     begun = network.state_dict()
     for branch in ("backbone", "local.branch"):
         assert torch.equal(begun[f"{branch}.resnet_backbone.stem.weight"], given["stem.weight"])
+
+
+def test_a_bundle_names_what_its_encoders_began_with(data: Path, tmp_path: Path) -> None:
+    torch.save(efficientnet_lite0().state_dict(), tmp_path / "lite.pth")
+    local = '{ architecture = "grnet-lite0", encoder_weights = "lite.pth" }'
+    text = re.sub(r"local = .*", f"local = {local}", GRNET)
+    bundle = train_grnet(data, tmp_path / "out", TrainConfig.parse(text, folder=tmp_path))
+    assert bundle is not None
+    assert bundle.source.count("encoder: lite.pth (SHA-256 ") == 1
+    (tmp_path / "lite.pth").unlink()
+    with pytest.raises(WeightsError, match=r"lite\.pth"):
+        train_grnet(tmp_path / "no-such-folder", tmp_path / "other", TrainConfig.parse(text, folder=tmp_path))
 
 
 def test_a_selector_takes_no_published_weights() -> None:

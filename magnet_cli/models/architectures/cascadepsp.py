@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.models.architectures.cascade_base import BANDS, MASKS, STRIDE, CascadeModule
+from magnet_cli.models.architectures.efficientnet import EfficientNetLite, efficientnet_lite0
+from magnet_cli.models.architectures.fpn import enlarge
 from magnet_cli.models.architectures.psp import PyramidPooling
 from magnet_cli.models.architectures.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class Encoder(nn.Module):
+class ResidualEncoder(nn.Module):
     """A residual encoder with the two maps that the module takes beside the last one; its parameters keep their names.
 
     Args:
@@ -25,6 +27,8 @@ class Encoder(nn.Module):
 
     def __init__(self, network: ResNet) -> None:
         super().__init__()
+        self.channels = (network.conv1.out_channels, network.channels[0], network.channels[-1])
+        """The number of channels of the maps of strides 2, 4 and 8."""
         self.conv1, self.bn1, self.relu, self.maxpool = network.conv1, network.bn1, network.relu, network.maxpool
         # The layers are taken over one by one: a wrapped network would put a prefix before the names of the published
         # weights.
@@ -40,6 +44,32 @@ class Encoder(nn.Module):
         stem = self.conv1(x)
         first = self.layer1(self.maxpool(self.relu(self.bn1(stem))))
         return stem, first, self.layer4(self.layer3(self.layer2(first)))
+
+
+class LiteEncoder(nn.Module):
+    """An EfficientNet-Lite whose maps of strides 8, 16 and 32 are joined, coarse to fine, to one of stride 8.
+
+    The residual encoders are dilated instead, so that their deepest map has stride 8. Here that would take sixteen
+    times the work of the two deepest stages.
+
+    Args:
+        network: The encoder.
+        lateral: Channels of the joined map.
+    """
+
+    def __init__(self, network: EfficientNetLite, *, lateral: int) -> None:
+        super().__init__()
+        fourth, *coarse = network.channels
+        self.channels = (network.stem_channels, fourth, lateral)
+        """The number of channels of the maps of strides 2, 4 and 8."""
+        self.network = network
+        self.lateral8, self.lateral16, self.lateral32 = (nn.Conv2d(channels, lateral, 1) for channels in coarse)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the stem's map, that of stride 4 and the joined one: strides 2, 4 and 8."""
+        stem, fourth, eighth, c16, c32 = self.network.maps(x)
+        y = enlarge(self.lateral32(c32), c16) + self.lateral16(c16)
+        return stem, fourth, enlarge(y, eighth) + self.lateral8(eighth)
 
 
 class Rise(nn.Module):
@@ -90,7 +120,7 @@ class CascadePSP(CascadeModule):
     """The refinement module of the published CascadePSP program, with its parameter names, over any encoder.
 
     Args:
-        network: The encoder: it takes six channels, and its output stride is 8.
+        encoder: The encoder: it takes six channels, and its output stride is 8.
         pooled: Channels after the pyramid pooling.
         widths: Channels at strides 4, 2 and 1.
         hidden: Channels inside the heads.
@@ -100,7 +130,7 @@ class CascadePSP(CascadeModule):
 
     def __init__(
         self,
-        network: ResNet,
+        encoder: ResidualEncoder | LiteEncoder,
         *,
         pooled: int = 1024,
         widths: Sequence[int] = (512, 256, 32),
@@ -111,12 +141,13 @@ class CascadePSP(CascadeModule):
         self.sees = sees
         finest = BANDS + MASKS if sees else BANDS
         fourth, second, whole = widths
+        stem, fine, last = encoder.channels
         # The names are those of the published weights: a window of 224 pixels has 28 pixels at stride 8 and 56 at
         # stride 4.
-        self.feats = Encoder(network)
-        self.psp = PyramidPooling(channels=network.channels[-1], outputs=pooled)
-        self.up_1 = Rise(inputs=pooled, beside=network.channels[0], outputs=fourth)
-        self.up_2 = Rise(inputs=fourth, beside=network.conv1.out_channels, outputs=second)
+        self.feats = encoder
+        self.psp = PyramidPooling(channels=last, outputs=pooled)
+        self.up_1 = Rise(inputs=pooled, beside=fine, outputs=fourth)
+        self.up_2 = Rise(inputs=fourth, beside=stem, outputs=second)
         self.up_3 = Rise(inputs=second, beside=finest, outputs=whole)
         self.final_28 = head(inputs=pooled, width=hidden)
         self.final_56 = head(inputs=fourth, width=hidden)
@@ -159,7 +190,7 @@ def cascadepsp_resnet50() -> CascadePSP:
     encoder = ResNet(
         block=Bottleneck, depths=(3, 4, 6, 3), bands=BANDS + MASKS, output_stride=STRIDE, first_dilated=False
     )
-    return CascadePSP(encoder)
+    return CascadePSP(ResidualEncoder(encoder))
 
 
 def cascadepsp_light(
@@ -173,4 +204,17 @@ def cascadepsp_light(
 ) -> CascadePSP:
     """Return the same over a slim ResNet-18, for machines without an accelerator."""
     encoder = ResNet(block=BasicBlock, depths=depths, width=width, bands=BANDS + MASKS, output_stride=STRIDE)
+    return CascadePSP(ResidualEncoder(encoder), pooled=pooled, widths=widths, hidden=hidden, sees=sees)
+
+
+def cascadepsp_lite0(
+    *,
+    lateral: int = 96,
+    pooled: int = 96,
+    widths: Sequence[int] = (48, 32, 16),
+    hidden: int = 16,
+    sees: bool = True,
+) -> CascadePSP:
+    """Return the same over EfficientNet-Lite0, which can begin with weights of ImageNet; 3.3 million parameters."""
+    encoder = LiteEncoder(efficientnet_lite0(bands=BANDS + MASKS), lateral=lateral)
     return CascadePSP(encoder, pooled=pooled, widths=widths, hidden=hidden, sees=sees)
