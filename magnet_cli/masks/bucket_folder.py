@@ -57,7 +57,7 @@ class BucketFolder:
         parts = key.split("/")
         if any(part in ("", ".", "..") for part in parts[:-1]) or parts[-1] in (".", "..") or "\0" in key:
             raise UsageError(
-                "the folders of an address have names, other than . and ..",
+                "a folder in the address of an output must have a name, other than . and ..",
                 value=str(output),
                 advice="Write s3://BUCKET/FOLDER/",
             )

@@ -18,7 +18,7 @@ from magnet_cli.masks.bucket_claim import OutputClaim, claim_path, claimed
 from magnet_cli.masks.bucket_folder import ROOT, SUM, BucketFolder, file_sum
 from magnet_cli.masks.output import DAMAGED, OVERWRITE_ADVICE, OutputPaths, OutputState, difference, output_state
 from magnet_cli.masks.report_file import parse_report
-from magnet_cli.system.bucket import ChangedObjectError
+from magnet_cli.system.bucket import AGAIN, ChangedObjectError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,9 +120,9 @@ class BucketOutput:
                         break
             else:
                 raise OutputError(
-                    "another command changes this output of the bucket while it is written",
+                    "another command has changed this output in the bucket while this command wrote it",
                     file=self.place.address(self.mask),
-                    advice="Give each command an output of its own. The same command goes on",
+                    advice=f"Give each command an output of its own. {AGAIN}",
                 )
         self._discard()
 

@@ -38,6 +38,7 @@ REFUSED_CONDITION = ("PreconditionFailed", "412", "ConditionalRequestConflict", 
 NO_UPLOAD = "NoSuchUpload"
 UNKNOWN_REQUEST = ("NotImplemented", "501", "MethodNotAllowed", "405", "AccessDenied", "403")
 EXTRA = "Install what it needs: pip install 'magnet-cli[remote]'"
+AGAIN = "Run the same command again: it goes on where this one stopped"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,9 +187,9 @@ class Bucket:
             if found["ContentLength"] > most:
                 found["Body"].close()
                 raise OutputError(
-                    "this object is too large for what it should be",
+                    "the object is larger than a file of this program that has its name",
                     file=self.address(key),
-                    advice="Check the address; it may be the file of another program",
+                    advice="Check the address: the object may belong to another program",
                 )
             data: bytes = found["Body"].read()
         return data
@@ -342,7 +343,7 @@ class Bucket:
 
     def _changed(self, key: str) -> ChangedObjectError:
         return ChangedObjectError(
-            "another program has written this object meanwhile; it stays as it is",
+            "another program has written this object since this command looked at it, so that it was not replaced",
             file=self.address(key),
             advice="Do not run two commands on one output at the same time",
         )
@@ -397,15 +398,15 @@ def reaching(address: str) -> Iterator[None]:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         refused = code_of(error) in ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
         raise OutputError(
-            "the bucket does not let you write or read this" if refused else "the service of the bucket failed",
+            "the bucket refuses to read or write this object" if refused else "the service of the bucket failed",
             value=f"{code_of(error)}, HTTP {status}",
             file=address,
-            advice="Check your credentials and the bucket's policy" if refused else "The same command goes on",
+            advice="Check your credentials and the bucket's policy" if refused else AGAIN,
         ) from None
     except BotoCoreError as error:
         raise OutputError(
             "the service of the bucket cannot be used",
             value=f"{type(error).__name__}: {' '.join(str(error).split())}",
             file=address,
-            advice="Check the endpoint and the credentials; the same command goes on",
+            advice=f"Check the endpoint and the credentials. {AGAIN}",
         ) from None

@@ -52,7 +52,8 @@ def _temporary() -> Path:
         return Path(tempfile.gettempdir())
     except FileNotFoundError as exc:
         raise OutputError(
-            "no folder for temporary files can be written", advice="Name one that can in the variable TMPDIR"
+            "no folder for temporary files can be written",
+            advice="Name a folder that can be written in the variable TMPDIR",
         ) from exc
 
 
