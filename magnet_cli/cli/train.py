@@ -167,11 +167,13 @@ def _train(
     from magnet_cli.cli.training_progress import TrainingDisplay
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.train.config import TrainConfig
+    from magnet_cli.train.precision import slow_precision
 
+    settings = TrainConfig.read(config)
+    if (note := slow_precision(settings.loop) or slow_precision(settings.folds.loop)) is not None:
+        print_note(note)
     with TrainingDisplay(enabled=not no_progress) as display:
-        bundle = train(
-            data, output, TrainConfig.read(config), message=print_note, progress=display.line, each=display.tick
-        )
+        bundle = train(data, output, settings, message=print_note, progress=display.line, each=display.tick)
     if bundle is not None:
         classes = f", {len(bundle.classes)} classes" if isinstance(bundle, Bundle) else ""
         print_note(f"{output}: bundle '{bundle.name}'{classes}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from magnet_cli.errors import DeviceError, UsageError
-from magnet_cli.models.device import resolve_device
+from magnet_cli.models.device import computes_bfloat16, resolve_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,6 +15,34 @@ if TYPE_CHECKING:
     from magnet_cli.train.config import LoopConfig
 
 HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def device_of(config: LoopConfig) -> str:
+    """Return the name of the device of a loop.
+
+    Raises:
+        DeviceError: This machine has no such device.
+    """
+    try:
+        return resolve_device(config.device)
+    except DeviceError as exc:
+        advice = 'Write [loop] device = "auto", or see what this machine has with its vendor\'s tool.'
+        raise DeviceError(exc.rule, value=exc.value, advice=advice) from exc
+
+
+def slow_precision(config: LoopConfig) -> str | None:
+    """Return a note on a loop in bfloat16 on a device that only emulates it; None for any other loop.
+
+    Raises:
+        DeviceError: This machine has no such device.
+    """
+    device = device_of(config)
+    if config.precision != "bfloat16" or computes_bfloat16(device):
+        return None
+    return (
+        f"{device} has no instructions for bfloat16, so that the training takes many times as long as with "
+        '[loop] precision = "float32".'
+    )
 
 
 class Arithmetic:
@@ -29,11 +57,7 @@ class Arithmetic:
     """
 
     def __init__(self, config: LoopConfig) -> None:
-        try:
-            self.device = torch.device(resolve_device(config.device))
-        except DeviceError as exc:
-            advice = 'Write [loop] device = "auto", or see what this machine has with its vendor\'s tool.'
-            raise DeviceError(exc.rule, value=exc.value, advice=advice) from exc
+        self.device = torch.device(device_of(config))
         self._pins = self.device.type == "cuda"
         self.half = HALVES.get(config.precision)
         scales = self.half == torch.float16

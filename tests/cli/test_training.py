@@ -7,10 +7,12 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
 from typer.testing import CliRunner
 
 from magnet_cli.cli.app import app
 from magnet_cli.cli.training_progress import TrainingDisplay
+from magnet_cli.train import precision
 from magnet_cli.train.loop import Tick
 from tests.areas.drawn import annotation, square, write_drawn
 from tests.cli.support import invoke
@@ -20,7 +22,6 @@ from tests.train.support import CONFIG, make_data, validating
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
     from typer.testing import Result
 
 
@@ -84,6 +85,18 @@ def test_notes_on_polygons_are_printed(tmp_path: Path) -> None:
     result = train(tmp_path, CONFIG.replace("iterations = 40", "iterations = 1"), data="data/s.csv")
     assert result.exit_code == 0, result.stderr
     assert "polygons of Ignore* are left out, as QuPath does" in result.stderr
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_a_precision_that_the_processor_only_emulates_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_it: bool
+) -> None:
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda _: has_it)
+    text = CONFIG.replace("iterations = 40", 'iterations = 1\nprecision = "bfloat16"')
+    result = train(tmp_path, text)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("cpu has no instructions for bfloat16") == int(not has_it)
+    assert "bfloat16" not in train(tmp_path / "float32", CONFIG.replace("iterations = 40", "iterations = 1")).stderr
 
 
 def test_an_interruption_can_be_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
