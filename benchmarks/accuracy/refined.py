@@ -92,11 +92,6 @@ class Part(SceneFiles):
         """Return the mask that a method of `magnet segment` makes, with its probabilities beside it."""
         return self.folder / f"{kind}.tif"
 
-    @property
-    def side(self) -> int:
-        """Return the side of the square that is cut out, in pixels."""
-        return RETINA_SIDE if self.is_retina else TILE_SIDE
-
     def prepare(self) -> None:
         """Cut image and labels out of the scene, unless that has been done."""
         if self.truth.exists():
@@ -107,7 +102,7 @@ class Part(SceneFiles):
         read = imagecodecs.imread if self.is_retina else tifffile.imread
         pixels = read(source.with_suffix(".jpg" if self.is_retina else ".tif"))
         size = Size(width=labels.shape[1], height=labels.shape[0])
-        part = middle(size, self.side).slices
+        part = middle(size, RETINA_SIDE if self.is_retina else TILE_SIDE).slices
         shown = np.ascontiguousarray(pixels[part][..., :3])
         tifffile.imwrite(self.image, shown, tile=(256, 256), compression="zlib", photometric="rgb")
         write_labels(self.truth, labels[part])
@@ -131,9 +126,8 @@ class Part(SceneFiles):
 
 
 def middle(size: Size, side: int) -> Box:
-    """Return a square in the middle of an image, or less where the image is smaller."""
-    width, height = min(side, size.width), min(side, size.height)
-    return Box(x=(size.width - width) // 2, y=(size.height - height) // 2, width=width, height=height)
+    """Return a square in the middle of an image."""
+    return Box(x=(size.width - side) // 2, y=(size.height - side) // 2, width=side, height=side)
 
 
 def one_class(labels: NDArray[np.uint8], label: int) -> NDArray[np.uint8]:
