@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +28,13 @@ from magnet_cli.options.spelling import options_of_words
 from magnet_cli.run.readers import Readers
 from magnet_cli.scene import Scene, write_scene
 from magnet_cli.segmentation.cluster import connection, crew, worker_session
-from magnet_cli.segmentation.cluster.cluster_image import worded
+from magnet_cli.segmentation.cluster.cluster_image import planning_model, worded
 from magnet_cli.segmentation.cluster.cluster_run import run_on_workers
 from magnet_cli.segmentation.cluster.cluster_series import ClusterSeries
 from magnet_cli.segmentation.cluster.crew import Crew, Shift, known_workers
 from magnet_cli.segmentation.cluster.worker_session import Session
 from magnet_cli.segmentation.cluster.worker_tasks import answer
+from magnet_cli.segmentation.segment_model import load_model
 from magnet_cli.system.durable import BUSY
 from tests.laws.driver import Script, forked
 from tests.laws.shared_work import Work, check_equal, made_work
@@ -95,9 +98,10 @@ def made(
     groups: int | None = None,
     events: Events | None = None,
     private: bool = False,
+    memory: int | None = None,
 ) -> ImageResult:
     """Make the mask over workers."""
-    options = SegmentOptions(**given(work), private=private)
+    options = SegmentOptions(**given(work), private=private, memory=memory)
     target = Target(image=str(work.image), mask=mask)
     with distributed.Client(scheduler, set_as_default=False) as client:
         scheduler.scale(workers)
@@ -190,6 +194,63 @@ def test_a_task_that_runs_twice_does_no_harm(
     assert made(work, mask, scheduler, groups=3).error is None
     assert asked[1] == {}
     check_equal(work, mask)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the system does not tell PSS")
+def test_the_command_does_not_plan_with_the_memory_of_its_workers(work: Work) -> None:
+    large = 300 << 20
+    worker = f"held = b'x' * {large}; print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", worker], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        model = load_model(SegmentOptions(**given(work)), Events())
+        planned = planning_model(model, {"tcp://x": {"device": "cpu", "precision": "float32", "engine": "torch"}})
+        process.communicate("\n")
+    assert planned.machine.base > 0
+    assert model.machine.base - planned.machine.base > large // 2
+
+
+def test_workers_of_one_machine_share_its_memory(
+    work: Work, tmp_path: Path, scheduler: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budgets, begin = list[int](), Session.begin
+
+    def begun(job: dict[str, Any], neighbours: int) -> Session:
+        session = begin(job, neighbours)
+        budgets.append(session.plan.memory.budget)
+        return session
+
+    monkeypatch.setattr(Session, "begin", begun)
+    assert made(work, tmp_path / "out" / "m.tif", scheduler, workers=2, memory=16 << 30).error is None
+    assert len(budgets) >= 2
+    assert set(budgets) == {8 << 30}
+
+
+@pytest.mark.full
+def test_all_processes_together_keep_within_the_memory_of_a_run(work: Work, tmp_path: Path) -> None:
+    psutil = pytest.importorskip("psutil")
+    budget, mask, highest, together = 3 << 30, tmp_path / "out" / "m.tif", dict[int, int](), [0]
+    words = [sys.executable, "-m", "magnet_cli", *work.words(mask, "--cluster=local:2", f"--memory={budget}B")]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        family = psutil.Process(process.pid)
+        while process.poll() is None:
+            now = dict[int, int]()
+            # A process may end while it is looked at.
+            with suppress(psutil.Error):
+                for each in (family, *family.children(recursive=True)):
+                    now[each.pid] = each.memory_full_info().pss
+            together.append(sum(now.values()))
+            highest = {pid: max(highest.get(pid, 0), now.get(pid, 0)) for pid in highest | now}
+            time.sleep(0.1)
+        assert process.stderr is not None
+        assert process.returncode == 0, process.stderr.read()
+    check_equal(work, mask)
+    # The command and two workers; what else belongs to them is smaller than a process that has loaded PyTorch.
+    assert sum(used > 200 << 20 for used in highest.values()) == 3
+    assert all(used <= budget // 2 for used in highest.values())
+    assert max(together) <= budget
 
 
 class Held:

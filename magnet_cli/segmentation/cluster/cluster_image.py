@@ -32,6 +32,7 @@ from magnet_cli.segmentation.image_parts import (
 )
 from magnet_cli.segmentation.segment_model import facts_of_run
 from magnet_cli.segmentation.window_budget import BudgetCells
+from magnet_cli.system.memory import own_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -128,6 +129,8 @@ def planning_model(model: Model, found: Mapping[str, Answer]) -> Model:
         precision=precision,
         engine=engine,
         gpu_memory=None if device == "cpu" else 1 << 50,
+        # Workers of `local:N` are descendants of this process, and each plans with a share of its own.
+        base=own_memory() or 0,
     )
     own = model.machine.device == device and model.machine.precision == precision and model.machine.engine == engine
     facts = (
