@@ -104,6 +104,7 @@ def segment(
         check_address_space()
         from magnet_cli.masks.targets import plan_targets
         from magnet_cli.segmentation import api as segmentation
+        from magnet_cli.segmentation.run_summary import RunSummary, row_of_process
 
         stops = on_error == "fail"
         if shared.devices is not None:
@@ -112,6 +113,7 @@ def segment(
             # Wrong inputs are refused here once, and not by every process.
             targets = plan_targets(inputs, folder)
             is_one = len(targets) == 1
+            summary = RunSummary(rows=[])
             with Display(enabled=not no_progress) as display:
                 rows, code = run_on_devices(
                     shared.devices,
@@ -127,6 +129,11 @@ def segment(
                     listing.take(row)
                     if not json:
                         display.describe(result_lines(row, verbose=VOLUME.verbose))
+                # Each process has told of its own images alone. One that printed no results has left some out.
+                if not is_one and not code:
+                    summary.rows = [row_of_process(row) for row in rows]
+                    for line in summary.lines():
+                        display.message(line)
             return listing.exit_code or code
         with (
             Display(enabled=not no_progress) as display,

@@ -146,6 +146,12 @@ def described(result: ImageResult) -> Row:
     return row if result.private is None else result.private.table(row)
 
 
+def row_of_process(found: Row) -> Row:
+    """Return the row of an image's result that another process has described, as `ImageResult.describe` does."""
+    report: Any = found.get("report")
+    return {**found, "classes": [] if report is None else report["classes"]}
+
+
 def class_sums(rows: Iterable[Row]) -> list[Row]:
     """Return pixels and area of each class over all images.
 

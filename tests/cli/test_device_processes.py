@@ -221,6 +221,13 @@ def test_two_processes_share_images_and_the_blocks_of_one(here: Path, bundle: Pa
         ("in/bad.tif", "failed"),
     ]
     assert read_report(here / "out/run.json")["counts"] == {"done": 3, "already done": 0, "failed": 1, "waiting": 0}
+    said = found.stderr.splitlines()
+    # After what each process says of its own images the command says what became of all.
+    whole = next(number for number, line in enumerate(said) if line.startswith("4 images: 3 done, 1 failed; "))
+    assert said[whole + 1] == "  failed: in/bad.tif (exit code 3)"
+    shares = [float(line.split()[-2]) for line in said[whole + 2 :]]
+    assert shares
+    assert sum(shares) == pytest.approx(100, abs=0.1)
     one = run("segment", "in/0.tif", "--weights", bundle, "-o", "one/0.tif", "--devices", "cpu:2", "--json", cwd=here)
     assert one.returncode == 0, one.stderr
     assert [row["status"] for row in json.loads(one.stdout)["images"]] == ["done"]
