@@ -69,7 +69,7 @@ def _parse(text: str, option: str) -> int | Literal["auto"]:
     if text.strip().lower() == "auto":
         return "auto"
     if not re.fullmatch(r"\s*\d{1,9}\s*", text):
-        raise UsageError(f"{option} is a whole number, or auto", value=repr(text), advice=f"Write {option} 4")
+        raise UsageError(f"{option} is a whole number, or auto", value=repr(text), advice=f"Write {option} 1")
     return int(text)
 
 

@@ -219,7 +219,7 @@ def _share_summary(place: BucketFolder | None, folder: Path, part: JobPart | Non
     elif part is not None:
         joined = join_summaries(folder, part.count)
         if joined is not None:
-            events.message(f"{joined}: all parts are done")
+            events.message(f"{joined}: all parts have ended")
 
 
 def _move_summaries(place: BucketFolder, folder: Path, part: JobPart | None, events: Events) -> None:
@@ -242,7 +242,7 @@ def _move_summaries(place: BucketFolder, folder: Path, part: JobPart | None, eve
             path.unlink(missing_ok=True)
     if joined is not None:
         place.move(joined)
-        events.message(f"{place.address(joined)}: all parts are done")
+        events.message(f"{place.address(joined)}: all parts have ended")
 
 
 def _check_bucket(
