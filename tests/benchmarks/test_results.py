@@ -156,6 +156,7 @@ class Opened:
         return self.folder / name
 
 
+@pytest.mark.full
 def test_results_are_few_files_and_the_page_needs_each_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = sorted(module.RESULTS.iterdir())
     assert all(path.suffix == ".jsonl" for path in files)

@@ -114,8 +114,8 @@ CELLS = Box(x=160, y=80, width=40, height=80)
         ("48,96,480", "q>0.02", CORNER_PIXEL),
         ("64,128", "all", CELLS),
         ("64,128", "q>0.02", CELLS),
-        ("32,48,72", "all", CELLS),
         # The scales before have the same passes, and the thresholds above the same points.
+        pytest.param("32,48,72", "all", CELLS, marks=pytest.mark.full),
         pytest.param("32,48,72", "q>0.02", MIDDLE, marks=pytest.mark.full),
         ("32,64,128,256,512", "all", MIDDLE),
     ],
@@ -142,7 +142,7 @@ def test_labels_inside_are_those_of_a_run_over_everything(
 
 
 @pytest.mark.parametrize("points", ["all", "q>0.02"])
-@pytest.mark.parametrize("box", [MIDDLE, CELLS, CORNER_PIXEL])
+@pytest.mark.parametrize("box", [MIDDLE, pytest.param(CELLS, marks=pytest.mark.full), CORNER_PIXEL])
 def test_labels_inside_are_those_of_a_run_over_everything_where_a_limit_leaves_windows_out(
     points: str, box: Box, *, blurry: Path, scene: Path, tmp_path: Path
 ) -> None:

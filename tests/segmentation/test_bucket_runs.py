@@ -593,7 +593,7 @@ def test_no_credential_reaches_an_output(store: Store, colours: Path) -> None:
     [
         ("gs://bucket/a/", "outputs are written to a local path, or to a bucket"),
         ("s3://key:HIDDEN@bucket/a/", "Give credentials in the environment"),
-        (f"s3://{NAME}/a/../b/", "have names"),
+        (f"s3://{NAME}/a/../b/", "must have a name"),
         (f"s3://{NAME}/a.png", "a mask is written as"),
     ],
 )
