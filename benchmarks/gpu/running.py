@@ -82,7 +82,8 @@ def run_once(image: Path, mask: Path, model: Model, options: SegmentOptions, wat
     """
     mask.parent.mkdir(parents=True, exist_ok=True)
     try:
-        result = segment_target(Target(image=str(image), mask=mask), model, options, watch or Watch())
+        # Without `alone` the end at a bound would count as a bug, which becomes the failure of the image.
+        result = segment_target(Target(image=str(image), mask=mask), model, options, watch or Watch(), alone=True)
     except EnoughError:
         return None
     if result.error is not None:
