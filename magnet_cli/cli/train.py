@@ -170,7 +170,7 @@ def _train(
     from magnet_cli.train.precision import slow_precision
 
     settings = TrainConfig.read(config)
-    if (note := slow_precision(settings.loop) or slow_precision(settings.folds.loop)) is not None:
+    if (note := slow_precision(settings)) is not None:
         print_note(note)
     with TrainingDisplay(enabled=not no_progress) as display:
         bundle = train(data, output, settings, message=print_note, progress=display.line, each=display.tick)

@@ -12,7 +12,7 @@ from magnet_cli.models.device import computes_bfloat16, resolve_device
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from magnet_cli.train.config import LoopConfig
+    from magnet_cli.train.config import LoopConfig, TrainConfig
 
 HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -30,18 +30,24 @@ def device_of(config: LoopConfig) -> str:
         raise DeviceError(exc.rule, value=exc.value, advice=advice) from exc
 
 
-def slow_precision(config: LoopConfig) -> str | None:
-    """Return a note on a loop in bfloat16 on a device that only emulates it; None for any other loop.
+def slow_precision(config: TrainConfig) -> str | None:
+    """Return a note on a training in bfloat16 on a device that only emulates it; None for any other training.
+
+    One note is enough: it names each table of the configuration whose loop is slow.
 
     Raises:
         DeviceError: This machine has no such device.
     """
-    device = device_of(config)
-    if config.precision != "bfloat16" or computes_bfloat16(device):
+    loops = {"[loop]": config.loop, "[folds.loop]": config.folds.loop}
+    devices = {table: device_of(loop) for table, loop in loops.items()}
+    slow = [
+        table for table, loop in loops.items() if loop.precision == "bfloat16" and not computes_bfloat16(devices[table])
+    ]
+    if not slow:
         return None
     return (
-        f"{device} has no instructions for bfloat16, so that the training takes many times as long as with "
-        '[loop] precision = "float32".'
+        f"{devices[slow[0]]} has no instructions for bfloat16, so that the training takes many times as long as with "
+        f'{" and ".join(slow)} precision = "float32".'
     )
 
 

@@ -99,6 +99,21 @@ def test_a_precision_that_the_processor_only_emulates_is_named(
     assert "bfloat16" not in train(tmp_path / "float32", CONFIG.replace("iterations = 40", "iterations = 1")).stderr
 
 
+@pytest.mark.parametrize("has_it", [True, False])
+@pytest.mark.parametrize("what", ["backbone", "refiner", "cascade", "grnet", "selector"])
+def test_every_kind_of_training_names_it_once_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, *, has_it: bool
+) -> None:
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda _: has_it)
+    monkeypatch.setattr(f"magnet_cli.train.{what}_training.train_{what}", lambda *_, message, **__: message("begins"))
+    text = CONFIG.replace("iterations = 40", 'iterations = 1\nprecision = "bfloat16"')
+    result = train(tmp_path, text + '[folds.loop]\nprecision = "bfloat16"\n', what=what)
+    assert result.exit_code == 0, result.stderr
+    before, _, after = result.stderr.partition("begins")
+    assert before.count("cpu has no instructions for bfloat16") == int(not has_it)
+    assert "bfloat16" not in after
+
+
 def test_an_interruption_can_be_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_display: TrainingDisplay, tick: Tick) -> None:
         if tick.iteration == 5:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from magnet_cli.errors import DeviceError, UsageError
-from magnet_cli.train.config import LoopConfig
-from magnet_cli.train.precision import Arithmetic
+from magnet_cli.train import precision as precision_module
+from magnet_cli.train.config import FoldsConfig, LoopConfig, TrainConfig
+from magnet_cli.train.precision import Arithmetic, slow_precision
+from tests.train.support import CONFIG
 
 
 def test_auto_is_the_cpu_where_there_is_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +44,27 @@ def test_operations_take_the_precision(precision: str, dtype: torch.dtype) -> No
     with arithmetic.autocast():
         assert torch.nn.functional.linear(torch.ones(2, 2), torch.ones(2, 2)).dtype == dtype
     assert not arithmetic.scaler.is_enabled()
+
+
+HALF, FULL = LoopConfig(device="cpu", precision="bfloat16"), LoopConfig(device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("loop", "folds", "tables"),
+    [(HALF, FULL, "[loop]"), (FULL, HALF, "[folds.loop]"), (HALF, HALF, "[loop] and [folds.loop]")],
+)
+def test_one_note_names_each_loop_that_a_device_would_emulate(
+    monkeypatch: pytest.MonkeyPatch, loop: LoopConfig, folds: LoopConfig, tables: str
+) -> None:
+    config = replace(TrainConfig.parse(CONFIG), loop=loop, folds=FoldsConfig(loop=folds))
+    monkeypatch.setattr(precision_module, "computes_bfloat16", lambda _: False)
+    note = slow_precision(config)
+    assert note is not None
+    assert note.startswith("cpu has no instructions for bfloat16")
+    assert note.endswith(f' with {tables} precision = "float32".')
+    assert slow_precision(replace(config, loop=FULL, folds=FoldsConfig(loop=FULL))) is None
+    monkeypatch.setattr(precision_module, "computes_bfloat16", lambda _: True)
+    assert slow_precision(config) is None
 
 
 @pytest.mark.gpu
