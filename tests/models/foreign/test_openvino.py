@@ -117,8 +117,10 @@ def test_precision_and_threads_are_stated(file: Path) -> None:
     finally:
         torch.set_num_threads(before)
     made = [request.get_compiled_model().get_property for request in network._compiled.values()]
+    # OpenVINO computes in float32 what is asked for in bfloat16 where the processor does not have it.
+    half = "bf16" if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
     assert [(each("INFERENCE_NUM_THREADS"), each("INFERENCE_PRECISION_HINT").get_type_name()) for each in made] == [
-        (1, "f32"), (1, "bf16"), (2, "f32"), (2, "bf16"),
+        (1, "f32"), (1, half), (2, "f32"), (2, half),
     ]  # fmt: skip
     with torch.inference_mode():
         assert torch.allclose(network(patches())["scores"], Strided()(patches()), atol=1e-5)
