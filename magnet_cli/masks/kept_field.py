@@ -7,7 +7,6 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import zarr
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Pitch, Size
@@ -18,6 +17,7 @@ from magnet_cli.masks.spec import LARGEST_CHUNK
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import zarr
     from numpy.typing import NDArray
 
 PROBABILITIES = ".probabilities.zarr"
@@ -59,6 +59,8 @@ class FieldFile:
         Raises:
             SourceError: There is no such folder, or it holds something else than a field.
         """
+        import zarr  # noqa: PLC0415 - it loads slowly, and few refinements have a field
+
         if not path.is_dir():
             raise SourceError(
                 "there are no such probabilities", file=path, advice="'segment --probabilities' keeps them"

@@ -143,6 +143,13 @@ def test_a_mask_alone_needs_no_library_of_what_may_follow_it() -> None:
     assert result.stdout.strip() == "[]"
 
 
+def test_a_refinement_needs_zarr_for_kept_probabilities_alone() -> None:
+    """The GPU check refines on a machine without zarr."""
+    code = "import sys, magnet_cli.refinement.api, magnet_cli.refinement.planner; print('zarr' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
 def test_importing_the_package_imports_no_reader() -> None:
     readers = ("tifffile", "zarr", "pyvips", "openslide", "imagecodecs", "torch")
     code = f"import sys, magnet_cli.images; print([name for name in {readers} if name in sys.modules])"
