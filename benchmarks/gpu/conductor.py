@@ -50,13 +50,13 @@ class Part:
 
 PARTS = (
     Part(name="tests", module="suite", function="run", seconds=100, alone=False, title="Tests marked `gpu`"),
-    Part(name="masks", module="masks", function="run", seconds=90, alone=False, title="Masks beside the CPU's"),
+    Part(name="masks", module="masks", function="run", seconds=100, alone=False, title="Masks beside the CPU's"),
     Part(name="flat", module="memory", function="run_flat", seconds=90, alone=False, title="Memory and image size"),
-    Part(name="shortage", module="shortage", function="run", seconds=90, alone=False, title="Out of memory"),
+    Part(name="shortage", module="shortage", function="run", seconds=100, alone=False, title="Out of memory"),
     Part(name="small", module="memory", function="run_small", seconds=70, alone=True, title="The smallest batch"),
     Part(name="huge", module="huge", function="run", seconds=100, alone=True, title="100,000 x 100,000 pixels"),
     Part(name="switches", module="switches", function="run", seconds=75, alone=True, title="The forward pass"),
-    Part(name="ceiling", module="ceilings", function="run", seconds=85, alone=True, title="Beside the ceiling"),
+    Part(name="ceiling", module="ceilings", function="run", seconds=115, alone=True, title="Beside the ceiling"),
 )
 """All parts. Those that may run beside others come first and run together; the rest run one after another."""
 
@@ -77,6 +77,11 @@ class Running:
     def file(self) -> Path:
         """Return the file of the part's findings."""
         return self.folder / "rows.json"
+
+    @property
+    def log(self) -> Path:
+        """Return the file of what the part and its processes print."""
+        return self.folder / "log.txt"
 
     @property
     def go(self) -> Path:
@@ -115,8 +120,12 @@ class Conductor:
         """Return the seconds that are left of the budget."""
         return self.budget - (time.monotonic() - self.started)
 
-    def run(self) -> None:
-        """Run the parts that may run together, then the others. Each of these is loaded while another one runs."""
+    def run(self) -> bool:
+        """Run the parts that may run together, then the others. Each of these is loaded while another one runs.
+
+        Returns:
+            Whether all parts have ended by themselves.
+        """
         together = [one for one in self.parts if not one.part.alone]
         alone = [one for one in self.parts if one.part.alone]
         try:
@@ -137,6 +146,7 @@ class Conductor:
                 if one.process is not None and one.process.poll() is None:
                     _end(one.process)
             self._write()
+        return all(one.state == "ended" for one in self.parts)
 
     def _start(self, one: Running) -> None:
         if self.left <= 0:
@@ -145,10 +155,9 @@ class Conductor:
         one.folder.mkdir(parents=True)
         command = [sys.executable, "-m", "benchmarks.gpu.conductor", "--part", one.part.name, "--device", self.device]
         command += ["--out", str(one.folder), *(["--short"] if self.short else [])]
-        # A session of its own, so that what it starts can be ended with it.
-        log = (self.out / f"{one.part.name}.log").open("wb")
-        one.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-        log.close()
+        with one.log.open("wb") as log:
+            # A session of its own, so that what it starts can be ended with it.
+            one.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
         one.state = "loading"
 
     def _begin(self, one: Running) -> None:
@@ -168,7 +177,8 @@ class Conductor:
                 if code is not None:
                     one.state = "ended" if code == 0 else f"failed, exit status {code}"
                 elif one.seconds > one.part.seconds or self.left <= 0:
-                    one.state = f"ended after {one.seconds:.0f} s, its time limit"
+                    limit = "its time limit" if one.seconds > one.part.seconds else "as no time was left for any part"
+                    one.state = f"ended after {one.seconds:.0f} s, {limit}"
                     if one.process is not None:
                         _end(one.process)
                 else:
@@ -186,6 +196,11 @@ class Conductor:
         }
         (self.out / "gpu.json").write_text(json.dumps(found, indent=1, default=str) + "\n")
         (self.out / "gpu.md").write_text(table(found))
+        # One file: of many small ones, some may not come back from the machine.
+        logs = (
+            f"== {one.part.name} ==\n{one.log.read_text(errors='replace')}" for one in self.parts if one.log.exists()
+        )
+        (self.out / "gpu.log").write_text("\n".join(logs))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -250,7 +265,7 @@ def main() -> None:
     """Run the check, or one part of it in a process of the check."""
     parser = argparse.ArgumentParser(prog="scripts/gpu", description=__doc__)
     parser.add_argument("--device", default="cuda:0", help="cuda:0, or cpu to see that the parts work")
-    parser.add_argument("--out", type=Path, required=True, help="folder for gpu.json, gpu.md and a log for each part")
+    parser.add_argument("--out", type=Path, required=True, help="folder for gpu.json, gpu.md and gpu.log")
     parser.add_argument("--short", action="store_true", help="small images: seconds on a CPU, figures without meaning")
     parser.add_argument("--parts", default=",".join(part.name for part in PARTS), help="which, with commas between")
     parser.add_argument("--budget", type=float, default=470.0, help="seconds after which no part goes on")
@@ -266,10 +281,14 @@ def main() -> None:
     if unknown:
         parser.error(f"--parts: there is no {', '.join(unknown)}")
     words.out.mkdir(parents=True, exist_ok=True)
+    # Parts are sessions of their own, which would go on for minutes without this process.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="magnet-gpu-", dir=words.work, ignore_cleanup_errors=True) as work:
         parts = [Running(part=part, folder=Path(work) / part.name) for part in PARTS if part.name in wanted]
-        Conductor(device=words.device, short=words.short, out=words.out, budget=words.budget, parts=parts).run()
+        conductor = Conductor(device=words.device, short=words.short, out=words.out, budget=words.budget, parts=parts)
+        is_whole = conductor.run()
     print((words.out / "gpu.md").read_text())
+    sys.exit(not is_whole)
 
 
 if __name__ == "__main__":

@@ -41,9 +41,12 @@ class Watch(Events):
     at_group: Callable[[int], None] | None = None
     """Function that is called with the number of finished groups whenever a group ends."""
     messages: list[str] = field(default_factory=list)
-    done: list[tuple[float, int]] = field(default_factory=list)
-    """Seconds since the run began and number of finished groups, for each group."""
+    done: list[tuple[float, int, float]] = field(default_factory=list)
+    """Seconds since the run began, number of finished groups of the pass, and finished share of the whole run's work,
+    for each group."""
     total: int = 0
+    what: str = ""
+    """The pass at hand, such as `pass 1 of 2`."""
     _started: float = field(default_factory=time.monotonic)
 
     def message(self, text: str) -> None:
@@ -55,8 +58,8 @@ class Watch(Events):
         if not step.what.startswith("pass"):
             return
         elapsed = time.monotonic() - self._started
-        self.done.append((elapsed, step.done))
-        self.total = step.total
+        self.done.append((elapsed, step.done, step.share or 0.0))
+        self.total, self.what = step.total, step.what
         if self.at_group is not None:
             self.at_group(step.done)
         spent = self.seconds is not None and elapsed > self.seconds
