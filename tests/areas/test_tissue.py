@@ -40,9 +40,21 @@ def judged(slide: Slide) -> tuple[float, float, str]:
     return lost, taken, found.explained
 
 
-# `strong H&E` and `pale H&E` lie around the first, `four broad pens` has the inks of the next three, and `silver needle
-# biopsy` the stain of the last.
-FULL = ("H&E", "pale H&E, blue pen", "pale H&E, green pen", "pale H&E, red pen", "silver")
+# `strong H&E` and `pale H&E` lie around the first, `four broad pens` has the inks of the next four, and `silver needle
+# biopsy` the stain and the shape of the next two. The others have a stain, a lamp or a glass between
+# those that are left.
+FULL = (
+    "H&E",
+    *(f"pale H&E, {ink} pen" for ink in ("blue", "green", "red", "black")),
+    "silver",
+    "needle biopsies",
+    "DAB",
+    "cytology",
+    "coverslip edge",
+    "dim lamp",
+    "yellow glass",
+    "pale grey",
+)
 
 
 @pytest.mark.parametrize(

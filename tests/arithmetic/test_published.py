@@ -247,9 +247,8 @@ def golden_settings() -> PublishedSettings:
 
 @pytest.mark.skipif(not GOLDEN.exists(), reason="the golden values are not beside the repository")
 # `test_golden_units.py` and `test_published_oracle.py` have cut-outs without the shift in the default suite.
-@pytest.mark.parametrize(
-    ("name", "shifted"), [("published", True), pytest.param("paper", False, marks=pytest.mark.full)]
-)
+@pytest.mark.full
+@pytest.mark.parametrize(("name", "shifted"), [("published", True), ("paper", False)])
 def test_the_pipeline_gives_the_published_programs_values(
     seeded: Seeded, expected: dict[str, NDArray[Any]], photo: NDArray[np.uint8], name: str, *, shifted: bool
 ) -> None:

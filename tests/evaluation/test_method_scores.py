@@ -151,7 +151,9 @@ def test_labels_where_the_image_has_no_data_do_not_count(colours: Path, tmp_path
     assert confusion[:, 3].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("given", [{"patches": "1"}, {"select": "change"}, {"budget": "50%"}])
+@pytest.mark.parametrize(
+    "given", [pytest.param({"patches": "1"}, marks=pytest.mark.full), {"select": "change"}, {"budget": "50%"}]
+)
 def test_what_chooses_windows_is_for_the_method_that_chooses(data: Path, colours: Path, given: dict[str, Any]) -> None:
     segment = SegmentOptions(weights=str(colours), device="cpu", **given)
     for methods in (("magnet-fast", "magnet", "patch"), ("magnet",)):
@@ -436,7 +438,9 @@ def colours_of(picture: bytes) -> set[str]:
     return {"#" + bytes(colour).hex().upper() for colour in np.unique(pixels.reshape(-1, 3), axis=0)}
 
 
-@pytest.mark.parametrize("shares", [[0.5], [0.5, None, 0.3], [0.01 * number for number in range(90)]])
+@pytest.mark.parametrize(
+    "shares", [pytest.param([0.5], marks=pytest.mark.full), [0.5, None, 0.3], [0.01 * number for number in range(90)]]
+)
 def test_the_picture_shows_the_methods_that_have_scores(shares: list[float | None]) -> None:
     found = scores({"patch": shares, "magnet": shares, "downsample": [None] * len(shares)})
     seen = colours_of(draw_distributions(found))

@@ -84,7 +84,7 @@ def run(image: Path, mask: Path, model: Model, options: SegmentOptions) -> NDArr
 
 # `not nested` has a threshold as well, and `count` ranks points as `share` does. The single stage of `patch` and
 # `downsample` does on the device what the first stage of the others does.
-FULL = ("threshold", "share", "patch", "downsample")
+FULL = ("threshold", "share", "patch", "downsample", "count", "two passes")
 
 
 @pytest.mark.parametrize(
@@ -229,10 +229,8 @@ def test_tensors_of_two_devices_do_not_mix(device: SimulatedDevice) -> None:
 
 # The stages of `fast` are passes of their own, and the last takes the most memory. `tests/laws/test_shortage.py` has
 # both on a CPU.
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("all", {"survived", "ended"}), pytest.param("fast", {"survived", "ended"}, marks=pytest.mark.full)],
-)
+@pytest.mark.full
+@pytest.mark.parametrize(("name", "expected"), [("all", {"survived", "ended"}), ("fast", {"survived", "ended"})])
 def test_wherever_memory_runs_out_the_mask_is_the_same_or_the_run_can_go_on(
     bundle: str, image: Path, name: str, *, expected: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

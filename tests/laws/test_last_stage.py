@@ -87,7 +87,7 @@ def test_the_mask_before_is_the_one_that_segment_makes_alone(work: Work) -> None
         ("before the journal goes", 1, 1),
         ("group not finished", 2, 6),
         ("before the rename", 2, 1),
-        ("before the journal goes", 2, 1),
+        pytest.param("before the journal goes", 2, 1, marks=pytest.mark.full),
     ],
 )
 def test_killed_in_either_stage_and_resumed_equals_never_killed(

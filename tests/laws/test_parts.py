@@ -60,7 +60,12 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
 
 @pytest.mark.parametrize(
     ("count", "groups"),
-    [*(pytest.param(count, 5, marks=pytest.mark.full) for count in (1, 2)), (2, 1), (3, 5), (MANY, 1)],
+    [
+        *(pytest.param(count, 5, marks=pytest.mark.full) for count in (1, 2)),
+        (2, 1),
+        (3, 5),
+        pytest.param(MANY, 1, marks=pytest.mark.full),
+    ],
 )
 def test_parts_make_the_mask_of_one_process(work: Work, tmp_path: Path, count: int, groups: int) -> None:
     mask = tmp_path / "out" / "m.tif"
@@ -144,7 +149,8 @@ class InTurn:
             assert self._changed.wait_for(lambda: self._waiting[0] == number, timeout=60)
 
 
-@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.full), 4])
+@pytest.mark.full
+@pytest.mark.parametrize("count", [2, 4])
 def test_parts_that_begin_together_use_what_others_have_left(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

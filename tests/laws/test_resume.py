@@ -114,7 +114,7 @@ def check_done(work: Work, mask: Path) -> dict[str, object]:
         pytest.param("half a record", 50, marks=pytest.mark.full),
         ("group not finished", 1),
         pytest.param("group not finished", 10, marks=pytest.mark.full),
-        ("group not finished", GROUPS),
+        pytest.param("group not finished", GROUPS, marks=pytest.mark.full),
         ("assembly", 1),
         pytest.param("assembly", 4, marks=pytest.mark.full),
         ("before the rename", 1),
@@ -173,7 +173,8 @@ def test_killed_again_and_again_at_random_moments(work: Work, tmp_path: Path) ->
     assert before + number(report, "groups", "computed") <= GROUPS + 2 * IN_FLIGHT
 
 
-@pytest.mark.parametrize("number_of_signal", [signal.SIGINT, signal.SIGTERM])
+# `test_streams.py` sends SIGINT to the command.
+@pytest.mark.parametrize("number_of_signal", [pytest.param(signal.SIGINT, marks=pytest.mark.full), signal.SIGTERM])
 def test_an_interrupted_run_ends_with_130_and_can_be_resumed(
     work: Work, tmp_path: Path, number_of_signal: signal.Signals
 ) -> None:

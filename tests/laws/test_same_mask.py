@@ -115,7 +115,7 @@ def test_workers_do_not_change_what_a_selector_says(
 
 
 @pytest.mark.parametrize("nodata", [False, True])
-@pytest.mark.parametrize("name", ["all", "two passes"])
+@pytest.mark.parametrize("name", [pytest.param("all", marks=pytest.mark.full), "two passes"])
 def test_processes_that_read_do_not_change_a_byte(
     bundle: Path, images: dict[bool, Path], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, nodata: bool
 ) -> None:
@@ -182,7 +182,7 @@ def blocks_sharing(report: dict[str, object]) -> set[int]:
 
 
 @pytest.mark.usefixtures("resident_memory")
-@pytest.mark.parametrize("points", ["all", "q>0.02"])
+@pytest.mark.parametrize("points", [pytest.param("all", marks=pytest.mark.full), "q>0.02"])
 def test_memory_does_not_change_a_byte_and_is_kept(
     points: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

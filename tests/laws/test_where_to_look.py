@@ -109,7 +109,8 @@ CELLS = Box(x=160, y=80, width=40, height=80)
     ("scales", "points", "box"),
     [
         ("32", "all", CORNER_PIXEL),
-        ("32,64,128", "all", MIDDLE),
+        # The next ones have as many stages, and the last one more.
+        pytest.param("32,64,128", "all", MIDDLE, marks=pytest.mark.full),
         ("32,64,128", "q>0.02", MIDDLE),
         ("48,96,480", "q>0.02", CORNER_PIXEL),
         ("64,128", "all", CELLS),

@@ -296,7 +296,7 @@ def test_a_long_list_of_objects_is_read_to_its_end(store: Store, here: Path, mon
 # a new mask for 11, so that steps of 11 find both.
 @pytest.mark.parametrize(
     ("before", "step"),
-    [(None, 13), ("old", 11), *(pytest.param(before, 1, marks=pytest.mark.full) for before in (None, "old"))],
+    [(None, 13), ("old", 33), *(pytest.param(before, 1, marks=pytest.mark.full) for before in (None, "old"))],
 )
 def test_a_kill_at_every_request_shows_whole_outputs_or_none(
     store: Store, finished: Path, before: str | None, step: int
@@ -381,7 +381,7 @@ def met(store: Store, finished: Path, names: tuple[str, str], step: int, pause: 
 
 
 @pytest.mark.parametrize(
-    ("pause", "step"), [(14, 16), *(pytest.param(pause, 1, marks=pytest.mark.full) for pause in (None, 4, 8, 14, 19))]
+    ("pause", "step"), [(14, 24), *(pytest.param(pause, 1, marks=pytest.mark.full) for pause in (None, 4, 8, 14, 19))]
 )
 def test_of_two_commands_that_replace_one_mask_one_refuses(
     store: Store, finished: Path, pause: int | None, step: int
