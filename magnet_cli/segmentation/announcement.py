@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from magnet_cli.system.disk import free_bytes
 from magnet_cli.system.memory import format_bytes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.plan import Plan
 
@@ -24,16 +27,32 @@ def announcement(plan: Plan, bundle: Bundle, *, mask: str) -> list[str]:
         bundle: The bundle that the plan was made for.
         mask: Path or address of the mask that the run makes.
     """
-    memory, disk = plan.memory, plan.disk()
+    memory = plan.memory
     lines = [f"{plan.image.path}: {_size(plan)}", f"  {_classes(bundle)} in {mask}", f"  {_stages(plan)}"]
     if plan.areas:
         lines.append(f"  only {' and '.join(_area(area.kind, area.source) for area in plan.areas)} is computed")
     device = "" if not memory.device else f", {format_bytes(memory.device)} on {plan.machine.device}"
     lines.append(
-        f"  takes at most {format_bytes(memory.total)} of memory{device}, "
-        f"and {format_bytes(disk['mask_at_most'] + disk['journal_at_most'] + disk['decode_cache'])} of disk"
+        f"  takes at most {format_bytes(memory.total)} of memory{device}, and {format_bytes(_disk(plan))} of disk"
     )
     return lines
+
+
+def too_little_disk(plan: Plan, mask: Path) -> str | None:
+    """Return a note where a run that begins may need more disk than is free where its mask will lie. None elsewhere."""
+    needed, free = _disk(plan), free_bytes(mask.parent)
+    if needed <= free:
+        return None
+    return (
+        f"{mask}: the run takes at most {format_bytes(needed)} of disk, and {format_bytes(free)} are free: where they "
+        "do not suffice, it ends with exit status 5, and the same command goes on once there is space"
+    )
+
+
+def _disk(plan: Plan) -> int:
+    """Return an upper bound of the disk that a run takes in bytes."""
+    disk = plan.disk()
+    return disk["mask_at_most"] + disk["journal_at_most"] + disk["decode_cache"]
 
 
 def _size(plan: Plan) -> str:

@@ -27,7 +27,7 @@ from magnet_cli.options.spelling import segment_words
 from magnet_cli.plan import examine_bands
 from magnet_cli.run.clock import Clock
 from magnet_cli.run.mask_run import MaskRun, check_private, refuse_public
-from magnet_cli.segmentation.announcement import announcement
+from magnet_cli.segmentation.announcement import announcement, too_little_disk
 from magnet_cli.segmentation.computer import Normalisation
 from magnet_cli.segmentation.image_files import bucket_output, outdated_files, written_files
 from magnet_cli.segmentation.image_planner import plan_image
@@ -402,6 +402,9 @@ class ImageRun:
         self._report(self.model.notes)
         self.events.begins(self.target.image, announcement(plan, self.model.bundle, mask=self.target.shown))
         self.report_notes(plan)
+        # A run that goes on has a part of what it takes on the disk already.
+        if not run.paths.journal.exists() and (note := too_little_disk(plan, run.paths.mask)):
+            self.events.message(note)
         return OpenedImage(run=self, plan=plan, mask=run.opened(ahead=ahead))
 
     def report_notes(self, plan: Plan) -> None:

@@ -12,12 +12,13 @@ from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import resolve_device
 from magnet_cli.models.networks import load_networks
 from magnet_cli.system import regular_files
+from magnet_cli.system.disk import free_bytes
 from magnet_cli.system.memory import format_bytes
 from magnet_cli.train.backbone_training import CONFIG_FILE, ENCODER, Recipe, check, fit_backbone
 from magnet_cli.train.config import LARGEST_CONFIG
 from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.loop import Files
-from magnet_cli.train.scene_data import free_bytes, split_scenes
+from magnet_cli.train.scene_data import split_scenes
 from magnet_cli.train.scene_fields import disk_of, view_scene
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 from collections import defaultdict
 from dataclasses import replace
@@ -22,6 +21,7 @@ from magnet_cli.images.inputs import is_image
 from magnet_cli.images.labels import open_labels
 from magnet_cli.models.description import CARD, DESCRIPTION
 from magnet_cli.plan.bands import stored_as
+from magnet_cli.system.disk import free_bytes
 from magnet_cli.system.durable import writing
 from magnet_cli.system.memory import format_bytes, parse_bytes
 from magnet_cli.system.spool import Spool, SpooledRaster, raster_bytes
@@ -308,13 +308,6 @@ def pairs_in(folder: Path, config: DataConfig) -> list[tuple[Path, Path]]:
 def cache_in(work: Path) -> CacheBudget:
     """Return all that is free where `work` lies, for pictures that cannot be read by region."""
     return CacheBudget(folder=work, max_bytes=free_bytes(work))
-
-
-def free_bytes(folder: Path) -> int:
-    """Return the free disk where a folder lies, or will lie."""
-    # `disk_usage` fails for a folder that does not exist yet.
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free
 
 
 def held_bytes(layout: SceneLayout) -> int:

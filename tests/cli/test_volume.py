@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,6 +43,23 @@ def test_a_run_says_what_it_recognised_what_it_does_and_what_came_out(image: Pat
     for words in commands:
         # The page of `view` would be served until somebody ends it.
         assert invoke(*words, *(["--help"] if words[0] == "view" else [])).exit_code == 0, words
+
+
+def test_a_disk_that_may_not_suffice_is_told_before_the_run(
+    image: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("segment", image, "--weights", bundle, "-o", "out/of/here")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    told = [line for line in invoke(*words).stderr.splitlines() if "disk, and" in line]
+    assert len(told) == 1
+    assert re.fullmatch(
+        r"out/of/here/s\.tif: the run takes at most [\d.]+ KiB of disk, and 1000 B are free: where they do not "
+        r"suffice, it ends with exit status 5, and the same command goes on once there is space",
+        told[0],
+    )
+    assert "are free" not in invoke(*words).stderr, "a finished mask takes no more disk"
+    monkeypatch.undo()
+    assert "are free" not in invoke(*words, "--overwrite").stderr
 
 
 def test_the_commands_that_follow_take_names_that_look_like_options(image: Path, bundle: Path) -> None:
