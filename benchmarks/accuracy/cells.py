@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -87,17 +88,26 @@ class Cell:
         return json.dumps({key: value for key, value in values if value not in (None, "", {})}) + "\n"
 
 
-def lines_of(table: str) -> list[dict[str, Any]]:
-    """Return all rows of a table's file as JSON objects. There are none where nothing has been measured."""
+def text_of(table: str) -> str:
+    """Return the text of a table's file, which is empty where nothing has been measured."""
     path = RESULTS / f"{table}.jsonl"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines()]
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def lines_of(table: str) -> list[dict[str, Any]]:
+    """Return all rows of a table's file as JSON objects."""
+    return [json.loads(line) for line in text_of(table).splitlines()]
 
 
 def load_cells(table: str) -> dict[tuple[str, str], Cell]:
     """Return all cells of a table by row and scene, in the order of the file."""
-    cells = [Cell.of(values) for values in lines_of(table)]
-    return {(cell.row, cell.scene): cell for cell in cells}
+    return {(cell.row, cell.scene): cell for cell in _cells_of(text_of(table))}
+
+
+@lru_cache(maxsize=4)
+def _cells_of(text: str) -> tuple[Cell, ...]:
+    """Return the cells of a file's text. The tables of a page ask for the same file hundreds of times."""
+    return tuple(Cell.of(json.loads(line)) for line in text.splitlines())
 
 
 def save_cell(table: str, cell: Cell) -> None:
