@@ -24,7 +24,7 @@ from magnet_cli.train.config import TrainConfig
 from magnet_cli.train.refiner_training import train_refiner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 REFINER_CONFIG = WEIGHTS / "refiner.toml"
@@ -89,14 +89,31 @@ def refiner_config(scene: str, bundles: Path) -> TrainConfig:
         bundles: The folder of the backbones that were trained without two scenes.
     """
     inner = [other for other in HELD_OUT if other != scene]
+    return fitted_to_fields(
+        REFINER_CONFIG.read_text(encoding="utf-8"),
+        scenes=[tile for tile in TILES if tile != scene],
+        folds=[((other,), bundles / named((scene, other))) for other in inner],
+    )
+
+
+def fitted_to_fields(text: str, *, scenes: Sequence[str], folds: Sequence[tuple[Sequence[str], Path]]) -> TrainConfig:
+    """Return a refiner's configuration whose fields come from backbones that are there already.
+
+    Args:
+        text: The configuration weights/refiner.toml, with or without changes.
+        scenes: The scenes of the configuration. A part of tile 7 stands for the whole of it.
+        folds: The scenes of each fold, and the folder of a bundle whose backbone was not trained on them.
+    """
     part = {WHOLE: PART}
-    scenes = [part.get(tile, tile) for tile in TILES if tile != scene]
-    backbones = [str((bundles / named((scene, other))).resolve()) for other in inner]
-    text = replaced(REFINER_CONFIG.read_text(encoding="utf-8"), "scenes", str(scenes).replace("'", '"'))
-    folds = f"{[[part.get(other, other)] for other in inner]}\nbackbones = {backbones}".replace("'", '"')
+    held_out = [[part.get(scene, scene) for scene in fold] for fold, _ in folds]
+    backbones = [str(folder.resolve()) for _, folder in folds]
+    text = replaced(text, "scenes", str([part.get(scene, scene) for scene in scenes]).replace("'", '"'))
     # The backbones are there, so that what would concern their training has no effect and is refused.
     text = without(text.partition("[folds.loop]")[0], "jitter", "colour")
-    return TrainConfig.parse(replaced(text, "held_out", folds) + '[folds.loop]\ndevice = "cpu"\n')
+    if len(folds) == 1:
+        text = without(text, "cross")
+    written = f"{held_out}\nbackbones = {backbones}".replace("'", '"')
+    return TrainConfig.parse(replaced(text, "held_out", written) + '[folds.loop]\ndevice = "cpu"\n')
 
 
 def backbone(work: Path, out: tuple[str, ...], recipe: Recipe = RECIPES["aerial"]) -> Path:

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.accuracy.cells import Cell, load_cells, save_cell
 from benchmarks.accuracy.folds import HELD_OUT, TILES, named, replaced, without
-from benchmarks.accuracy.rows import BACKBONE, digest, megapixels, run_report, scored, windows_run
+from benchmarks.accuracy.rows import Place, megapixels, run_report, scored, windows_run
 from magnet_cli import SegmentOptions
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.description import DESCRIPTION
@@ -107,14 +107,24 @@ def grnet_config(model: Model, scene: str) -> TrainConfig:
     return TrainConfig.parse(text)
 
 
-def trained(work: Path, name: str, scene: str) -> Path:
-    """Return the bundle of a model that was trained without a scene. A missing bundle is trained."""
-    model = MODELS[name]
-    folder = work / "bundles" / f"{named((scene,))}-grnet-{name}"
-    if not (folder / DESCRIPTION).exists():
-        train = train_backbone if model.is_backbone else train_grnet
-        train(work / "dubai" / "scenes.csv", folder, grnet_config(model, scene), progress=print)
-    return folder
+@dataclass(frozen=True, kw_only=True)
+class GRNetPlace(Place):
+    """The files of a scene, and the bundle of a model that was trained without it."""
+
+    model: str
+    """One of `MODELS`."""
+
+    @property
+    def bundle(self) -> Path:
+        """The folder of the bundle."""
+        return self.work / "bundles" / f"{named((self.name,))}-grnet-{self.model}"
+
+    def train(self) -> None:
+        """Train the bundle, or finish a training that was interrupted."""
+        train = train_backbone if MODELS[self.model].is_backbone else train_grnet
+        train(
+            self.work / "dubai" / "scenes.csv", self.bundle, grnet_config(MODELS[self.model], self.name), progress=print
+        )
 
 
 def counted(look: Any) -> float:
@@ -155,22 +165,25 @@ def looked_at(report: Mapping[str, Any]) -> float | None:
     return round(last["windows_run"] / last["windows"], 4) if method in OF_GRNETS else None
 
 
-def measured(work: Path, name: str, scene: str) -> Cell:
-    """Measure one row on one scene."""
-    row = ROWS[name]
-    folder = trained(work, row.model, scene)
-    image = work / "dubai" / f"{scene}.tif"
-    mask = work / "masks" / scene / f"grnet-{name}.tif"
-    report = run_report(image, mask, SegmentOptions(weights=str(folder), overwrite=True, **row.options))
+def measured(place: Place, name: str, options: Mapping[str, Any]) -> Cell:
+    """Measure one row on one scene.
+
+    Args:
+        place: The files of the scene, and the bundle.
+        name: The name of the row.
+        options: Arguments of `SegmentOptions`.
+    """
+    mask = place.mask(f"grnet-{name}")
+    report = run_report(place.image, mask, SegmentOptions(weights=str(place.bundle), overwrite=True, **options))
     windows = windows_run(report)
     return Cell(
         row=name,
-        scene=scene,
-        **scored(mask, image.with_name(f"{scene}-labels.tif")),
+        scene=place.name,
+        **scored(mask, place.truth),
         windows=sum(windows),
-        gmac=round(cost(load_bundle(str(folder)), report), 3),
+        gmac=round(cost(load_bundle(str(place.bundle)), report), 3),
         megapixels=megapixels(report),
-        backbone=digest(folder / BACKBONE),
+        backbone=place.weights,
         more={"windows_by_stage": windows, "looked_at": looked_at(report)},
     )
 
@@ -185,7 +198,10 @@ def main() -> None:
     for scene in args.scene or ("tile7",):
         for name in args.row or ROWS:
             if (name, scene) not in load_cells(TABLE):
-                save_cell(TABLE, measured(args.work, name, scene))
+                place = GRNetPlace(work=args.work, name=scene, model=ROWS[name].model)
+                if not (place.bundle / DESCRIPTION).exists():
+                    place.train()
+                save_cell(TABLE, measured(place, name, ROWS[name].options))
                 print(scene, name, flush=True)
 
 

@@ -30,7 +30,6 @@ from benchmarks.accuracy.left_out_tables import (
     LEFT_OUT_TABLES,
     LITE2,
     PLAIN,
-    RECIPES,
     SEEDS,
     left_out_row,
 )
@@ -46,6 +45,9 @@ ROWS = {
     "magnet": Row(options={"merge": "mean"}),
     "geometric": Row(options={"merge": "geometric"}),
     "geometric-2048-416": Row(options={"merge": "geometric", "scales": "2048,416"}),
+    "geometric-416": Row(options={"merge": "geometric", "scales": "1664,832,416"}),
+    "geometric-320": Row(options={"merge": "geometric", "scales": "2560,1280,640,320"}),
+    "patch-416": Row(options={"method": "patch", "scales": "416"}),
     "magnet-fast": Row(options={"method": "magnet-fast"}),
     "budget20": Row(options={"method": "magnet-fast", "budget": "20%"}),
     "budget40": Row(options={"method": "magnet-fast", "budget": "40%"}),
@@ -77,7 +79,7 @@ class LeftOutPlace(Place):
 
     seed: int
     recipe: str = ADJUSTED
-    """One of `RECIPES`."""
+    """One of `BUNDLES`."""
 
     @property
     def bundle(self) -> Path:
@@ -118,7 +120,7 @@ def main() -> None:
     parser.add_argument("--seed", action="append", type=int, choices=SEEDS)
     parser.add_argument("--scene", action="append", choices=LEFT_OUT_SCENES)
     parser.add_argument("--row", action="append", choices=ROWS)
-    parser.add_argument("--recipe", default=ADJUSTED, choices=RECIPES, help="that of aerial is adjusted")
+    parser.add_argument("--recipe", default=ADJUSTED, choices=BUNDLES, help="that of aerial is adjusted")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--train", action="store_true", help="train, and measure nothing")
     only.add_argument("--score", action="store_true", help="measure finished bundles, and train nothing")

@@ -19,11 +19,14 @@ LEFT_OUT_SCENES = tuple(f"tile{number}" for number in range(1, 8))
 SEEDS = (1, 2, 3)
 PLAIN, ADJUSTED, LITE2 = "plain", "adjusted", "lite2"
 """Recipes: without `logit_adjustment`; the one of `aerial`, which has it; and that one with EfficientNet-Lite2."""
-RECIPES = {PLAIN: "out", ADJUSTED: "adjusted", LITE2: "lite2"}
+HALVES = "halves"
+"""Networks that were trained on one half of the scenes by that recipe, and scored on the other half (halves.py)."""
+RECIPES = {PLAIN: "out", ADJUSTED: "adjusted", LITE2: "lite2", HALVES: "halves"}
 """Recipes, and the beginning of the names of their rows."""
 LEFT_OUT = {
     "downsample": "`--method downsample`: windows of 2048 alone",
     "patch": "`--method patch`: windows of 256 alone",
+    "patch-416": "`--method patch --scales 416`: windows of 416 alone",
     "patch-half-overlap": "patch, `--overlap 50%`",
     "patch-mirrored": "patch, `--tta 4`",
     "patch-x2": "patch, input and windows of 512",
@@ -34,10 +37,20 @@ LEFT_OUT = {
     "magnet-certainty": "stage by stage, `--merge certainty`",
     "geometric": "**the default: stage by stage, `--merge geometric`**",
     "geometric-2048-416": "`--merge geometric --scales 2048,416`",
+    "geometric-416": "`--merge geometric --scales 1664,832,416`",
+    "geometric-320": "`--merge geometric --scales 2560,1280,640,320`",
     "magnet-x2": "stage by stage, input of 512, windows of 512 to 4096",
+    "refiner-shared": "stage by stage, one refiner for all scales",
+    "refiner-paper": "stage by stage, the paper's refiner for each scale, 100 iterations",
+    "grnet": "GRNet: the selected cells",
+    "grnet-every": "GRNet, `--patches all`: every cell",
+    "grnet-global": "GRNet, `--method downsample`: its global branch alone",
+    "grnet-local": "GRNet, `--method grnet-local`: its local branch alone",
 }
 BASIC = ("downsample", "patch", "geometric")
 """Rows of the first seed that must be measured on a scene before the tables include it."""
+GRNETS = ("grnet", "grnet-every", "grnet-global", "grnet-local")
+"""Rows of a GRNet, which was trained on one half of the scenes alone."""
 BETTER = "better"
 PAIRS = (
     ("geometric", BETTER),
@@ -46,12 +59,18 @@ PAIRS = (
     ("geometric", "magnet"),
     ("magnet", BETTER),
     ("magnet-certainty", "magnet"),
+    ("patch-416", "patch"),
     ("geometric-2048-416", "patch"),
+    ("geometric-416", "patch"),
+    ("geometric-320", "patch"),
+    ("geometric-320", "geometric"),
     ("magnet-x2", "magnet"),
     ("magnet-x2", "patch-x2"),
     ("magnet-fast", "patch"),
     ("budget20", "patch"),
     ("budget40", "patch"),
+    ("refiner-shared", "magnet"),
+    ("refiner-shared", "geometric"),
 )
 """Pairs of rows whose differences are shown: the first minus the second."""
 NAMES = {
@@ -60,12 +79,16 @@ NAMES = {
     "magnet": "mean",
     "magnet-certainty": "certainty",
     "geometric-2048-416": "geometric, scales 2048 and 416",
+    "geometric-416": "geometric, scales 1664 to 416",
+    "geometric-320": "geometric, scales 2560 to 320",
     "patch-half-overlap": "patch, overlap of 50 %",
     "patch-mirrored": "patch, `--tta 4`",
     "patch-x2": "patch, input of 512",
     "magnet-x2": "mean, input of 512",
     "budget20": "`--budget 20%`",
     "budget40": "`--budget 40%`",
+    "patch-416": "patch, windows of 416",
+    "refiner-shared": "one refiner",
 }
 DRAWS = 10_000
 """Number of bootstrap resamples."""
@@ -107,9 +130,15 @@ def shown_scenes(recipe: str = PLAIN) -> tuple[str, ...]:
     return tuple(scene for scene in LEFT_OUT_SCENES if all((row, scene) in cells for row in rows))
 
 
-def measured(method: str, recipe: str = PLAIN) -> Measured | None:
-    """Return a method on the scenes of a recipe's tables. None unless a seed was measured on all of them."""
-    cells, scenes = load_cells("main"), shown_scenes(recipe)
+def measured(method: str, recipe: str = PLAIN, scenes: Sequence[str] | None = None) -> Measured | None:
+    """Return a method on some scenes. None unless a seed was measured on all of them.
+
+    Args:
+        method: One of `LEFT_OUT`.
+        recipe: The recipe of its networks.
+        scenes: The scenes. None takes those of the recipe's tables.
+    """
+    cells, scenes = load_cells("main"), shown_scenes(recipe) if scenes is None else scenes
     keys = {seed: [(left_out_row(seed, method, recipe), scene) for scene in scenes] for seed in SEEDS}
     seeds = {
         seed: [cells[key] for key in row] for seed, row in keys.items() if row and all(key in cells for key in row)
@@ -130,11 +159,19 @@ def boundary(cells: Sequence[Cell]) -> float:
     return found
 
 
-def left_out_table(recipe: str = PLAIN) -> str:
-    """Write the scores of every method on scenes that the networks of a recipe have not seen."""
-    scenes, lines = shown_scenes(recipe), []
-    for method, label in LEFT_OUT.items():
-        found = measured(method, recipe)
+def left_out_table(
+    recipe: str = PLAIN, scenes: Sequence[str] | None = None, methods: Iterable[str] = tuple(LEFT_OUT)
+) -> str:
+    """Write the scores of some methods on scenes that the networks of a recipe have not seen.
+
+    Args:
+        recipe: The recipe.
+        scenes: The scenes. None takes those on which the basic rows of the first seed were measured.
+        methods: Names in `LEFT_OUT`.
+    """
+    scenes, lines = shown_scenes(recipe) if scenes is None else scenes, []
+    for method in methods:
+        label, found = LEFT_OUT[method], measured(method, recipe, scenes)
         if found is None:
             continue
         each, first = found.each(miou), next(iter(found.seeds.values()))
@@ -290,4 +327,7 @@ LEFT_OUT_TABLES: dict[str, Callable[[], str]] = {
     "left-out-plain-classes": left_out_class_table,
     "left-out-plain-differences": left_out_difference_table,
     "left-out-larger": partial(recipe_table, ADJUSTED, LITE2),
+    "halves": partial(left_out_table, HALVES),
+    "halves-differences": partial(left_out_difference_table, HALVES),
+    "halves-grnet": partial(left_out_table, HALVES, ("tile4", "tile6", "tile7"), (*BASIC, "patch-416", *GRNETS)),
 }

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import cells as module
+from benchmarks.accuracy import halves
 from benchmarks.accuracy.cells import Boundary, Cell, mba, miou, save_cell
 from benchmarks.accuracy.left_out import CONFIG, ROWS, LeftOutPlace
 from benchmarks.accuracy.left_out_tables import (
@@ -94,6 +95,17 @@ def test_networks_of_each_recipe_have_bundles_and_rows_of_their_own(tmp_path: Pa
     assert rows == ["out-seed1-patch", "adjusted-seed1-patch", "lite2-seed1-patch"]
 
 
+def test_a_method_that_was_measured_on_some_scenes_alone_has_a_table_of_them() -> None:
+    for method in ("downsample", "patch", "geometric"):
+        save(method, 1, {"tile1": 50, "tile2": 60}, recipe="halves")
+    save("grnet", 1, {"tile2": 40}, recipe="halves")
+    assert "GRNet" not in left_out_table("halves")
+    table = left_out_table("halves", ("tile2",), ("patch", "grnet"))
+    assert "tile1" not in table
+    assert [columns(table, line)["tile2"] for line in (0, 1)] == ["42.9", "25.0"]
+    assert len(table.splitlines()) == 4
+
+
 def test_two_recipes_are_shown_side_by_side_on_the_scenes_of_the_later_one() -> None:
     for method in ("downsample", "patch", "geometric", "magnet"):
         save(method, 1, {"tile1": 50, "tile2": 60})
@@ -116,7 +128,47 @@ def test_tables_are_of_one_recipe() -> None:
 
 
 def test_every_row_has_a_label() -> None:
-    assert set(ROWS) == set(LEFT_OUT)
+    assert set(ROWS).union(*halves.ROWS.values()) == set(LEFT_OUT)
+
+
+def test_the_halves_are_all_scenes_and_share_none() -> None:
+    assert sorted(halves.SCENES["a"] + halves.SCENES["b"]) == sorted(LEFT_OUT_SCENES)
+
+
+@pytest.mark.parametrize("half", halves.SCENES)
+@pytest.mark.parametrize("part", halves.PARTS)
+def test_what_is_scored_on_a_half_learns_from_the_other_one_alone(half: str, part: str, tmp_path: Path) -> None:
+    config = halves.config_of(tmp_path, half, part)
+    scenes = {scene.partition("-")[0] for scene in config.data.scenes}
+    assert scenes == set(halves.SCENES[half])
+    assert not scenes & set(halves.SCENES[halves.OTHER[half]])
+    assert not config.data.validation
+    assert (
+        halves.bundle_of(tmp_path, half, part).name
+        == {
+            "backbone": f"half-{half}",
+            "shared": f"half-{half}-shared",
+            "paper": f"half-{half}-paper",
+            "grnet": f"half-{half}-grnet",
+        }[part]
+    )
+
+
+@pytest.mark.parametrize("part", [halves.SHARED, halves.PAPER])
+def test_a_refiner_learns_from_fields_of_a_backbone_that_has_not_seen_the_scenes(part: str, tmp_path: Path) -> None:
+    config = halves.config_of(tmp_path, "a", part)
+    assert config.folds.held_out == (halves.SCENES["a"],)
+    assert config.folds.backbones == (str(tmp_path / "bundles" / "half-b"),)
+    assert config.folds.per_scale == (part == halves.PAPER)
+    assert config.network.architecture == {"shared": "shared", "paper": "magnet"}[part]
+
+
+def test_the_recipe_of_a_half_is_that_of_the_shipped_bundle(tmp_path: Path) -> None:
+    shipped = TrainConfig.parse(CONFIG.read_text(encoding="utf-8"), folder=CONFIG.parent)
+    backbone, grnet = (halves.config_of(tmp_path, "b", part) for part in (halves.BACKBONE, halves.GRNET))
+    assert backbone.network == grnet.network == shipped.network
+    assert replace(backbone.loop, iterations=shipped.loop.iterations) == shipped.loop
+    assert grnet.grnet.local.encoder_weights == shipped.network.encoder_weights
 
 
 def test_scenes_that_are_drawn_twice_count_twice() -> None:
