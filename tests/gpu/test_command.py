@@ -112,6 +112,7 @@ def fake_python(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.full
 def test_parts_that_fail_or_do_not_end_cost_only_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(fake_python(tmp_path)))
     out = tmp_path / "out"
@@ -132,6 +133,7 @@ def test_parts_that_fail_or_do_not_end_cost_only_themselves(tmp_path: Path, monk
     assert "== masks ==\nmasks was started" in (out / "gpu.log").read_text()
 
 
+@pytest.mark.full
 def test_a_check_that_is_terminated_ends_its_parts_and_keeps_its_tables(tmp_path: Path) -> None:
     program = f"import sys; from benchmarks.gpu.conductor import main; sys.executable = {str(fake_python(tmp_path))!r}"
     command = [sys.executable, "-c", f"{program}; main()", "--device", "cpu", "--parts", "flat"]

@@ -138,7 +138,7 @@ def canvases_watched(watch: Watch, sample: Callable[..., torch.Tensor]) -> Calla
     return called
 
 
-@pytest.mark.parametrize(("workers", "points"), [(0, "all"), (2, "40%")])
+@pytest.mark.parametrize(("workers", "points"), [pytest.param(0, "all", marks=pytest.mark.full), (2, "40%")])
 def test_what_is_held_does_not_grow_with_the_image(
     workers: int, points: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,7 +95,7 @@ def test_workers_do_not_change_a_byte(
 @pytest.mark.parametrize(
     "options",
     [
-        SegmentOptions(budget=Fraction(2, 5), scales=sides(128, 64, 32)),
+        pytest.param(SegmentOptions(budget=Fraction(2, 5), scales=sides(128, 64, 32)), marks=pytest.mark.full),
         SegmentOptions(patches=parse_patches("w>0.3"), scales=sides(150, 100, 50)),
     ],
 )
