@@ -56,6 +56,7 @@ ROWS = {
     "magnet-x2": Row(input_factor=2),
     "patch-mirrored": Row(options={"method": "patch", "tta": "4"}),
     "patch-half-overlap": Row(options={"method": "patch", "overlap": "50%"}),
+    "geometric-mirrored": Row(options={"merge": "geometric", "tta": "4"}),
 }
 """The rows in the order in which they are measured, so that the cheap ones of every scene come first."""
 
