@@ -15,6 +15,10 @@ from magnet_cli.system import memory
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+# Two processes of tests share two cores. Threads of OpenMP that wait for work by spinning take from each other what
+# they could compute with. PyTorch is loaded later, and the commands that tests start inherit the variable.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 
