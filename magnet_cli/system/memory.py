@@ -244,7 +244,11 @@ class PeakSampler(Closing):
 
     @property
     def peak(self) -> HostPeak:
-        """The peak until now."""
+        """The peak until now, after a first sample where the thread has not come to it yet."""
+        with self._lock:
+            is_measured = self._highest is not None
+        if not is_measured:
+            self.sample()
         with self._lock:
             return HostPeak(pss=self._highest, resident=resident_peak(), samples=self._samples)
 

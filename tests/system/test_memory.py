@@ -298,3 +298,10 @@ def test_trimming_is_harmless() -> None:
     assert isinstance(memory.trim(), bool)
     command = "from magnet_cli.system import memory; memory.keep_heap_steady(); x = [bytes(1 << 16) for _ in range(99)]"
     subprocess.run([sys.executable, "-c", command], check=True)
+
+
+def test_a_run_that_ends_before_the_first_sample_has_a_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "host_memory", lambda: 1000)
+    sampler = memory.PeakSampler()
+    assert sampler.peak.pss == 1000, "its thread has not been started"
+    assert sampler.peak.samples == 1, "a known peak is not measured again"
