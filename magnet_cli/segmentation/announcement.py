@@ -27,32 +27,31 @@ def announcement(plan: Plan, bundle: Bundle, *, mask: str) -> list[str]:
         bundle: The bundle that the plan was made for.
         mask: Path or address of the mask that the run makes.
     """
-    memory = plan.memory
+    memory, disk = plan.memory, plan.disk()
     lines = [f"{plan.image.path}: {_size(plan)}", f"  {_classes(bundle)} in {mask}", f"  {_stages(plan)}"]
     if plan.areas:
         lines.append(f"  only {' and '.join(_area(area.kind, area.source) for area in plan.areas)} is computed")
     device = "" if not memory.device else f", {format_bytes(memory.device)} on {plan.machine.device}"
     lines.append(
-        f"  takes at most {format_bytes(memory.total)} of memory{device}, and {format_bytes(_disk(plan))} of disk"
+        f"  takes at most {format_bytes(memory.total)} of memory{device}, "
+        f"and {format_bytes(disk['mask_at_most'] + disk['journal_at_most'] + disk['decode_cache'])} of disk"
     )
     return lines
 
 
 def too_little_disk(plan: Plan, mask: Path) -> str | None:
-    """Return a note where a run that begins may need more disk than is free where its mask will lie. None elsewhere."""
-    needed, free = _disk(plan), free_bytes(mask.parent)
+    """Return a note if the disk of the mask may be too small for a run that begins, or None if it suffices.
+
+    A decoded copy of the image does not count: it lies in the folder for temporary files.
+    """
+    disk = plan.disk()
+    needed, free = disk["mask_at_most"] + disk["journal_at_most"], free_bytes(mask.parent)
     if needed <= free:
         return None
     return (
-        f"{mask}: the run takes at most {format_bytes(needed)} of disk, and {format_bytes(free)} are free: where they "
-        "do not suffice, it ends with exit status 5, and the same command goes on once there is space"
+        f"{mask}: the mask may need up to {format_bytes(needed)} of disk while it is made, and {format_bytes(free)} "
+        "are free. If the disk fills, the run ends with exit status 5; free space there, and the same command goes on"
     )
-
-
-def _disk(plan: Plan) -> int:
-    """Return an upper bound of the disk that a run takes in bytes."""
-    disk = plan.disk()
-    return disk["mask_at_most"] + disk["journal_at_most"] + disk["decode_cache"]
 
 
 def _size(plan: Plan) -> str:

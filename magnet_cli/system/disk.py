@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the bytes that are free where a folder lies, or will lie."""
+    """Return the free bytes of the disk on which a folder lies, or will lie once it is made."""
     # `disk_usage` fails for a folder that does not exist yet.
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free

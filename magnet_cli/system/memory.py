@@ -244,7 +244,7 @@ class PeakSampler(Closing):
 
     @property
     def peak(self) -> HostPeak:
-        """The peak until now, after a first sample where the thread has not come to it yet."""
+        """The peak until now. If the thread has not taken a sample yet, one is taken first."""
         with self._lock:
             is_measured = self._highest is not None
         if not is_measured:

@@ -50,11 +50,11 @@ def test_a_disk_that_may_not_suffice_is_told_before_the_run(
 ) -> None:
     words = ("segment", image, "--weights", bundle, "-o", "out/of/here")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    told = [line for line in invoke(*words).stderr.splitlines() if "disk, and" in line]
+    told = [line for line in invoke(*words).stderr.splitlines() if "are free" in line]
     assert len(told) == 1
     assert re.fullmatch(
-        r"out/of/here/s\.tif: the run takes at most [\d.]+ KiB of disk, and 1000 B are free: where they do not "
-        r"suffice, it ends with exit status 5, and the same command goes on once there is space",
+        r"out/of/here/s\.tif: the mask may need up to [\d.]+ KiB of disk while it is made, and 1000 B are free\. If "
+        r"the disk fills, the run ends with exit status 5; free space there, and the same command goes on",
         told[0],
     )
     assert "are free" not in invoke(*words).stderr, "a finished mask takes no more disk"
