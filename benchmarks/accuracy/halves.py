@@ -11,7 +11,7 @@ on the other half. A refiner of half-a is fitted to fields of the scenes of half
 learns from fields of unseen scenes, as those are on which it is scored. WORK/bundles/half-a-shared and half-a-paper are
 half-a with a refiner, and half-a-grnet is a GRNet (grnet_lite0.toml). Each row, a method of a bundle on a scene of the
 other half, becomes a line of benchmarks/results/main.jsonl. Every training goes on where it was interrupted; a finished
-one, and a row that was measured with the same backbone, are not repeated. One process may train beside another that
+one, and a row that was measured with the same weights, are not repeated. One process may train beside another that
 scores.
 """
 
@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING
 from benchmarks.accuracy import grnets
 from benchmarks.accuracy.folds import REFINER_CONFIG, WEIGHTS, fitted_to_fields, replaced
 from benchmarks.accuracy.left_out_tables import HALVES, SEEDS, left_out_row
-from benchmarks.accuracy.rows import Place, Row, measured
+from benchmarks.accuracy.rows import BACKBONE as BACKBONE_FILE
+from benchmarks.accuracy.rows import Place, Row, digest, measured
 from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.train.backbone_training import train_backbone
 from magnet_cli.train.config import TrainConfig
@@ -83,6 +84,11 @@ class Half(Place):
     def bundle(self) -> Path:
         """The folder of the bundle."""
         return bundle_of(self.work, self.trained_on, self.part)
+
+    @property
+    def weights(self) -> str:
+        """The first 12 digits of the SHA-256 of the weights that were trained for the part."""
+        return digest(next(iter(sorted(self.bundle.glob("refiner*.safetensors"))), self.bundle / BACKBONE_FILE))
 
     def measure(self) -> None:
         """Measure the rows of the part, unless they were measured with the same weights."""

@@ -41,8 +41,8 @@ def judged(slide: Slide) -> tuple[float, float, str]:
 
 
 # `strong H&E` and `pale H&E` lie around the first, `four broad pens` has the inks of the next four, and `silver needle
-# biopsy` the stain and the shape of the next two. The others have a stain, a lamp or a glass between
-# those that are left.
+# biopsy` the stain and the shape of the next two. The others are further stains,
+# lamps and kinds of glass, a second each.
 FULL = (
     "H&E",
     *(f"pale H&E, {ink} pen" for ink in ("blue", "green", "red", "black")),
